@@ -1,0 +1,238 @@
+"""One canonical form for everything that is hashed or signed: JSON as RFC 8785 writes it.
+
+Reading is stricter than RFC 8259: no duplicate keys, no NaN or infinity, no integer beyond
+2**53 - 1, no lone surrogate, bounded size and depth. What is read and written again is therefore
+byte for byte what was hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Annotated, Any, ClassVar, Self
+
+import rfc8785
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from svetovid.errors import LimitError, ParseError
+
+__all__ = [
+    "MAX_DOCUMENT_BYTES",
+    "Base64",
+    "Digest",
+    "Document",
+    "KeyId",
+    "Name",
+    "Text",
+    "b64decode",
+    "b64encode",
+    "canonical",
+    "digest",
+    "load_json",
+]
+
+MAX_DOCUMENT_BYTES = 4 << 20
+MAX_DEPTH = 32
+_MAX_INT = 2**53 - 1
+
+
+def b64encode(data: bytes) -> str:
+    """Standard base64 with padding (RFC 4648, section 4)."""
+    import base64
+
+    return base64.b64encode(data).decode("ascii")
+
+
+def b64decode(text: str) -> bytes:
+    """Strict inverse of :func:`b64encode`: one text for one byte string.
+
+    Raises:
+        ParseError: ``json.base64`` where the text is not the canonical encoding.
+    """
+    import base64
+    import binascii
+
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError, ValueError) as e:
+        raise ParseError("json.base64", expected="base64 with padding", observed=text[:40]) from e
+    if b64encode(data) != text:
+        raise ParseError("json.base64", expected="canonical base64", observed=text[:40])
+    return data
+
+
+def _check_base64(text: str) -> str:
+    try:
+        b64decode(text)
+    except ParseError as e:
+        raise ValueError("not canonical base64") from e
+    return text
+
+
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("only printable characters")
+    return text
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""ASCII only, so that no two names look alike."""
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+KeyId = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$")]
+"""A signing key: ``ed25519:`` and the raw public key in hex."""
+Base64 = Annotated[
+    str, StringConstraints(max_length=MAX_DOCUMENT_BYTES), AfterValidator(_check_base64)
+]
+Text = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_printable)]
+
+
+def canonical(value: Any) -> bytes:
+    """RFC 8785 bytes of a JSON value.
+
+    Raises:
+        ParseError: ``json.value`` for what JSON or RFC 8785 cannot hold.
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as e:
+        raise ParseError("json.value", expected="a value RFC 8785 can hold", observed=str(e)) from e
+
+
+def digest(data: bytes) -> str:
+    """``sha256:`` and the hex SHA-256 of ``data``."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise ParseError("json.duplicate_key", expected="each key once", observed=key)
+        out[key] = value
+    return out
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ParseError("json.number", expected="a finite number", observed=text)
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or abs(int(text)) > _MAX_INT:
+        raise ParseError("json.number", expected="an integer within 2**53 - 1", observed=text[:40])
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ParseError("json.number", expected="a finite number", observed=text[:40])
+    return value
+
+
+def _depth(text: str, limit: int) -> None:
+    """Bound nesting before the recursive parser sees it; strings are skipped."""
+    depth = 0
+    in_string = escaped = False
+    for c in text:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif c == "\\":
+                escaped = True
+            elif c == '"':
+                in_string = False
+        elif c == '"':
+            in_string = True
+        elif c in "[{":
+            depth += 1
+            if depth > limit:
+                raise LimitError("json.depth", expected=f"at most {limit} levels")
+        elif c in "]}":
+            depth -= 1
+
+
+def load_json(
+    data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES, max_depth: int = MAX_DEPTH
+) -> Any:
+    """Parse JSON strictly and within bounds.
+
+    Raises:
+        LimitError: ``json.size``, ``json.depth``.
+        ParseError: ``json.syntax``, ``json.duplicate_key``, ``json.number``, ``json.value``.
+    """
+    if len(data) > max_bytes:
+        raise LimitError(
+            "json.size", expected=f"at most {max_bytes} bytes", observed=str(len(data))
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise ParseError("json.syntax", expected="UTF-8", observed=f"byte {e.start}") from e
+    # A long string holds few brackets: only text that could nest too deep pays for the scan.
+    if text.count("[") + text.count("{") > max_depth:
+        _depth(text, max_depth)
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_pairs,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+            parse_float=_float,
+        )
+    except (ValueError, RecursionError) as e:
+        raise ParseError("json.syntax", expected="JSON", observed=str(e)) from e
+    if "\\u" in text:
+        canonical(value)  # a lone surrogate can only come from an escape
+    return value
+
+
+def explain(e: ValidationError) -> str:
+    """The first few problems pydantic found, without the values (they may be secret)."""
+    shown = [
+        ".".join(str(p) for p in err["loc"]) + ": " + err["msg"]
+        for err in e.errors(include_input=False)[:4]
+    ]
+    return "; ".join(shown)
+
+
+class Document(BaseModel):
+    """A strict, frozen record with one canonical form; the base of all that is signed or sent.
+
+    Subclasses set ``TYPE``, which is bound into every signature over them.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    TYPE: ClassVar[str] = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def canonical(self) -> bytes:
+        return canonical(self.to_json())
+
+    def digest(self) -> str:
+        return digest(self.canonical())
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Validate a parsed JSON value.
+
+        Raises:
+            ParseError: ``document.invalid``.
+        """
+        try:
+            return cls.model_validate_json(canonical(value))
+        except ValidationError as e:
+            raise ParseError(
+                "document.invalid", expected=f"a {cls.TYPE or cls.__name__}", observed=explain(e)
+            ) from e
+
+    @classmethod
+    def parse(cls, data: bytes, *, max_bytes: int = MAX_DOCUMENT_BYTES) -> Self:
+        """Strictly parse JSON bytes into this document.
+
+        Raises:
+            InputError: ``json.*`` or ``document.invalid``.
+        """
+        return cls.from_json(load_json(data, max_bytes=max_bytes))

@@ -1,0 +1,96 @@
+"""Identities: an Ed25519 key to sign with and a hybrid HPKE key to receive with.
+
+The public form is a self-signed card. Rotation and revocation are signed statements; the old key
+names its successor, and both sign, so neither can be forced on the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from svetovid.crypto.canonical import Base64, Document, KeyId, Name, Text
+from svetovid.crypto.envelope import Envelope, sign
+from svetovid.crypto.hpke import ReceivingKey
+from svetovid.crypto.secret import Secret
+
+__all__ = ["Card", "Identity", "Revocation", "Rotation"]
+
+
+class Card(Document):
+    """The public half of an identity, signed by itself."""
+
+    TYPE: ClassVar[str] = "card"
+    name: Name
+    signing: KeyId
+    receiving: Base64
+
+    @classmethod
+    def open(cls, envelope: Envelope) -> Card:
+        """Verify a self-signed card.
+
+        Raises:
+            IntegrityError: ``signature.*``.
+        """
+        card = envelope.peek(cls)
+        return envelope.open(cls, by=card.signing)
+
+
+class Rotation(Document):
+    """``old`` hands over to ``new``. Signed by both. What ``old`` agreed to before stays agreed."""
+
+    TYPE: ClassVar[str] = "rotation"
+    old: KeyId
+    new: Card
+    issued_at: int
+
+
+class Revocation(Document):
+    """``key`` signs nothing more from now on. Signed by the key itself or by its successor."""
+
+    TYPE: ClassVar[str] = "revocation"
+    key: KeyId
+    why: Text
+    issued_at: int
+
+
+class Identity:
+    """A private identity in memory. See :mod:`svetovid.crypto.keystore` for how it is stored."""
+
+    def __init__(self, name: str, signing_seed: Secret, receiving: ReceivingKey) -> None:
+        self.name = name
+        self.signing_seed = signing_seed
+        self.receiving = receiving
+        self._signing = Ed25519PrivateKey.from_private_bytes(signing_seed.reveal())
+        self.key_id: str = "ed25519:" + self._signing.public_key().public_bytes_raw().hex()
+
+    @classmethod
+    def generate(cls, name: str) -> Identity:
+        return cls(name, Secret.random(32), ReceivingKey.generate())
+
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Raw Ed25519 over ``data``. Callers sign documents through :func:`envelope.sign`."""
+        return self._signing.sign(data)
+
+    @property
+    def card(self) -> Card:
+        return Card(name=self.name, signing=self.key_id, receiving=self.receiving.public)
+
+    def signed_card(self) -> Envelope:
+        return sign(self.card, self)
+
+    def rotate(self, now: int) -> tuple[Identity, Envelope]:
+        """A fresh identity of the same name, and the rotation both keys signed."""
+        new = Identity.generate(self.name)
+        return new, sign(Rotation(old=self.key_id, new=new.card, issued_at=now), self, new)
+
+    def revoke(self, key: str, why: str, now: int) -> Envelope:
+        """Revoke ``key``: this identity's own, or the one it succeeded."""
+        return sign(Revocation(key=key, why=why, issued_at=now), self)
+
+    def __repr__(self) -> str:
+        return f"<Identity {self.name} {self.key_id}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an Identity is not pickled")

@@ -1,0 +1,217 @@
+"""What crosses between the proving and the deciding wing: challenges, evidence, anchors, values."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Text, canonical
+from svetovid.crypto.envelope import Envelope
+
+__all__ = [
+    "NO_SUBJECT",
+    "Challenge",
+    "HostRecord",
+    "HostStatement",
+    "JobKeys",
+    "ReferenceValues",
+    "Role",
+    "TeeEvidence",
+    "TpmEvidence",
+    "TrustAnchor",
+    "TrustAnchors",
+    "binding",
+]
+
+Role = Literal["release", "renew", "finish"]
+Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,64}$")]
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+NO_SUBJECT = "sha256:" + "0" * 64
+"""The subject of evidence that speaks of nothing beyond the host and its keys."""
+
+
+class TrustAnchor(Document):
+    """A certificate authority whose certificates an owner accepts on devices.
+
+    ``simulated`` is for authorities of software TPMs and simulated TEEs: whoever runs the host can
+    read their keys, so they protect nothing.
+    """
+
+    kind: Literal["tpm-ek", "tee"]
+    name: Text
+    certificate: Base64
+    simulated: bool
+
+
+class TrustAnchors(Document):
+    """A signed, numbered set of anchors. An owner's policy pins it (T2)."""
+
+    TYPE: ClassVar[str] = "trust-anchors"
+    product: Name
+    version: Annotated[int, Field(ge=1)]
+    anchors: Annotated[tuple[TrustAnchor, ...], Field(min_length=1, max_length=256)]
+
+
+class ReferenceValues(Document):
+    """Digests that measured files may have, and where they come from. Signed; a policy pins it (T2).
+
+    Attributes:
+        product: what these values describe, for example ``svetovid-runtime``.
+        version: rises with every edition.
+        files: path to the digests it may have. A measured path that stands in no set is refused.
+        tee_measurements: digests an enclave's measurement may have.
+        valid_from, valid_until: Unix seconds; outside the window the set counts for nothing.
+        provenance: who made the values, from what.
+    """
+
+    TYPE: ClassVar[str] = "reference-values"
+    product: Name
+    version: Annotated[int, Field(ge=1)]
+    files: dict[FilePath, tuple[Digest, ...]] = {}
+    tee_measurements: tuple[Digest, ...] = ()
+    valid_from: int | None = None
+    valid_until: int | None = None
+    provenance: Text = ""
+
+
+class HostStatement(Document):
+    """An operator's word, signed, on which machine this is (T3).
+
+    Attributes:
+        host: the operator's name for it.
+        operator: the key that signs this statement.
+        machine_owner: who owns the hardware.
+        kind: which evidence it gives.
+        device: SHA-256 of the EK's TPMT_PUBLIC (``tpm``) or of the device certificate's
+            SubjectPublicKeyInfo (``simulated-tee``).
+        agent: key that the host's agent signs its requests with.
+    """
+
+    TYPE: ClassVar[str] = "host-statement"
+    host: Name
+    operator: KeyId
+    machine_owner: Text
+    kind: Literal["tpm", "simulated-tee"]
+    device: Digest
+    agent: KeyId
+    issued_at: int
+
+
+class HostRecord(Document):
+    """An enrolled host; signed by the manager that enrolled it. Its digest-free id is ``host_id``.
+
+    Attributes:
+        statement: the operator's signed :class:`HostStatement`.
+        device_certificates: DER, leaf first: the EK certificate or the TEE's key certificate.
+        ek_public, ak_public: TPMT_PUBLIC bytes (``tpm`` only). The AK is bound to the EK by
+            credential activation before this record exists.
+    """
+
+    TYPE: ClassVar[str] = "host-record"
+    statement: Envelope
+    device_certificates: Annotated[tuple[Base64, ...], Field(min_length=1, max_length=8)]
+    ek_public: Base64 | None = None
+    ak_public: Base64 | None = None
+
+    @property
+    def host_id(self) -> str:
+        """Digest of the operator's statement: the name of this host everywhere."""
+        return self.statement.payload_digest()
+
+
+class JobKeys(Document):
+    """Keys the agent makes for one job; both are bound into every piece of evidence (T6)."""
+
+    receiving: Base64
+    signing: KeyId
+
+
+class Challenge(Document):
+    """The manager's fresh nonce with its scope. Signed, single use, short-lived."""
+
+    TYPE: ClassVar[str] = "challenge"
+    nonce: Base64
+    manager: KeyId
+    host: Digest
+    job: Digest
+    role: Role
+    issued_at: int
+    expires_at: int
+    log_offset: Annotated[int, Field(ge=0)] = 0
+    """Entries of the measurement log that the manager already holds; send those after."""
+
+
+class TpmEvidence(Document):
+    """A quote with the logs that explain it.
+
+    Attributes:
+        challenge: as the manager signed it.
+        keys: this job's keys.
+        channel: SHA-256 of the DER certificate that the manager's TLS server showed
+            (tls-server-end-point, RFC 5929).
+        subject: digest of what the evidence speaks of (:data:`NO_SUBJECT` if nothing): the
+            outputs and the whole log at the end of a job (T13).
+        quote, signature: TPMS_ATTEST and TPMT_SIGNATURE as the TPM gave them.
+        pcrs: SHA-256 bank, PCR number to value in hex.
+        log: binary_runtime_measurements (IMA) from entry ``log_offset`` on.
+        log_offset: entries left out because the manager holds them.
+        boot_log: TCG event log where the firmware keeps one.
+    """
+
+    TYPE: ClassVar[str] = "evidence-tpm"
+    kind: Literal["tpm"] = "tpm"
+    challenge: Envelope
+    host: Digest
+    keys: JobKeys
+    channel: Digest
+    subject: Digest
+    quote: Base64
+    signature: Base64
+    pcrs: dict[Annotated[str, StringConstraints(pattern=r"^(\d|1\d|2[0-3])$")], Hex]
+    log: Base64
+    log_offset: Annotated[int, Field(ge=0)]
+    boot_log: Base64 | None = None
+
+
+class TeeEvidence(Document):
+    """A SIMULATED TEE's report. It protects nothing: it stands where SGX, TDX and SNP will.
+
+    Attributes:
+        report: canonical bytes of the simulated report (measurement, report data, debug, svn).
+        signature: ECDSA P-256 SHA-256, DER, by the key of the host record's first certificate.
+    """
+
+    TYPE: ClassVar[str] = "evidence-simulated-tee"
+    kind: Literal["simulated-tee"] = "simulated-tee"
+    challenge: Envelope
+    host: Digest
+    keys: JobKeys
+    channel: Digest
+    subject: Digest
+    report: Base64
+    signature: Base64
+
+
+def binding(challenge: Challenge, keys: JobKeys, channel: str, subject: str = NO_SUBJECT) -> bytes:
+    """The 32 bytes of qualifyingData or report data (T6).
+
+    SHA-256 over the canonical form of label, version, role, manager key, host id, challenge, job,
+    HPKE key, per-job signing key, channel binding and subject.
+    """
+    fields = {
+        "label": "svetovid evidence binding",
+        "version": 1,
+        "role": challenge.role,
+        "manager": challenge.manager,
+        "host": challenge.host,
+        "challenge": challenge.digest(),
+        "job": challenge.job,
+        "receiving": keys.receiving,
+        "signing": keys.signing,
+        "channel": channel,
+        "subject": subject,
+    }
+    return hashlib.sha256(canonical(fields)).digest()

@@ -1,0 +1,263 @@
+"""Policies, jobs and consents: what owners sign. YAML is only a way to write them down."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Text
+from svetovid.crypto.envelope import Envelope
+
+__all__ = [
+    "Condition",
+    "Consent",
+    "Export",
+    "Grant",
+    "Import",
+    "Job",
+    "JobAsset",
+    "JobLimits",
+    "Limits",
+    "MetricSpec",
+    "Mode",
+    "OutputSpec",
+    "Pin",
+    "Policy",
+    "Recipient",
+    "TensorSpec",
+    "Use",
+]
+
+Mode = Literal["plain", "attested", "enclave", "masked", "permuted", "verified"]
+Use = Literal["data", "code", "model"]
+Weakness = Literal["simulated", "launcher"]
+Count = Annotated[int, Field(ge=1, le=2**40)]
+CelSource = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+BundlePath = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){0,7}$"
+    ),
+]
+TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}$")]
+Dtype = Literal[
+    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"
+]
+
+
+class Pin(Document):
+    """Which signed document an owner means: exactly one, or any edition of a signer's product.
+
+    Either ``document`` (a digest) stands alone, or ``signer``, ``product`` and ``min_version``
+    stand together.
+    """
+
+    document: Digest | None = None
+    signer: KeyId | None = None
+    product: Name | None = None
+    min_version: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Pin:
+        by_signer = (self.signer, self.product, self.min_version)
+        if (self.document is None) == all(x is None for x in by_signer) or (
+            self.document is None and any(x is None for x in by_signer)
+        ):
+            raise ValueError("either document, or signer with product and min_version")
+        return self
+
+
+class Limits(Document):
+    """How far a grant goes. A limit that is left out is no limit; the linter names those."""
+
+    runs: Count | None = None
+    expires_at: int | None = None
+    output_bytes: Count | None = None
+
+
+class Condition(Document):
+    """A CEL expression over ``claims`` and ``job`` that must be exactly ``true``."""
+
+    name: Name
+    cel: CelSource
+    because: Text = ""
+
+
+class Grant(Document):
+    """Who may use one asset, with which code, for whom, how far.
+
+    Attributes:
+        asset: digest of the asset's manifest.
+        use: the part it may play in a job.
+        code: manifests of the code bundles that may read it (for ``use: code``: itself or empty).
+        modes: protection modes it may be used in.
+        recipients: keys that may receive what comes out.
+        conditions: all must hold.
+        limits: counted over all jobs under this grant, resumes included.
+    """
+
+    asset: Digest
+    use: Use
+    code: Annotated[tuple[Digest, ...], Field(max_length=64)] = ()
+    modes: Annotated[tuple[Mode, ...], Field(min_length=1, max_length=6)]
+    recipients: Annotated[tuple[KeyId, ...], Field(max_length=64)]
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=64)] = ()
+    limits: Limits = Limits()
+
+
+class Export(Grant):
+    """A grant to another owner's policy: ``to`` may consent in this owner's stead, within it."""
+
+    to: KeyId
+
+
+class Import(Document):
+    """Use of an asset that another owner's policy exports; pins that policy's exact hash (T5)."""
+
+    policy: Digest
+    asset: Digest
+
+
+class Policy(Document):
+    """A stakeholder's signed document. ``docs/spec/policy.md`` is its specification.
+
+    Attributes:
+        owner: the key that signs it.
+        sequence, predecessor: 1 and none at first; then one more, and the hash of the one before,
+            so that no update is lost or rolled back.
+        manager: key of the one manager this owner gives keys to; pinned out of band (T1).
+        profile: ``production`` refuses simulated devices and launcher measurement, whatever
+            ``accepts`` says; ``test`` accepts what ``accepts`` names.
+        anchors, references: this owner's own choice (T2).
+        operators, hosts: whose machines, or which; one of them must be named (T3).
+    """
+
+    TYPE: ClassVar[str] = "policy"
+    version: Literal["svetovid.policy/v1"]
+    name: Name
+    owner: KeyId
+    sequence: Annotated[int, Field(ge=1)]
+    predecessor: Digest | None = None
+    manager: KeyId
+    profile: Literal["production", "test"]
+    accepts: tuple[Weakness, ...] = ()
+    anchors: Pin
+    references: Annotated[tuple[Pin, ...], Field(min_length=1, max_length=16)]
+    operators: Annotated[tuple[KeyId, ...], Field(max_length=64)] = ()
+    hosts: Annotated[tuple[Digest, ...], Field(max_length=1024)] = ()
+    grants: Annotated[tuple[Grant, ...], Field(max_length=256)] = ()
+    exports: Annotated[tuple[Export, ...], Field(max_length=256)] = ()
+    imports: Annotated[tuple[Import, ...], Field(max_length=256)] = ()
+
+
+class JobAsset(Document):
+    """An asset in a job, under its slot name. ``manager`` holds its key."""
+
+    manifest: Digest
+    owner: KeyId
+    manager: KeyId
+    use: Use
+
+
+class TensorSpec(Document):
+    """dtype as PyTorch names it, and shape."""
+
+    dtype: Dtype
+    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], Field(max_length=8)]
+
+
+class OutputSpec(Document):
+    """One output: a safetensors file with exactly these tensors and no metadata (T9)."""
+
+    tensors: Annotated[dict[TensorName, TensorSpec], Field(min_length=1, max_length=16384)]
+
+
+class MetricSpec(Document):
+    """A metric that may leave: its type, and how many values at the most (T9)."""
+
+    type: Literal["float", "int"]
+    max_count: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Recipient(Document):
+    """Who can open the outputs: a self-signed card (:class:`svetovid.crypto.Card`)."""
+
+    card: Envelope
+
+
+class JobLimits(Document):
+    """Bounds of one job, over all its resumes."""
+
+    wall_s: Annotated[int, Field(ge=1, le=31 * 86400)] = 3600
+    memory_mib: Annotated[int, Field(ge=64, le=2**22)] = 4096
+    processes: Annotated[int, Field(ge=1, le=4096)] = 64
+    output_bytes: Annotated[int, Field(ge=1, le=2**40)] = 1 << 30
+    checkpoint_bytes: Annotated[int, Field(ge=0, le=2**40)] = 1 << 30
+    resumes: Annotated[int, Field(ge=0, le=1000)] = 3
+
+
+class Job(Document):
+    """Everything that was agreed (T5). Owners consent to its hash; it names no policy hash.
+
+    Attributes:
+        nonce: 16 random bytes: two like jobs are two jobs.
+        assets: slot name to asset; exactly one has ``use: code``.
+        entry: script inside the code bundle.
+        arguments, parameters: argv after the script's name; typed hyper-parameters.
+        environment: digest of the :class:`ReferenceValues` document of the runtime it runs in.
+        plan: how work is split in masked, permuted and verified mode; empty otherwise.
+        devices: accelerator device nodes the sandbox may see, for example ``/dev/nvidia0``.
+        outputs, metrics: all that may leave.
+    """
+
+    TYPE: ClassVar[str] = "job"
+    version: Literal["svetovid.job/v1"]
+    name: Name
+    proposer: KeyId
+    nonce: Base64
+    mode: Mode
+    assets: Annotated[dict[Name, JobAsset], Field(min_length=1, max_length=64)]
+    entry: BundlePath
+    arguments: Annotated[tuple[Text, ...], Field(max_length=64)] = ()
+    parameters: Annotated[dict[Name, bool | int | float | Text], Field(max_length=128)] = {}
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    environment: Digest
+    plan: dict[Name, Text] = {}
+    devices: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9/_-]{1,64}$")], ...],
+        Field(max_length=64),
+    ] = ()
+    outputs: Annotated[dict[Name, OutputSpec], Field(min_length=1, max_length=16)]
+    metrics: Annotated[dict[Name, MetricSpec], Field(max_length=64)] = {}
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=16)]
+    limits: JobLimits = JobLimits()
+
+    @model_validator(mode="after")
+    def _one_code(self) -> Job:
+        if sum(a.use == "code" for a in self.assets.values()) != 1:
+            raise ValueError("exactly one asset is the code")
+        return self
+
+    @property
+    def code(self) -> JobAsset:
+        return next(a for a in self.assets.values() if a.use == "code")
+
+    @property
+    def owners(self) -> frozenset[str]:
+        return frozenset(a.owner for a in self.assets.values())
+
+    @property
+    def managers(self) -> frozenset[str]:
+        return frozenset(a.manager for a in self.assets.values())
+
+
+class Consent(Document):
+    """An owner agrees that its assets are used in this job under this policy of its own (T5)."""
+
+    TYPE: ClassVar[str] = "consent"
+    job: Digest
+    policy: Digest
+    owner: KeyId
+    slots: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
+    issued_at: int
