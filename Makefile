@@ -1,0 +1,53 @@
+# One obvious way to work: make demo, make test, make lint. Each does the set-up it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+export PYTHON
+
+BIN := .venv/bin
+COVERAGE_FLOOR := 90
+BENCHMARKS := train seal release
+
+.PHONY: help setup demo test test-long lint bench fuzz format docs clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: ## make .venv with .venv/bin/svetovid; as root also the system packages
+	@scripts/setup.sh
+
+demo: setup ## four owners train one model, end to end, and watch what is refused
+	@$(BIN)/svetovid demo
+
+test: setup ## the suite, with the gate on branch coverage
+	@$(BIN)/python -m pytest -m "not slow" --cov=svetovid --cov-branch \
+	  --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR) </dev/null
+
+test-long: setup ## every test, the slow ones too
+	@$(BIN)/python -m pytest </dev/null
+
+lint: setup ## ruff, mypy --strict on src, the floors of the house, names that must not be written
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python scripts/check_names.py
+
+bench: setup ## every benchmark on this machine, JSON into benchmarks/results
+	@for name in $(BENCHMARKS); do \
+	  $(BIN)/svetovid bench $$name --json benchmarks/results/$$name.json || exit; done
+
+fuzz: setup ## the property tests with fresh random examples, FUZZ_SECONDS long (default 600)
+	@scripts/fuzz.sh
+
+format: setup ## rewrite to the one style
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+docs: setup ## rewrite the pages that are made from the source
+	@$(BIN)/python scripts/reason_codes.py --write
+
+clean: ## remove what the targets above made
+	rm -rf .venv build dist out htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

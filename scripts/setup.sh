@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Everything a fresh Debian 12 machine with Python >= 3.11 and gcc needs: system packages, then
+# .venv with the pinned packages and Svetovid itself, editable. Quick when nothing has changed.
+# Exit status 4, as for every HostError: the machine lacks something and this user cannot add it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-python3}
+stamp=.venv/.svetovid-setup
+
+# --- what the system must bring -------------------------------------------------------------
+missing=()
+need() { # need PACKAGE TEST...
+  local package=$1
+  shift
+  "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+has() { command -v "$1"; }
+library() { "$python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1"; }
+
+has "$python" >/dev/null || {
+  echo "setup: $python was not found; Python 3.11 or later is needed (PYTHON=... names one)" >&2
+  exit 4
+}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "setup: Python 3.11 or later is needed; this is $("$python" -V)" >&2
+  exit 4
+}
+need gcc has gcc
+need python3-venv "$python" -c 'import ensurepip, venv'
+need libtpms0 library libtpms.so.0
+need swtpm has swtpm
+need swtpm-tools has swtpm_setup
+need tpm2-tools has tpm2_quote
+need bubblewrap has bwrap
+need age has age
+need dataset-fashion-mnist test -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+
+if ((${#missing[@]})); then
+  line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+  if [ "$(id -u)" != 0 ] || ! has apt-get >/dev/null; then
+    printf 'setup: this machine lacks %s. As root run:\n%s\n' "${missing[*]}" "$line" >&2
+    exit 4
+  fi
+  echo "setup: $line"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q </dev/null >/dev/null || true # an old list may still do; install decides
+  apt-get install -qq -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null || {
+    printf 'setup: apt-get could not install %s\n' "${missing[*]}" >&2
+    exit 4
+  }
+fi
+
+# --- the virtual environment ----------------------------------------------------------------
+# The stamp names what was installed, by which Python and where: a moved checkout starts afresh.
+key=$({ cat pyproject.toml constraints.txt scripts/setup.sh; "$python" -VV; pwd; } | sha256sum)
+if [ -x .venv/bin/svetovid ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
+  exit 0
+fi
+
+exec 9<scripts/setup.sh
+flock 9 # two `make` at once: the second waits, then finds the work done
+if [ -x .venv/bin/svetovid ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
+  exit 0
+fi
+echo "setup: making .venv (some minutes the first time)"
+rm -f "$stamp"
+[ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || "$python" -m venv --clear .venv
+pip() { .venv/bin/python -m pip "$@" --quiet --disable-pip-version-check </dev/null; }
+pip install --constraint constraints.txt scikit-build-core
+# Without isolation the build uses the pinned scikit-build-core, not the newest one.
+pip install --constraint constraints.txt --no-build-isolation --editable '.[train,s3,dev]'
+.venv/bin/python -c 'import svetovid'
+printf '%s\n' "$key" >"$stamp"
+echo "setup: done; .venv/bin/svetovid is ready"
