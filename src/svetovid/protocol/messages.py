@@ -1,0 +1,388 @@
+"""What crosses the wire between stakeholders, hosts and managers. ``docs/spec/protocol.md``.
+
+Whatever changes a manager's state is a document signed by the key that may change it. Whatever
+reads private state carries a :class:`RequestToken` in its Authorization header.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from svetovid.crypto import Base64, Card, Digest, Document, Envelope, KeyId, Name, Text
+from svetovid.crypto.canonical import b64decode, canonical, digest
+from svetovid.evidence.documents import Role, TeeEvidence, TpmEvidence
+
+__all__ = [
+    "Activation",
+    "Answer",
+    "ChallengeRequest",
+    "EnrolAnswer",
+    "EnrolChallenge",
+    "EnrolRequest",
+    "Evidence",
+    "EvidenceRequest",
+    "FinishRequest",
+    "Head",
+    "HeadUpdate",
+    "IdentityRegistration",
+    "JobStatus",
+    "JsonObject",
+    "KeyDeposit",
+    "Lease",
+    "LeaseEnd",
+    "ManagerPin",
+    "ManagerStatus",
+    "PrivatePart",
+    "Reasons",
+    "Release",
+    "ReleasedKey",
+    "Renewal",
+    "RequestToken",
+    "request_digest",
+]
+
+JsonObject = dict[str, JsonValue]
+Url = Annotated[str, StringConstraints(pattern=r"^https://[\x21-\x7e]{1,500}$")]
+Path = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,1000}$")]
+Size = Annotated[int, Field(ge=0)]
+Evidence = Annotated[TpmEvidence | TeeEvidence, Field(discriminator="kind")]
+
+
+class ManagerPin(Document):
+    """What a stakeholder pins, out of band, of its manager (T1).
+
+    Attributes:
+        card: the manager's self-signed card.
+        tls_certificate: the DER certificate that its TLS server shows; the only trusted root.
+        url: where it is.
+    """
+
+    TYPE: ClassVar[str] = "manager-pin"
+    card: Envelope
+    tls_certificate: Base64
+    url: Url
+
+    def open(self) -> Card:
+        """The manager's card, verified. Raises IntegrityError ``signature.*``."""
+        return Card.open(self.card)
+
+    @property
+    def channel(self) -> str:
+        """The channel binding that evidence carries: SHA-256 of the certificate (RFC 5929)."""
+        return digest(b64decode(self.tls_certificate))
+
+
+class RequestToken(Document):
+    """Proof, for one request, that the caller holds a key. Short-lived and single use.
+
+    Attributes:
+        manager: whom it is meant for, so that another manager cannot use it.
+        method, path: of the request; the path with its query, as sent.
+        body: digest of the request's body (of the empty string where there is none).
+    """
+
+    TYPE: ClassVar[str] = "request"
+    manager: KeyId
+    method: Literal["GET", "POST"]
+    path: Path
+    body: Digest
+    issued_at: int
+    nonce: Base64
+
+
+class Answer(Document):
+    """Every good answer of a manager, signed by it.
+
+    Attributes:
+        request: :func:`request_digest` of what it answers.
+        body: the answer itself; its form follows from the request.
+        checkpoint: the manager's signed checkpoint when it answered; never older than what the
+            caller saw (T15).
+        seen: log size that the caller named as the newest it saw.
+        consistency: RFC 9162 proof from ``seen`` to the checkpoint.
+    """
+
+    TYPE: ClassVar[str] = "answer"
+    request: Digest
+    issued_at: int
+    body: JsonObject
+    checkpoint: Envelope
+    seen: Size
+    consistency: Annotated[tuple[Digest, ...], Field(max_length=128)] = ()
+
+
+def request_digest(method: str, path: str, body: bytes) -> str:
+    """Names one request: what an :class:`Answer` is an answer to."""
+    fields = {
+        "label": "svetovid request",
+        "method": method,
+        "path": path,
+        "body": digest(body),
+    }
+    return digest(canonical(fields))
+
+
+class IdentityRegistration(Document):
+    """A stakeholder makes itself known to one manager. Signed by the card's own key."""
+
+    TYPE: ClassVar[str] = "identity-registration"
+    card: Envelope
+    manager: KeyId
+    issued_at: int
+
+
+class KeyDeposit(Document):
+    """An owner gives the key of one asset to its manager. Signed by the owner.
+
+    Attributes:
+        manifest: the asset's manifest as JSON (:class:`svetovid.assets.Manifest`).
+        sealed: the asset key, HPKE-sealed to the manager's card in
+            :func:`~svetovid.protocol.contexts.deposit_context`.
+    """
+
+    TYPE: ClassVar[str] = "key-deposit"
+    manifest: JsonObject
+    sealed: Base64
+    owner: KeyId
+    manager: KeyId
+
+    @property
+    def asset(self) -> str:
+        """Digest of the manifest: the asset's name everywhere."""
+        return digest(canonical(self.manifest))
+
+
+class EnrolRequest(Document):
+    """A host asks to be enrolled (T3). Signed by the agent key in the operator's statement."""
+
+    TYPE: ClassVar[str] = "enrol-request"
+    manager: KeyId
+    statement: Envelope
+    device_certificates: Annotated[tuple[Base64, ...], Field(min_length=1, max_length=8)]
+    ek_public: Base64 | None = None
+    ak_public: Base64 | None = None
+    issued_at: int
+
+
+class EnrolChallenge(Document):
+    """Credential activation (TPM 2.0 part 1, section 24): only the TPM of EK and AK can answer.
+
+    Attributes:
+        credential: TPM2B_ID_OBJECT.
+        secret: TPM2B_ENCRYPTED_SECRET.
+    """
+
+    TYPE: ClassVar[str] = "enrol-challenge"
+    id: Digest
+    credential: Base64
+    secret: Base64
+    expires_at: int
+
+
+class EnrolAnswer(Document):
+    """Either a challenge to activate (TPM), or the signed host record at once (simulated TEE)."""
+
+    challenge: EnrolChallenge | None = None
+    record: Envelope | None = None
+
+
+class Activation(Document):
+    """The activated credential. Signed by the agent key."""
+
+    TYPE: ClassVar[str] = "activation"
+    id: Digest
+    activated: Base64
+    issued_at: int
+
+
+class ChallengeRequest(Document):
+    """A host asks for a challenge. Signed by its agent key.
+
+    Attributes:
+        host: host id (digest of the operator's statement).
+        fresh: the host wants to send its whole measurement log again.
+        nonce: makes each request one of its own.
+    """
+
+    TYPE: ClassVar[str] = "challenge-request"
+    manager: KeyId
+    host: Digest
+    job: Digest
+    role: Role
+    fresh: bool = False
+    issued_at: int
+    nonce: Base64
+
+
+class EvidenceRequest(Document):
+    """Evidence in answer to a challenge: for a release, or for the renewal of ``lease``."""
+
+    TYPE: ClassVar[str] = "evidence-request"
+    evidence: Evidence
+    lease: Digest | None = None
+
+
+class Lease(Document):
+    """How long what was released may be used (T12).
+
+    Attributes:
+        seconds: from the host's receipt of the challenge, on CLOCK_BOOTTIME.
+        renew_after: seconds after which to renew.
+    """
+
+    TYPE: ClassVar[str] = "lease"
+    id: Digest
+    job: Digest
+    host: Digest
+    seconds: Annotated[int, Field(ge=1)]
+    renew_after: Annotated[int, Field(ge=1)]
+
+
+class ReleasedKey(Document):
+    """One asset key, sealed to the receiving key in the evidence.
+
+    The context is :func:`~svetovid.protocol.contexts.release_context`.
+    """
+
+    slot: Name
+    manifest: JsonObject
+    sealed: Base64
+
+
+class Head(Document):
+    """The newest checkpoint of a job: the only one to resume from (T11)."""
+
+    job: Digest
+    sequence: Annotated[int, Field(ge=1)]
+    checkpoint: Digest
+    predecessor: Digest | None = None
+
+
+class HeadUpdate(Document):
+    """A host saved a checkpoint. Signed by the job's signing key in the evidence.
+
+    Attributes:
+        sequence: one more than the recorded head's, or 1.
+        checkpoint: digest of the sealed checkpoint's manifest.
+        predecessor: the recorded head's checkpoint; absent for the first.
+    """
+
+    TYPE: ClassVar[str] = "head-update"
+    manager: KeyId
+    lease: Digest
+    job: Digest
+    sequence: Annotated[int, Field(ge=1)]
+    checkpoint: Digest
+    predecessor: Digest | None = None
+
+
+class LeaseEnd(Document):
+    """A host gives a lease back early. Signed by the job's signing key."""
+
+    TYPE: ClassVar[str] = "lease-end"
+    manager: KeyId
+    lease: Digest
+    why: Text
+
+
+class FinishRequest(Document):
+    """The end of a job: final evidence over outputs and log, and the host's receipt (T13).
+
+    Attributes:
+        receipt: Envelope of :class:`svetovid.transparency.Receipt`, signed by the job's key.
+        evidence: role ``finish``; its subject is what the receipt says of outputs, log, metrics.
+    """
+
+    TYPE: ClassVar[str] = "finish-request"
+    lease: Digest
+    evidence: Evidence
+    receipt: Envelope
+
+
+class Release(Document):
+    """What an appraised host gets: a lease, the keys, and where to go on from.
+
+    Attributes:
+        lease: its terms.
+        job, consents: the signed documents it rests on.
+        keys: one for each asset of this job that this manager holds.
+        checkpoint_key: 32 bytes for the job's checkpoints, sealed like the keys in
+            :func:`~svetovid.protocol.contexts.checkpoint_context`; the same at every resume.
+        head: the checkpoint to resume from; absent at the first start.
+        decision: index of the decision in the manager's log.
+    """
+
+    TYPE: ClassVar[str] = "release"
+    lease: Lease
+    job: Envelope
+    consents: tuple[Envelope, ...]
+    keys: tuple[ReleasedKey, ...]
+    checkpoint_key: Base64
+    head: Head | None = None
+    decision: Size
+
+
+class Renewal(Document):
+    """A lease goes on."""
+
+    lease: Lease
+    decision: Size
+
+
+class ManagerStatus(Document):
+    """What a manager says of itself.
+
+    Attributes:
+        trust: ``trusted, unproven`` while nobody appraised the manager's own machine (T1).
+        store_rollback: whether an older copy of its store would be noticed by itself (T15).
+    """
+
+    TYPE: ClassVar[str] = "manager-status"
+    manager: KeyId
+    name: Name
+    version: Text
+    trust: Literal["trusted, unproven"]
+    root_key: Literal["passphrase", "tpm"]
+    store_rollback: Literal["not detected", "detected"]
+    entries: Size
+
+
+class JobStatus(Document):
+    """Where a job stands, as its owners, proposer, recipients and host see it."""
+
+    TYPE: ClassVar[str] = "job-status"
+    job: Envelope
+    consents: tuple[Envelope, ...]
+    waiting_for: tuple[KeyId, ...]
+    state: Literal["waiting", "ready", "running", "finished"]
+    releases: Size
+    host: Digest | None = None
+    head: Head | None = None
+
+
+class Reasons(Document):
+    """One :class:`svetovid.errors.Reason` on the wire."""
+
+    code: Annotated[str, StringConstraints(max_length=128)]
+    expected: str = ""
+    observed: str = ""
+    next_step: str = ""
+    clause: str = ""
+    owner: str = ""
+
+
+class PrivatePart(Document):
+    """What one owner alone sees of a decision. The log holds its salted digest.
+
+    Attributes:
+        reasons: every reason of this owner's clauses, in full; empty where it agreed.
+        claims: what the evidence showed, appraised with this owner's anchors and values.
+    """
+
+    TYPE: ClassVar[str] = "private-part"
+    salt: Base64
+    owner: KeyId
+    reasons: tuple[Reasons, ...] = ()
+    claims: JsonObject = {}
