@@ -66,7 +66,7 @@ fi
 echo "setup: making .venv (some minutes the first time)"
 rm -f "$stamp"
 [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || "$python" -m venv --clear .venv
-pip() { .venv/bin/python -m pip "$@" --quiet --disable-pip-version-check </dev/null; }
+pip() { .venv/bin/python -m pip "$@" -qq --disable-pip-version-check </dev/null; }
 pip install --constraint constraints.txt scikit-build-core
 # Without isolation the build uses the pinned scikit-build-core, not the newest one.
 pip install --constraint constraints.txt --no-build-isolation --editable '.[train,s3,dev]'

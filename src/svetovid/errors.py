@@ -196,16 +196,26 @@ _BY_EXIT: Mapping[int, type[SvetovidError]] = {
 }
 
 
-def from_dict(data: Mapping[str, object]) -> SvetovidError:
-    """Rebuild an error from its JSON form, as an HTTP client meets it; hostile input is fine."""
+def _text(value: object) -> str:
+    return _shown(value) if isinstance(value, str) else ""
+
+
+def from_dict(data: object) -> SvetovidError:
+    """Rebuild an error from its JSON form, as an HTTP client meets it; hostile input is fine.
+
+    Whatever is not in that form is left out; nothing at all gives ``transport.answer``.
+    """
+    if not isinstance(data, dict):
+        data = {}
     raw = data.get("reasons")
     reasons: list[Reason] = []
     for item in raw[:64] if isinstance(raw, list) else []:
         if isinstance(item, dict):
-            fields = {k: _shown(item.get(k, "")) for k in Reason.__dataclass_fields__}
+            fields = {k: _text(item.get(k)) for k in Reason.__dataclass_fields__}
+            fields["code"] = fields["code"] or "transport.answer"
             reasons.append(Reason(**fields))
     if not reasons:
-        reasons = [Reason(code=_shown(data.get("error", "transport.answer")))]
+        reasons = [Reason(code=_text(data.get("error")) or "transport.answer")]
     exit_code = data.get("exit_code")
-    cls = _BY_EXIT.get(exit_code if isinstance(exit_code, int) else 1, SvetovidError)
+    cls = _BY_EXIT.get(exit_code, SvetovidError) if isinstance(exit_code, int) else SvetovidError
     return cls.from_reasons(reasons)

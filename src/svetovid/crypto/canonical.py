@@ -95,7 +95,7 @@ def canonical(value: Any) -> bytes:
     """
     try:
         return rfc8785.dumps(value)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:  # the library's own errors are ValueErrors
         raise ParseError("json.value", expected="a value RFC 8785 can hold", observed=str(e)) from e
 
 
@@ -127,6 +127,8 @@ def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ParseError("json.number", expected="a finite number", observed=text[:40])
+    if _MAX_INT < abs(value) < 1e21:  # its canonical form would be an integer that is refused
+        raise ParseError("json.number", expected="a number within 2**53 - 1", observed=text[:40])
     return value
 
 

@@ -36,14 +36,37 @@ def payload_type(document_type: str) -> str:
 
 def pae(kind: str, payload: bytes) -> bytes:
     """DSSE's pre-authentication encoding."""
-    t = kind.encode("ascii")
+    t = kind.encode()
     return b"DSSEv1 %d %b %d %b" % (len(t), t, len(payload), payload)
+
+
+_P = 2**255 - 19
+_SMALL_ORDER_Y = frozenset(
+    int.from_bytes(bytes.fromhex(y), "little")
+    for y in (
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    )
+) | {0, 1, _P - 1}
+"""The y of the eight points of small order: for such a "key" anybody can sign anything."""
+
+
+def usable_key(raw: bytes) -> bool:
+    """Whether ``raw`` is the one encoding (RFC 8032, section 5.1.3) of a key of large order.
+
+    OpenSSL takes more than one encoding of a point, and points of small order. The first would be
+    two key ids for one key, the second a signature that nobody in particular made.
+    """
+    y = int.from_bytes(raw, "little") & ((1 << 255) - 1)
+    return len(raw) == 32 and y < _P and y not in _SMALL_ORDER_Y
 
 
 def verify_raw(key_id: str, signature: bytes, data: bytes) -> bool:
     """Whether ``signature`` is by ``key_id`` over ``data``; malformed keys are a plain no."""
     try:
         raw = bytes.fromhex(key_id.removeprefix("ed25519:"))
+        if not usable_key(raw):
+            return False
         Ed25519PublicKey.from_public_bytes(raw).verify(signature, data)
     except (InvalidSignature, ValueError):
         return False

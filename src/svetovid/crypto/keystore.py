@@ -7,6 +7,7 @@ at all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -22,7 +23,7 @@ from svetovid.crypto.canonical import Base64, Document, KeyId, Name, b64decode, 
 from svetovid.crypto.hpke import ReceivingKey
 from svetovid.crypto.identity import Identity
 from svetovid.crypto.secret import Secret
-from svetovid.errors import InputError, IntegrityError
+from svetovid.errors import HostError, InputError, IntegrityError
 
 __all__ = ["load", "save", "write_private"]
 
@@ -46,24 +47,47 @@ class _File(Document):
     sealed: Base64
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file with mode 0600 that is there whole or not at all, even after a crash."""
+def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """Write a file with mode 0600 that is there whole or not at all, even after a crash.
+
+    Args:
+        path: the file; its folder must exist.
+        data: all of its content.
+        replace: whether a file (or a link) that stands there gives way.
+
+    Raises:
+        InputError: ``file.exists`` where one stands and ``replace`` is false.
+        HostError: ``file.write`` for a missing folder, a missing right or a full disk.
+    """
     tmp = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        tmp.replace(path)
-    except BaseException:
-        tmp.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            if replace:
+                tmp.replace(path)
+            else:
+                path.hardlink_to(tmp)  # unlike a rename, this never takes an existing name
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                tmp.unlink()
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except FileExistsError as e:
+        raise InputError("file.exists", expected="no file yet", observed=str(path)) from e
+    except OSError as e:
+        raise HostError(
+            "file.write",
+            expected=f"to write {path}",
+            observed=e.strerror or type(e).__name__,
+            next_step="check that the folder exists, is yours and has room",
+        ) from e
 
 
 def _stretch(passphrase: Secret, header: _Header) -> AESGCM:
@@ -82,16 +106,10 @@ def save(identity: Identity, path: Path, passphrase: Secret) -> None:
 
     Raises:
         InputError: ``key.passphrase`` for an empty passphrase, ``key.exists`` where a file stands.
+        HostError: ``file.write``.
     """
     if not len(passphrase):
         raise InputError("key.passphrase", expected="a passphrase", observed="an empty one")
-    if path.exists():
-        raise InputError(
-            "key.exists",
-            expected="no file yet",
-            observed=str(path),
-            next_step="choose another home",
-        )
     header = _Header(
         version="svetovid.keystore/v1",
         name=identity.name,
@@ -106,18 +124,28 @@ def save(identity: Identity, path: Path, passphrase: Secret) -> None:
     seeds = identity.signing_seed.reveal() + identity.receiving.seed.reveal()
     sealed = nonce + _stretch(passphrase, header).encrypt(nonce, seeds, header.canonical())
     file = _File(header=header, sealed=b64encode(sealed))
-    write_private(path, canonical(file.to_json()))
+    try:
+        write_private(path, canonical(file.to_json()), replace=False)
+    except InputError as e:
+        raise InputError(
+            "key.exists",
+            expected="no file yet",
+            observed=str(path),
+            next_step="choose another home",
+        ) from e
 
 
 def load(path: Path, passphrase: Secret) -> Identity:
     """Read an identity back.
 
     Raises:
-        InputError: ``key.file`` where it is missing, open to others, or too large.
+        InputError: ``key.file`` where it is missing, no plain file or open to others; ``json.*``
+            or ``document.invalid`` where it is too large or in another form.
         IntegrityError: ``key.passphrase`` for a wrong passphrase or an altered file.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # Without NONBLOCK a FIFO of this name would hold the caller for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as e:
         raise InputError(
             "key.file",
@@ -125,13 +153,20 @@ def load(path: Path, passphrase: Secret) -> Identity:
             observed=e.strerror or "unreadable",
             next_step="svetovid identity create NAME",
         ) from e
-    with os.fdopen(fd, "rb") as f:
-        mode = stat.S_IMODE(os.fstat(f.fileno()).st_mode)
+    try:
+        status = os.fstat(fd)
+        mode = stat.S_IMODE(status.st_mode)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(
+                "key.file", expected="a plain file", observed=stat.filemode(status.st_mode)
+            )
         if mode & 0o077:
             raise InputError(
                 "key.file", expected="mode 0600", observed=oct(mode), next_step=f"chmod 600 {path}"
             )
-        data = f.read(_MAX_FILE + 1)
+        data = os.read(fd, _MAX_FILE + 1)
+    finally:
+        os.close(fd)
     file = _File.parse(data, max_bytes=_MAX_FILE)
     sealed = b64decode(file.sealed)
     try:

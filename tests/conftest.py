@@ -1,0 +1,32 @@
+"""What every test shares: how hypothesis behaves, and a few identities."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from svetovid.crypto import Identity
+
+# `steady` makes a run repeatable; `make fuzz` looks for new examples. A shared machine may stall
+# for longer than any deadline per example, and pytest-timeout bounds a test as a whole.
+_COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("steady", derandomize=True, **_COMMON)
+settings.register_profile("fuzz", max_examples=500, **_COMMON)
+settings.load_profile(os.environ.get("SVETOVID_HYPOTHESIS", "steady"))
+
+
+@pytest.fixture(scope="session")
+def alice() -> Identity:
+    return Identity.generate("alice")
+
+
+@pytest.fixture(scope="session")
+def bob() -> Identity:
+    return Identity.generate("bob")
+
+
+@pytest.fixture(scope="session")
+def mallory() -> Identity:
+    return Identity.generate("mallory")
