@@ -113,13 +113,17 @@ class Answer(Document):
     consistency: Annotated[tuple[Digest, ...], Field(max_length=128)] = ()
 
 
-def request_digest(method: str, path: str, body: bytes) -> str:
-    """Names one request: what an :class:`Answer` is an answer to."""
+def request_digest(method: str, path: str, body: bytes, authorization: str = "") -> str:
+    """Names one request: what an :class:`Answer` is an answer to.
+
+    ``authorization`` is the header as sent, with its nonce; empty where there is none.
+    """
     fields = {
         "label": "svetovid request",
         "method": method,
         "path": path,
         "body": digest(body),
+        "authorization": digest(authorization.encode()),
     }
     return digest(canonical(fields))
 

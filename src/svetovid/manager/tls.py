@@ -1,0 +1,80 @@
+"""The manager's TLS certificate: self-signed, pinned by stakeholders, TLS 1.3 only (T1)."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from svetovid.crypto import Secret
+from svetovid.crypto.keystore import write_private
+
+__all__ = ["make_certificate", "server_context"]
+
+_DAY = datetime.timedelta(days=1)
+_YEARS = 3650 * _DAY
+
+
+def _password(key: Secret) -> bytes:
+    return key.reveal().hex().encode("ascii")
+
+
+def make_certificate(path: Path, host: str, key_password: Secret, now: int) -> None:
+    """Write a P-256 key (PKCS#8, encrypted) and its certificate to ``path``, mode 0600.
+
+    The certificate may sign no other certificate, so that whoever pins it trusts nothing else.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "svetovid manager")])
+    names: list[x509.GeneralName] = [x509.DNSName("localhost")]
+    try:
+        names.append(x509.IPAddress(ipaddress.ip_address(host)))
+    except ValueError:
+        names.append(x509.DNSName(host))
+    start = datetime.datetime.fromtimestamp(now, datetime.UTC)
+    public = key.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - _DAY)
+        .not_valid_after(start + _YEARS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False
+        )
+        .sign(key, SHA256())
+    )
+    pem = key.private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(_password(key_password))
+    )
+    write_private(path, pem + certificate.public_bytes(Encoding.PEM))
+
+
+def server_context(path: Path, key_password: Secret) -> tuple[ssl.SSLContext, bytes]:
+    """A TLS 1.3 server context from what :func:`make_certificate` wrote, and the DER certificate.
+
+    No session tickets: a resumed session would carry an older handshake's standing (C7).
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0
+    context.load_cert_chain(path, password=lambda: _password(key_password))
+    certificate = x509.load_pem_x509_certificate(path.read_bytes().partition(b"-----END ENC")[2])
+    return context, certificate.public_bytes(Encoding.DER)

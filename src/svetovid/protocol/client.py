@@ -1,0 +1,258 @@
+"""The manager as its stakeholders and hosts call it: one method for each endpoint."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from svetovid.crypto import Document, Envelope, Secret, Signer, b64encode, seal, sign
+from svetovid.evidence.documents import Challenge, HostRecord, Role, TeeEvidence, TpmEvidence
+from svetovid.protocol.contexts import deposit_context
+from svetovid.protocol.messages import (
+    Activation,
+    ChallengeRequest,
+    EnrolAnswer,
+    EnrolRequest,
+    EvidenceRequest,
+    FinishRequest,
+    Head,
+    HeadUpdate,
+    IdentityRegistration,
+    JobStatus,
+    KeyDeposit,
+    LeaseEnd,
+    ManagerPin,
+    ManagerStatus,
+    Release,
+    Renewal,
+)
+from svetovid.protocol.records import LogProof, RecordsPage
+from svetovid.protocol.seen import Seen, SeenMemory
+from svetovid.protocol.wire import Wire
+
+__all__ = ["ManagerClient"]
+
+
+class ManagerClient:
+    """A pinned manager (T1). Threads may share one; requests go out one at a time.
+
+    Args:
+        pin: what was pinned out of band.
+        signer: signs what changes state, and the requests that read private state.
+        transport: another httpx transport (tests run the manager in process).
+        seen: where the newest checkpoint is kept; in memory unless given (T15).
+        clock: Unix seconds, for the signed requests.
+        timeout_s: for connecting, for each read and for each write.
+
+    Every method raises:
+        IntegrityError: ``signature.*``, ``answer.request``, ``store.rollback``, ``log.*`` for an
+            answer that is not this manager's, not to this request, or from an older or forked log.
+        TransportError: ``transport.*`` where the manager cannot be reached over the pinned channel.
+        SvetovidError: whatever the manager refused with, under the manager's own reason codes.
+    """
+
+    def __init__(
+        self,
+        pin: ManagerPin,
+        signer: Signer,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        seen: Seen | None = None,
+        clock: Callable[[], float] = time.time,
+        timeout_s: float = 30.0,
+    ) -> None:
+        self.card = pin.open()
+        self.channel = pin.channel
+        self._signer = signer
+        self._clock = clock
+        self._wire = Wire(
+            pin,
+            signer,
+            seen=SeenMemory() if seen is None else seen,
+            clock=clock,
+            transport=transport,
+            timeout_s=timeout_s,
+        )
+
+    @property
+    def manager(self) -> str:
+        """The manager's key id."""
+        return self.card.signing
+
+    @property
+    def checkpoint(self) -> Envelope | None:
+        """The newest signed checkpoint seen."""
+        return self._wire.newest
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def _signed(self, message: Document) -> Envelope:
+        return sign(message, self._signer)
+
+    # -- anybody
+
+    def status(self) -> ManagerStatus:
+        """What the manager says of itself."""
+        return ManagerStatus.from_json(self._wire.get("/v1/status", private=False))
+
+    def register_identity(self, card: Envelope) -> None:
+        """Make the signer's self-signed card known. Doing it twice changes nothing."""
+        message = IdentityRegistration(card=card, manager=self.manager, issued_at=self._now())
+        self._wire.post("/v1/identities", self._signed(message))
+
+    def rotate(self, rotation: Envelope) -> None:
+        """Hand over to a new key (:class:`svetovid.crypto.Rotation`, signed by both)."""
+        self._wire.post("/v1/rotations", rotation)
+
+    def revoke(self, revocation: Envelope) -> None:
+        """End a key (:class:`svetovid.crypto.Revocation`)."""
+        self._wire.post("/v1/revocations", revocation)
+
+    # -- owners
+
+    def deposit_key(self, manifest: Document, key: Secret) -> str:
+        """Seal an asset's key to the manager's card and deposit it; the asset's digest back."""
+        asset = manifest.digest()
+        context = deposit_context(asset, self._signer.key_id, self.manager)
+        deposit = KeyDeposit(
+            manifest=manifest.to_json(),
+            sealed=seal(key, self.card.receiving, context),
+            owner=self._signer.key_id,
+            manager=self.manager,
+        )
+        self._wire.post("/v1/assets", self._signed(deposit))
+        return asset
+
+    def publish(self, document: Envelope) -> str:
+        """Publish signed TrustAnchors or ReferenceValues; the document's digest back."""
+        self._wire.post("/v1/documents", document)
+        return document.payload_digest()
+
+    def put_policy(self, policy: Envelope) -> str:
+        """Put a signed policy in force; its digest back."""
+        self._wire.post("/v1/policies", policy)
+        return policy.payload_digest()
+
+    def policy(self, owner: str, name: str) -> Envelope:
+        """The policy in force: for its owner, and for those it exports to."""
+        return Envelope.from_json(self._wire.get(f"/v1/policies/{owner}/{name}"))
+
+    def document(self, digest: str) -> Envelope:
+        """A published document, a host record, or a document the caller is a party to."""
+        return Envelope.from_json(self._wire.get(f"/v1/documents/{digest}"))
+
+    def put_job(self, job: Envelope) -> str:
+        """Propose a signed job; its digest back."""
+        self._wire.post("/v1/jobs", job)
+        return job.payload_digest()
+
+    def job(self, digest: str) -> JobStatus:
+        """Where a job stands: for its owners, proposer, recipients, and enrolled hosts."""
+        return JobStatus.from_json(self._wire.get(f"/v1/jobs/{digest}"))
+
+    def consent(self, consent: Envelope) -> None:
+        """Give an owner's signed consent to a job."""
+        self._wire.post("/v1/consents", consent)
+
+    def records(self, first: int = 0, limit: int = 100) -> RecordsPage:
+        """Up to ``limit`` (at most 1,000) log records from ``first`` on."""
+        path = f"/v1/records?first={first}&limit={limit}"
+        return RecordsPage.from_json(self._wire.get(path))
+
+    def proof(self, index: int) -> LogProof:
+        """Proof that an entry the caller is a party to stands in the log."""
+        return LogProof.from_json(self._wire.get(f"/v1/proofs/{index}"))
+
+    # -- hosts
+
+    def enrol(
+        self,
+        statement: Envelope,
+        device_certificates: Sequence[bytes],
+        ek_public: bytes | None = None,
+        ak_public: bytes | None = None,
+    ) -> EnrolAnswer:
+        """Ask for enrolment (T3): the operator's statement, DER certificates leaf first,
+        TPMT_PUBLIC bytes of EK and AK. The signer is the agent key of the statement."""
+        message = EnrolRequest(
+            manager=self.manager,
+            statement=statement,
+            device_certificates=tuple(b64encode(c) for c in device_certificates),
+            ek_public=None if ek_public is None else b64encode(ek_public),
+            ak_public=None if ak_public is None else b64encode(ak_public),
+            issued_at=self._now(),
+        )
+        return EnrolAnswer.from_json(self._wire.post("/v1/hosts", self._signed(message)))
+
+    def activate(self, id: str, activated: bytes) -> Envelope:  # noqa: A002 (the wire's own name)
+        """Answer a credential activation; the signed :class:`HostRecord` back, verified."""
+        message = Activation(id=id, activated=b64encode(activated), issued_at=self._now())
+        body = self._wire.post("/v1/activations", self._signed(message))
+        record = Envelope.from_json(body)
+        record.open(HostRecord, by=self.manager)
+        return record
+
+    def challenge(self, host: str, job: str, role: Role, *, fresh: bool = False) -> Envelope:
+        """A signed :class:`Challenge`, verified.
+
+        ``fresh`` asks for one that wants the whole measurement log.
+        """
+        message = ChallengeRequest(
+            manager=self.manager,
+            host=host,
+            job=job,
+            role=role,
+            fresh=fresh,
+            issued_at=self._now(),
+            nonce=b64encode(secrets.token_bytes(16)),
+        )
+        body = self._wire.post("/v1/challenges", self._signed(message))
+        challenge = Envelope.from_json(body)
+        challenge.open(Challenge, by=self.manager)
+        return challenge
+
+    def release(self, evidence: TpmEvidence | TeeEvidence) -> Release:
+        """Evidence for keys."""
+        message = EvidenceRequest(evidence=evidence)
+        return Release.from_json(self._wire.post("/v1/releases", message))
+
+    def renew(self, lease: str, evidence: TpmEvidence | TeeEvidence) -> Renewal:
+        """Evidence, better or equal, for more time (T12)."""
+        message = EvidenceRequest(evidence=evidence, lease=lease)
+        return Renewal.from_json(self._wire.post("/v1/renewals", message))
+
+    def record_head(self, update: HeadUpdate, job_signer: Signer) -> Head:
+        """Record a checkpoint as the only one to resume from (T11), signed by the job's key."""
+        return Head.from_json(self._wire.post("/v1/heads", sign(update, job_signer)))
+
+    def end_lease(self, lease: str, why: str, job_signer: Signer) -> None:
+        """Give a lease back before its end, signed by the job's key."""
+        message = LeaseEnd(manager=self.manager, lease=lease, why=why)
+        self._wire.post("/v1/lease-ends", sign(message, job_signer))
+
+    def finish(
+        self, lease: str, evidence: TpmEvidence | TeeEvidence, receipt: Envelope
+    ) -> Envelope:
+        """Final evidence and the host's receipt (T13); the manager's countersignature back."""
+        message = FinishRequest(lease=lease, evidence=evidence, receipt=receipt)
+        return Envelope.from_json(self._wire.post("/v1/finishes", message))
