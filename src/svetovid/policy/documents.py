@@ -34,6 +34,7 @@ Use = Literal["data", "code", "model"]
 Weakness = Literal["simulated", "launcher"]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 CelSource = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+DevicePath = Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9/_-]{1,64}$")]
 BundlePath = Annotated[
     str,
     StringConstraints(
@@ -90,9 +91,11 @@ class Grant(Document):
     Attributes:
         asset: digest of the asset's manifest.
         use: the part it may play in a job.
-        code: manifests of the code bundles that may read it (for ``use: code``: itself or empty).
+        code: manifests of the code bundles that may read it (for ``use: code``: itself or empty;
+            for data and models an empty list admits none).
         modes: protection modes it may be used in.
         recipients: keys that may receive what comes out.
+        devices: accelerator device nodes a job may ask for (T8); none unless they are named.
         conditions: all must hold.
         limits: counted over all jobs under this grant, resumes included.
     """
@@ -102,6 +105,7 @@ class Grant(Document):
     code: Annotated[tuple[Digest, ...], Field(max_length=64)] = ()
     modes: Annotated[tuple[Mode, ...], Field(min_length=1, max_length=6)]
     recipients: Annotated[tuple[KeyId, ...], Field(max_length=64)]
+    devices: Annotated[tuple[DevicePath, ...], Field(max_length=64)] = ()
     conditions: Annotated[tuple[Condition, ...], Field(max_length=64)] = ()
     limits: Limits = Limits()
 
@@ -223,11 +227,8 @@ class Job(Document):
     parameters: Annotated[dict[Name, bool | int | float | Text], Field(max_length=128)] = {}
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     environment: Digest
-    plan: dict[Name, Text] = {}
-    devices: Annotated[
-        tuple[Annotated[str, StringConstraints(pattern=r"^/dev/[a-z0-9/_-]{1,64}$")], ...],
-        Field(max_length=64),
-    ] = ()
+    plan: Annotated[dict[Name, Text], Field(max_length=64)] = {}
+    devices: Annotated[tuple[DevicePath, ...], Field(max_length=64)] = ()
     outputs: Annotated[dict[Name, OutputSpec], Field(min_length=1, max_length=16)]
     metrics: Annotated[dict[Name, MetricSpec], Field(max_length=64)] = {}
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=16)]

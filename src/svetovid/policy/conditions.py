@@ -1,0 +1,183 @@
+"""Conditions: CEL over exactly two variables, ``claims`` and ``job``; only ``true`` is a yes.
+
+The expression is parsed by :mod:`svetovid.policy.cel_subset` first, which bounds its cost (attack
+V10), and then evaluated by a CEL engine. An error, a missing field, a number, a null: a no (V9).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cel
+
+from svetovid.crypto.canonical import canonical
+from svetovid.crypto.identity import Card
+from svetovid.errors import InputError
+from svetovid.policy.cel_subset import Expression, Path, parse
+from svetovid.policy.documents import Job, OutputSpec
+
+__all__ = ["CLAIM_FIELDS", "JOB_FIELDS", "Outcome", "evaluate", "job_view", "output_bytes"]
+
+CLAIM_FIELDS: Mapping[str, type] = {
+    "affirmed": bool,
+    "anchor": str,
+    "host": str,
+    "host_name": str,
+    "kind": str,
+    "log_entries": int,
+    "machine_owner": str,
+    "measurement": str,
+    "operator": str,
+    "reset_count": int,
+    "restart_count": int,
+    "simulated": bool,
+}
+"""What an appraisal says about a host: name and type of each field of ``claims``."""
+
+JOB_FIELDS: Mapping[str, type] = {
+    "arguments": list,
+    "assets": dict,
+    "code": str,
+    "devices": list,
+    "entry": str,
+    "environment": str,
+    "limits": dict,
+    "managers": list,
+    "metrics": dict,
+    "mode": str,
+    "name": str,
+    "outputs": dict,
+    "owners": list,
+    "parameters": dict,
+    "plan": dict,
+    "proposer": str,
+    "recipients": list,
+    "seed": int,
+}
+"""What a condition can read of a job."""
+
+MAX_VIEW_BYTES = 256 << 10
+_ITEM_BYTES = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "int16": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "int32": 4,
+    "float32": 4,
+    "int64": 8,
+    "float64": 8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one condition.
+
+    Attributes:
+        ok: the result was exactly ``true``.
+        code: empty, ``policy.condition`` (it said no) or ``policy.error`` (it could not say).
+        observed: the fields it read, with their values, or the error.
+    """
+
+    ok: bool
+    code: str = ""
+    observed: str = ""
+
+
+def output_bytes(spec: OutputSpec) -> int:
+    """Bytes of tensor data in one output of this form."""
+    return sum(math.prod(t.shape) * _ITEM_BYTES[t.dtype] for t in spec.tensors.values())
+
+
+def job_view(job: Job) -> dict[str, Any]:
+    """The job as conditions see it: plain JSON values, outputs summed up.
+
+    Raises:
+        IntegrityError: ``signature.*`` where a recipient's card does not hold.
+    """
+    return {
+        "arguments": list(job.arguments),
+        "assets": {name: a.to_json() for name, a in job.assets.items()},
+        "code": job.code.manifest,
+        "devices": list(job.devices),
+        "entry": job.entry,
+        "environment": job.environment,
+        "limits": job.limits.to_json(),
+        "managers": sorted(job.managers),
+        "metrics": {name: m.to_json() for name, m in job.metrics.items()},
+        "mode": job.mode,
+        "name": job.name,
+        "outputs": {
+            name: {"bytes": output_bytes(o), "tensors": len(o.tensors)}
+            for name, o in job.outputs.items()
+        },
+        "owners": sorted(job.owners),
+        "parameters": dict(job.parameters),
+        "plan": dict(job.plan),
+        "proposer": job.proposer,
+        "recipients": sorted(Card.open(r.card).signing for r in job.recipients),
+        "seed": job.seed,
+    }
+
+
+_MISSING = object()
+
+
+def _at(path: Path, view: Mapping[str, Any]) -> Any:
+    value: Any = view
+    for part in path:
+        if not isinstance(value, Mapping) or part not in value:
+            return _MISSING
+        value = value[part]
+    return value
+
+
+def _seen(expression: Expression, view: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{'.'.join(path)} = {_at(path, view)!r}" for path in sorted(expression.paths)[:8]
+    )
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str) -> tuple[Expression, Any]:
+    return parse(source), cel.compile(source)
+
+
+def evaluate(source: str, claims: Mapping[str, Any], job: Mapping[str, Any]) -> Outcome:
+    """Evaluate one condition; never raises on account of the condition or the values.
+
+    A field that is read outside ``has()`` must be there, even where CEL's logic would do without
+    it: ``claims.gpu == 1 || true`` is a no on a host without that claim (V9, V11).
+
+    Args:
+        source: CEL, in the subset of ``docs/spec/policy.md``.
+        claims: the appraisal's facts.
+        job: from :func:`job_view`.
+    """
+    view = {"claims": dict(claims), "job": dict(job)}
+    try:
+        if len(canonical(view)) > MAX_VIEW_BYTES:
+            return Outcome(False, "policy.error", "more facts than a condition may read")
+        expression, program = _compiled(source)
+        for path in sorted(expression.paths):
+            if _at(path, view) is _MISSING:
+                return Outcome(False, "policy.error", f"{'.'.join(path)} is missing")
+        result = program.execute(view)
+    except InputError as e:
+        return Outcome(False, "policy.error", str(e))
+    except BaseException as e:
+        if isinstance(e, Exception) or type(e).__name__ == "PanicException":
+            return Outcome(False, "policy.error", f"{type(e).__name__}: {e}"[:200])
+        raise
+    seen = _seen(expression, view)
+    if result is True:
+        return Outcome(True, observed=seen)
+    if result is False:
+        return Outcome(False, "policy.condition", seen)
+    return Outcome(False, "policy.error", f"{type(result).__name__} instead of true or false")

@@ -1,0 +1,89 @@
+"""Who consented to which slot of a job, and why a consent counts for nothing (T5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from svetovid.crypto.envelope import Envelope
+from svetovid.errors import SvetovidError
+from svetovid.policy.documents import Consent
+from svetovid.policy.request import Book, Request
+
+__all__ = ["Agreement", "agreement", "check_consent", "open_consents"]
+
+CLOCK_SKEW_S = 300
+"""How far ahead of the manager's clock an owner's may be."""
+
+
+def open_consents(consents: Sequence[Envelope]) -> tuple[list[Consent], list[Consent]]:
+    """Consents whose signature by their own owner holds, and those where it does not."""
+    good: list[Consent] = []
+    bad: list[Consent] = []
+    for envelope in consents:
+        try:
+            claimed = envelope.peek(Consent)
+        except SvetovidError:
+            continue
+        try:
+            good.append(envelope.open(Consent, by=claimed.owner))
+        except SvetovidError:
+            bad.append(claimed)
+    return good, bad
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Whether one owner agreed to one slot; ``code`` says why not."""
+
+    code: str = ""
+    observed: str = "consent"
+
+    @property
+    def ok(self) -> bool:
+        return not self.code
+
+
+def agreement(
+    request: Request, good: Sequence[Consent], bad: Sequence[Consent], owner: str, slot: str
+) -> Agreement:
+    """Look for a consent of ``owner`` to ``slot``; the nearest miss explains a no.
+
+    A policy that another manager holds cannot be compared here: there the owner's signature over
+    the job is what counts, and the other manager checks the rest.
+    """
+    wanted = request.job.digest()
+    policy = request.policies.get(owner)
+    best = Agreement("consent.missing", "none")
+    if any(c.owner == owner and c.job == wanted for c in bad):
+        best = Agreement("consent.signature", "one whose signature does not hold")
+    for c in good:
+        if c.owner != owner:
+            continue
+        if c.job != wanted or slot not in c.slots:
+            if best.code == "consent.missing":
+                best = Agreement("consent.scope", f"for job {c.job}, slots {', '.join(c.slots)}")
+        elif owner in request.revoked:
+            best = Agreement("consent.revoked", "by a revoked key")
+        elif c.issued_at > request.now + CLOCK_SKEW_S:
+            best = Agreement("consent.time", f"issued at {c.issued_at}, now {request.now}")
+        elif policy is not None and c.policy != policy.digest():
+            best = Agreement("consent.stale", f"under policy {c.policy}")
+        else:
+            return Agreement()
+    return best
+
+
+def check_consent(book: Book, request: Request, owner: str, slot: str, found: Agreement) -> None:
+    """Note the consent clause of one slot."""
+    policy = request.policies.get(owner)
+    under = f" under policy {policy.digest()}" if policy is not None else ""
+    book.check(
+        found.ok,
+        found.code,
+        f"consent to slot {slot}",
+        owner=owner,
+        observed=found.observed,
+        expected=f"a consent by {owner} to job {request.job.digest()}{under}",
+        next_step="the owner must look at this job under its current policy, and consent",
+    )

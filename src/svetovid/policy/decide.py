@@ -1,0 +1,197 @@
+"""The heart: may the keys of this job's assets go to this host? One pure function.
+
+Rules, all of which must hold; every one that does not is named:
+
+1. The evidence was given for this purpose and this job (T6).
+2. No other instance of the job is live, it is not finished, and resumes are left (T11).
+3. Every recipient's card holds, and no key in play is revoked.
+4. Every slot of the job has the consent of its owner, whichever manager holds its key (T5). For an
+   asset held here, an importer may consent in the owner's stead.
+5. Each asset held here was deposited by the owner that the job names.
+6. Each owner of an asset held here, and each importer, has a policy here that appraised the
+   evidence by its own anchors and reference values (T2), and accepts this host (T3, T4).
+7. Each asset held here has a grant that admits the code, mode, recipients and devices, whose
+   conditions are all true and whose limits are not used up.
+
+Calling loop::
+
+    request = Request(job=job, manager=me, role="release", ...)
+    decision = decide(request)
+    log.append(decision)            # before anything else
+    keys = decision.require().assets
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from svetovid.crypto.identity import Card
+from svetovid.errors import SvetovidError
+from svetovid.evidence.documents import Role
+from svetovid.policy.conditions import job_view
+from svetovid.policy.consents import agreement, check_consent, open_consents
+from svetovid.policy.documents import Consent, JobAsset
+from svetovid.policy.grant_clauses import Context, check_slot
+from svetovid.policy.owner_clauses import check_owner
+from svetovid.policy.request import Book, Decision, Request
+
+__all__ = ["decide"]
+
+
+def decide(request: Request) -> Decision:
+    """Decide on a release; deterministic, and complete in its reasons.
+
+    Refusals carry ``release.purpose``, ``job.live``, ``job.finished``, ``limit.resumes``,
+    ``mode.plain``, ``recipient.card``, ``recipient.revoked``, ``asset.manager``,
+    ``asset.unknown``, ``asset.owner``, ``consent.*``, ``policy.*``, ``grant.*``, ``host.revoked``,
+    ``mode.evidence``, ``limit.*`` or a code of the evidence itself.
+    """
+    book = Book()
+    purpose(book, request, "release")
+    history = request.history
+    book.check(
+        not history.live,
+        "job.live",
+        "one live instance a job",
+        observed="live" if history.live else "not live",
+        expected="no live instance",
+        next_step="wait until its lease ends, or stop it",
+    )
+    not_finished(book, request)
+    if history.started:
+        book.check(
+            history.resumes < request.job.limits.resumes,
+            "limit.resumes",
+            "job limits.resumes",
+            observed=f"{history.resumes} used",
+            expected=f"at most {request.job.limits.resumes}",
+            next_step="propose a new job",
+        )
+    return book.decision(everything(book, request, counting=True))
+
+
+def purpose(book: Book, request: Request, role: Role) -> None:
+    """Note whether the evidence was given for ``role`` in this very job (K2)."""
+    job = request.job.digest()
+    book.check(
+        request.role == role and request.evidence_job == job,
+        "release.purpose",
+        "evidence role and job",
+        observed=f"{request.role} of {request.evidence_job}",
+        expected=f"{role} of {job}",
+        next_step="ask for a challenge for this job and purpose",
+    )
+
+
+def not_finished(book: Book, request: Request) -> None:
+    book.check(
+        not request.history.finished,
+        "job.finished",
+        "a job finishes once",
+        observed="finished" if request.history.finished else "not finished",
+        expected="not finished",
+        next_step="propose a new job",
+    )
+
+
+def everything(book: Book, request: Request, *, counting: bool) -> list[str]:
+    """Note all that a release and a renewal have in common; the assets held here come back."""
+    recipients = _recipients(book, request)
+    view: Mapping[str, Any] = job_view(request.job) if recipients is not None else {}
+    slots = sorted(request.job.assets.items())
+    here = [(n, a) for n, a in slots if a.manager == request.manager]
+    book.check(
+        request.job.mode != "plain",
+        "mode.plain",
+        "job mode",
+        observed=request.job.mode,
+        expected="a protected mode",
+        next_step="plain mode is for baselines; propose the job in another mode",
+    )
+    book.check(
+        bool(here),
+        "asset.manager",
+        "job assets",
+        observed=f"{len(here)} assets of this manager",
+        expected="at least one",
+        next_step="ask the managers that the job names",
+    )
+    good, bad = open_consents(request.consents)
+    ctx = Context(request, recipients, view, counting)
+    parties: set[str] = set()
+    importers: dict[str, str | None] = {}
+    for slot, asset in slots:
+        held = asset.manager == request.manager
+        found = agreement(request, good, bad, asset.owner, slot)
+        importer = None
+        if held and not found.ok:
+            importer = _importer(request, good, bad, slot, asset)
+        if importer is not None:
+            found = agreement(request, good, bad, importer, slot)
+        check_consent(book, request, importer or asset.owner, slot, found)
+        if held:
+            importers[slot] = importer
+            parties |= {asset.owner} | ({importer} if importer else set())
+            _deposit(book, request, slot, asset)
+    for owner in sorted(parties):
+        check_owner(book, request, owner)
+    for slot, asset in here:
+        check_slot(book, ctx, asset, importers[slot])
+    return sorted({a.manifest for _, a in here})
+
+
+def _recipients(book: Book, request: Request) -> tuple[str, ...] | None:
+    try:
+        keys = tuple(sorted({Card.open(r.card).signing for r in request.job.recipients}))
+    except SvetovidError as e:
+        book.check(
+            False,
+            "recipient.card",
+            "job recipients",
+            observed=e.code,
+            expected="self-signed cards",
+            next_step="propose the job with the recipients' own cards",
+        )
+        return None
+    revoked = [k for k in keys if k in request.revoked]
+    book.check(
+        not revoked,
+        "recipient.revoked",
+        "job recipients",
+        observed=", ".join(revoked) or f"{len(keys)} recipients",
+        expected="keys that are not revoked",
+        next_step="propose the job with the recipients' new cards",
+    )
+    return keys
+
+
+def _deposit(book: Book, request: Request, slot: str, asset: JobAsset) -> None:
+    """A job may name whom it likes as owner: whoever deposited the key is."""
+    owner = request.deposits.get(asset.manifest)
+    book.check(
+        owner == asset.owner,
+        "asset.unknown" if owner is None else "asset.owner",
+        f"job assets {slot}",
+        owner=owner or asset.owner,
+        observed=asset.owner if owner else "no such asset here",
+        expected=owner or "an asset deposited with this manager",
+        next_step="name the asset's own owner"
+        if owner
+        else "its owner must deposit the asset with this manager first",
+    )
+
+
+def _importer(
+    request: Request,
+    good: list[Consent],
+    bad: list[Consent],
+    slot: str,
+    asset: JobAsset,
+) -> str | None:
+    """The first owner, by key, that imports this asset and consented to its use."""
+    for owner, policy in sorted(request.policies.items()):
+        imports = any(i.asset == asset.manifest for i in policy.imports)
+        if owner != asset.owner and imports and agreement(request, good, bad, owner, slot).ok:
+            return owner
+    return None

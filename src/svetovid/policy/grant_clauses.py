@@ -1,0 +1,189 @@
+"""Clauses of one grant: which code, mode, recipients and devices; conditions; limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from svetovid.policy.conditions import evaluate
+from svetovid.policy.documents import Grant, JobAsset, Policy
+from svetovid.policy.request import Book, GrantUse, Request
+
+__all__ = ["Context", "check_slot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all grants of one request are held against.
+
+    Attributes:
+        recipients: the job's recipients, or ``None`` where a card does not hold.
+        view: the job as conditions see it.
+        counting: whether this decision uses up a run: releases do, renewals do not.
+    """
+
+    request: Request
+    recipients: tuple[str, ...] | None
+    view: Mapping[str, Any]
+    counting: bool
+
+
+def check_slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> None:
+    """Note the clauses of the grant that admits ``asset``: the owner's own, or an export.
+
+    With several grants for one asset, one that holds as a whole is enough; where none does, the
+    clauses of all are noted.
+    """
+    policy = ctx.request.policies.get(asset.owner)
+    if policy is None:
+        return
+    if importer is None:
+        _one_of(book, ctx, policy, _grants(policy, asset))
+        return
+    inner = ctx.request.policies[importer]
+    pinned = any(i.asset == asset.manifest and i.policy == policy.digest() for i in inner.imports)
+    book.check(
+        pinned,
+        "policy.import",
+        f"policy {inner.name} imports",
+        owner=importer,
+        observed=policy.digest(),
+        expected="the exporter's current policy",
+        next_step="the importer must look at the exporter's new policy, and pin it",
+    )
+    exports = [
+        (f"policy {policy.name} exports[{i}]", e)
+        for i, e in enumerate(policy.exports)
+        if (e.asset, e.use, e.to) == (asset.manifest, asset.use, importer)
+    ]
+    _one_of(book, ctx, policy, exports)
+    if narrower := _grants(inner, asset):
+        _one_of(book, ctx, inner, narrower)
+
+
+def _grants(policy: Policy, asset: JobAsset) -> list[tuple[str, Grant]]:
+    return [
+        (f"policy {policy.name} grants[{i}]", g)
+        for i, g in enumerate(policy.grants)
+        if (g.asset, g.use) == (asset.manifest, asset.use)
+    ]
+
+
+def _one_of(
+    book: Book, ctx: Context, policy: Policy, candidates: Sequence[tuple[str, Grant]]
+) -> None:
+    if not candidates:
+        book.check(
+            False,
+            "policy.grant",
+            f"policy {policy.name} grants",
+            owner=policy.owner,
+            observed="no grant",
+            expected="a grant for this asset in this use",
+            next_step="ask the owner to grant it",
+        )
+        return
+    tried: list[Book] = []
+    for where, grant in candidates:
+        attempt = Book()
+        _grant(attempt, ctx, policy.owner, where, grant)
+        if all(c.ok for c in attempt.clauses):
+            tried = [attempt]
+            break
+        tried.append(attempt)
+    for attempt in tried:
+        book.clauses.extend(attempt.clauses)
+
+
+def _grant(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> None:
+    job = ctx.request.job
+    code = job.code.manifest
+    itself = grant.use == "code" and not grant.code and grant.asset == code
+    book.check(
+        itself or code in grant.code,
+        "grant.code",
+        f"{where}.code",
+        owner=owner,
+        observed=code,
+        expected=f"one of {len(grant.code)} code bundles",
+        next_step="run the agreed code, or ask the owner to review and grant this one",
+    )
+    book.check(
+        job.mode in grant.modes,
+        "grant.mode",
+        f"{where}.modes",
+        owner=owner,
+        observed=job.mode,
+        expected=" or ".join(grant.modes),
+        next_step="propose the job in a granted mode",
+    )
+    unknown = sorted(set(ctx.recipients or ()) - set(grant.recipients))
+    book.check(
+        bool(ctx.recipients) and not unknown,
+        "grant.recipient",
+        f"{where}.recipients",
+        owner=owner,
+        observed=", ".join(unknown) or f"{len(ctx.recipients or ())} recipients",
+        expected=f"only the {len(grant.recipients)} recipients of the grant",
+        next_step="propose the job with granted recipients only",
+    )
+    devices = sorted(set(job.devices) - set(grant.devices))
+    book.check(
+        not devices,
+        "grant.device",
+        f"{where}.devices",
+        owner=owner,
+        observed=", ".join(devices) or "granted devices only",
+        expected=", ".join(grant.devices) or "no device",
+        next_step="propose the job without these devices, or ask the owner to grant them",
+    )
+    facts = ctx.request.appraisals[owner].facts() if owner in ctx.request.appraisals else {}
+    for i, condition in enumerate(grant.conditions):
+        outcome = evaluate(condition.cel, facts, ctx.view)
+        book.check(
+            outcome.ok,
+            outcome.code,
+            f'{where}.conditions[{i}] "{condition.name}"',
+            owner=owner,
+            observed=outcome.observed,
+            expected=condition.cel,
+            next_step=condition.because or "meet the condition, or ask its owner to change it",
+        )
+    _limits(book, ctx, owner, where, grant)
+
+
+def _limits(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> None:
+    request, limits = ctx.request, grant.limits
+    use = request.history.uses.get((owner, grant.asset), GrantUse())
+    if limits.expires_at is not None:
+        book.check(
+            request.now < limits.expires_at,
+            "limit.expired",
+            f"{where}.limits.expires_at",
+            owner=owner,
+            observed=request.now,
+            expected=f"before {limits.expires_at}",
+            next_step="ask the owner to extend the grant",
+        )
+    if limits.runs is not None and ctx.counting:
+        book.check(
+            use.runs < limits.runs,
+            "limit.runs",
+            f"{where}.limits.runs",
+            owner=owner,
+            observed=f"{use.runs} used",
+            expected=f"at most {limits.runs} runs, resumes included",
+            next_step="ask the owner for more runs",
+        )
+    if limits.output_bytes is not None:
+        wanted = request.job.limits.output_bytes
+        book.check(
+            use.output_bytes + wanted <= limits.output_bytes,
+            "limit.output_bytes",
+            f"{where}.limits.output_bytes",
+            owner=owner,
+            observed=f"{use.output_bytes} used, {wanted} asked for",
+            expected=f"at most {limits.output_bytes} in all",
+            next_step="propose the job with a smaller output limit, or ask the owner for more",
+        )

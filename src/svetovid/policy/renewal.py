@@ -1,0 +1,145 @@
+"""After the release: a lease is renewed by better-or-equal evidence only; a job ends in bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from svetovid.policy.conditions import output_bytes
+from svetovid.policy.decide import everything, not_finished, purpose
+from svetovid.policy.request import Book, Decision, Request
+
+__all__ = ["decide_finish", "decide_renewal"]
+
+_MEASUREMENT = {"launcher": 1, "kernel": 2, "enclave": 3}
+_SAME = ("host", "kind", "operator", "anchor")
+_BOOT = ("reset_count", "restart_count")
+
+
+def decide_renewal(request: Request, *, released_on: Mapping[str, Mapping[str, Any]]) -> Decision:
+    """Decide whether a live job's lease goes on (T12, attack K4).
+
+    Everything a release needs must still hold, except that no run is counted; and for no owner may
+    the host look weaker than when the keys were released.
+
+    Args:
+        request: as for a release, with role ``renew``.
+        released_on: by owner, the facts its appraisal gave at the release.
+
+    Further codes: ``job.not_live``, ``renew.weaker``, ``renew.reset``.
+    """
+    book = Book()
+    purpose(book, request, "renew")
+    _live(book, request)
+    not_finished(book, request)
+    assets = everything(book, request, counting=False)
+    for owner in sorted(request.appraisals):
+        _no_weaker(book, owner, request.appraisals[owner].facts(), released_on.get(owner, {}))
+    return book.decision(assets)
+
+
+def _live(book: Book, request: Request) -> None:
+    book.check(
+        request.history.live,
+        "job.not_live",
+        "a lease that has not ended",
+        observed="live" if request.history.live else "no live lease",
+        expected="a live lease",
+        next_step="ask for a release, which resumes the job from its last checkpoint",
+    )
+
+
+def _no_weaker(book: Book, owner: str, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    worse = [f for f in _SAME if before.get(f) is None or now.get(f) != before.get(f)]
+    if _MEASUREMENT.get(str(now.get("measurement")), 0) < _MEASUREMENT.get(
+        str(before.get("measurement")), 4
+    ):
+        worse.append("measurement")
+    if now.get("simulated") is not False and before.get("simulated") is not True:
+        worse.append("simulated")
+    if not _at_least(now.get("log_entries"), before.get("log_entries")):
+        worse.append("log_entries")
+    book.check(
+        not worse,
+        "renew.weaker",
+        "evidence at the release",
+        owner=owner,
+        observed=", ".join(f"{f}: {now.get(f)}" for f in worse) or "no weaker",
+        expected=", ".join(f"{f}: {before.get(f)}" for f in worse) or "no weaker",
+        next_step="the job ends; start it again on a host that proves as much as before",
+    )
+    reset = [f for f in _BOOT if before.get(f) is None or now.get(f) != before.get(f)]
+    book.check(
+        not reset,
+        "renew.reset",
+        "one boot of the host",
+        owner=owner,
+        observed=", ".join(f"{f}: {now.get(f)}" for f in reset) or "same boot",
+        expected=", ".join(f"{f}: {before.get(f)}" for f in reset) or "same boot",
+        next_step="the TPM was reset or restarted; resume the job from its last checkpoint",
+    )
+
+
+def _at_least(now: object, before: object) -> bool:
+    return isinstance(now, int) and isinstance(before, int) and now >= before
+
+
+def decide_finish(
+    request: Request, *, outputs: Mapping[str, int], metrics: Mapping[str, int]
+) -> Decision:
+    """Decide whether a job's outputs are what was agreed (T9, attacks L4, L5).
+
+    Args:
+        request: with role ``finish``.
+        outputs: name to size of the sealed output's plaintext, in bytes.
+        metrics: name to number of values.
+
+    Codes: ``release.purpose``, ``job.not_live``, ``job.finished``, ``output.schema``,
+    ``limit.output_bytes``, ``output.metrics``.
+    """
+    job = request.job
+    book = Book()
+    purpose(book, request, "finish")
+    _live(book, request)
+    not_finished(book, request)
+    book.check(
+        set(outputs) == set(job.outputs),
+        "output.schema",
+        "job outputs",
+        observed=", ".join(sorted(outputs)),
+        expected=", ".join(sorted(job.outputs)),
+        next_step="write exactly the agreed outputs",
+    )
+    for name in sorted(set(outputs) & set(job.outputs)):
+        least = output_bytes(job.outputs[name])
+        book.check(
+            least <= outputs[name],
+            "output.schema",
+            f"job outputs {name}",
+            observed=f"{outputs[name]} bytes",
+            expected=f"at least the {least} bytes of its tensors",
+            next_step="write exactly the agreed tensors",
+        )
+    total = sum(outputs.values())
+    book.check(
+        total <= job.limits.output_bytes,
+        "limit.output_bytes",
+        "job limits.output_bytes",
+        observed=f"{total} bytes",
+        expected=f"at most {job.limits.output_bytes}",
+        next_step="write less, or propose the job with a larger limit",
+    )
+    excess = sorted(
+        n
+        for n, count in metrics.items()
+        if n not in job.metrics or count > job.metrics[n].max_count
+    )
+    book.check(
+        not excess,
+        "output.metrics",
+        "job metrics",
+        observed=", ".join(f"{n}: {metrics[n]}" for n in excess) or "as agreed",
+        expected="the agreed metrics, within their counts",
+        next_step="report only agreed metrics",
+    )
+    return book.decision(())

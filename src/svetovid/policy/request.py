@@ -1,0 +1,189 @@
+"""What a decision is made from, and what comes of it. Plain values only: no clock, no store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from svetovid.crypto.envelope import Envelope
+from svetovid.errors import PolicyError, Reason
+from svetovid.evidence.documents import Role
+from svetovid.policy.documents import Job, Policy
+
+__all__ = ["Appraised", "ClauseResult", "Decision", "GrantUse", "History", "Request"]
+
+
+class Appraised(Protocol):
+    """One owner's view of the evidence; :class:`svetovid.evidence.Appraisal` is one."""
+
+    @property
+    def affirmed(self) -> bool: ...
+
+    def reasons(self) -> Sequence[Reason]: ...
+
+    def facts(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GrantUse:
+    """What was used so far of one owner's grants for one asset, over all jobs.
+
+    Attributes:
+        runs: releases that started or resumed a run.
+        output_bytes: bytes that left finished jobs, and what other live jobs may still put out.
+            The job being decided on is left out.
+    """
+
+    runs: int = 0
+    output_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the manager's own records say (T11).
+
+    Attributes:
+        uses: by (policy owner, asset).
+        started: whether this job ran before, so that this release would be a resume.
+        live: whether an instance of this job holds a lease now.
+        resumes: resumes so far.
+        finished: whether this job handed in its outputs.
+    """
+
+    uses: Mapping[tuple[str, str], GrantUse] = field(default_factory=dict)
+    started: bool = False
+    live: bool = False
+    resumes: int = 0
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything a decision depends on.
+
+    Attributes:
+        job: as stored; its digest is what owners consented to.
+        manager: key id of the deciding manager.
+        role, evidence_job: what the verified evidence was bound to (T6).
+        consents: signed :class:`Consent` documents; opened here.
+        policies: current policy of each owner that this manager holds.
+        deposits: asset to the owner that deposited its key here.
+        appraisals: each owner's own view of the evidence (T2).
+        references: by owner, digests of the reference-value documents its appraisal used.
+        history: see :class:`History`.
+        revoked: keys that sign nothing more.
+        now: Unix seconds.
+    """
+
+    job: Job
+    manager: str
+    role: Role
+    evidence_job: str
+    consents: Sequence[Envelope]
+    policies: Mapping[str, Policy]
+    deposits: Mapping[str, str]
+    appraisals: Mapping[str, Appraised]
+    references: Mapping[str, frozenset[str]]
+    history: History
+    revoked: frozenset[str]
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseResult:
+    """One clause, met or not.
+
+    Attributes:
+        owner: whose clause it is; empty for the manager's own rules.
+        clause: where it stands, for example ``policy hospital-a grants[0].conditions[1] "gpu"``.
+        reason: set where it is not met.
+    """
+
+    owner: str
+    clause: str
+    ok: bool
+    observed: str
+    expected: str
+    reason: Reason | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "owner": self.owner,
+            "clause": self.clause,
+            "ok": self.ok,
+            "observed": self.observed,
+            "expected": self.expected,
+            "code": self.reason.code if self.reason else "",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Granted or not, with every clause that was looked at.
+
+    Attributes:
+        granted: all clauses hold.
+        assets: digests of the manifests whose keys this manager may release; empty if refused.
+        clauses: in a fixed order, so that equal requests give equal decisions.
+    """
+
+    granted: bool
+    assets: tuple[str, ...]
+    clauses: tuple[ClauseResult, ...]
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why it was refused, in full: for the owners and the manager's log."""
+        return tuple(c.reason for c in self.clauses if c.reason is not None)
+
+    def public_reasons(self) -> tuple[Reason, ...]:
+        """Why it was refused, as the host may see it."""
+        return tuple(dict.fromkeys(r.public() for r in self.reasons))
+
+    def require(self) -> Decision:
+        """This decision if it grants.
+
+        Raises:
+            PolicyError: with all reasons; the first one names it.
+        """
+        if not self.granted:
+            raise PolicyError.from_reasons(self.reasons)
+        return self
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "granted": self.granted,
+            "assets": list(self.assets),
+            "clauses": [c.to_dict() for c in self.clauses],
+        }
+
+
+class Book:
+    """Collects clauses, in the order they were looked at."""
+
+    def __init__(self) -> None:
+        self.clauses: list[ClauseResult] = []
+
+    def check(
+        self,
+        ok: bool,
+        code: str,
+        clause: str,
+        *,
+        owner: str = "",
+        observed: object = "",
+        expected: object = "",
+        next_step: str = "",
+    ) -> bool:
+        """Note one clause; the reason is made where it does not hold."""
+        seen, wanted = str(observed)[:400], str(expected)[:400]
+        reason = None
+        if not ok:
+            reason = Reason(code, wanted, seen, next_step, clause, owner)
+        self.clauses.append(ClauseResult(owner, clause, ok, seen, wanted, reason))
+        return ok
+
+    def decision(self, assets: Sequence[str]) -> Decision:
+        granted = all(c.ok for c in self.clauses) and bool(self.clauses)
+        return Decision(granted, tuple(assets) if granted else (), tuple(self.clauses))
