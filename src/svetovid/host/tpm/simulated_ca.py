@@ -23,10 +23,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from svetovid.crypto.keystore import write_private
-from svetovid.errors import HostError, ParseError
+from svetovid.errors import HostError
 from svetovid.evidence.tpm import EK_CERTIFICATE_OID
-from svetovid.host.tpm.templates import EK, EkKind
-from svetovid.host.tpm.wire import Reader
+from svetovid.evidence.tpm.names import public_key
+from svetovid.evidence.tpm.structures import parse_public
 
 __all__ = ["TPM_CA_NAME", "SimulatedCa", "create_ca", "issue_ek_certificate"]
 
@@ -38,7 +38,6 @@ _BACKDATE = datetime.timedelta(days=1)
 _TPM_MANUFACTURER = ObjectIdentifier("2.23.133.2.1")
 _TPM_MODEL = ObjectIdentifier("2.23.133.2.2")
 _TPM_VERSION = ObjectIdentifier("2.23.133.2.3")
-_UNIQUE_BYTES: dict[EkKind, int] = {"ecc": 2 * (2 + 32), "rsa": 2 + 256}
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -155,31 +154,6 @@ def create_ca(folder: Path, *, name: str = TPM_CA_NAME) -> SimulatedCa:
     return SimulatedCa(key, load_or_make_certificate(folder / "ca.pem", made))
 
 
-def _public_key(ek_public: bytes) -> PublicKey:
-    """Key in a TPMT_PUBLIC that one of the default EK templates made; nothing else gets one."""
-    for kind, template in EK.items():
-        prefix = template[: -_UNIQUE_BYTES[kind]]
-        if not ek_public.startswith(prefix):
-            continue
-        unique = Reader(ek_public[len(prefix) :])
-        try:
-            if kind == "ecc":
-                x, y = (int.from_bytes(unique.sized(32), "big") for _ in range(2))
-                unique.end()
-                return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
-            n = int.from_bytes(unique.sized(256), "big")
-            unique.end()
-            return rsa.RSAPublicNumbers(65537, n).public_key()
-        except ValueError:
-            break
-    raise ParseError(
-        "tpm.ek",
-        expected="an EK made from a default template of the TCG",
-        observed=f"{len(ek_public)} other bytes",
-        next_step="give the EK that Tpm.ek() answers",
-    )
-
-
 def issue_ek_certificate(ca: SimulatedCa, ek_public: bytes) -> bytes:
     """DER of an EK certificate (TCG EK Credential Profile 2.5, section 3.2) for a software TPM.
 
@@ -187,9 +161,9 @@ def issue_ek_certificate(ca: SimulatedCa, ek_public: bytes) -> bytes:
         ek_public: TPMT_PUBLIC of the EK.
 
     Raises:
-        ParseError: ``tpm.ek``, ``tpm.malformed``.
+        ParseError: ``tpm.malformed``, ``tpm.algorithm`` for what is no public key of a TPM.
     """
-    key = _public_key(ek_public)
+    key = public_key(parse_public(ek_public))
     device = x509.Name(
         [
             x509.NameAttribute(_TPM_MANUFACTURER, "id:00000000"),

@@ -16,7 +16,8 @@ from svetovid.evidence.tpm import (
     Curve,
     ObjectAttr,
 )
-from svetovid.host.tpm.wire import sized, u16, u32
+from svetovid.evidence.tpm.wire import tpm2b
+from svetovid.host.tpm.wire import u16, u32
 
 __all__ = ["AK", "CERTIFICATE_INDEX", "EK", "SEALED", "SRK", "EkKind"]
 
@@ -27,11 +28,11 @@ _EK_POLICY = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1
 """PolicyA: TPM2_PolicySecret(TPM_RH_ENDORSEMENT) (TCG EK Credential Profile 2.5, B.3.2)."""
 _AES_128_CFB = u16(Alg.AES) + u16(128) + u16(Alg.CFB)
 _NULL = u16(Alg.NULL)
-_ZEROS_32 = sized(bytes(32))
+_ZEROS_32 = tpm2b(bytes(32))
 
 
 def _public(kind: Alg, attributes: ObjectAttr, policy: bytes, parameters: bytes) -> bytes:
-    return u16(kind) + u16(Alg.SHA256) + u32(attributes) + sized(policy) + parameters
+    return u16(kind) + u16(Alg.SHA256) + u32(attributes) + tpm2b(policy) + parameters
 
 
 def _storage_key(attributes: ObjectAttr, policy: bytes) -> bytes:
@@ -54,7 +55,7 @@ EK: dict[EkKind, bytes] = {
         _EK_POLICY,
         _AES_128_CFB + _NULL + u16(2048) + u32(0),
     )
-    + sized(bytes(256)),
+    + tpm2b(bytes(256)),
 }
 """Default EK templates L-2 (ECC P-256) and L-1 (RSA 2048) of the TCG EK Credential Profile."""
 
@@ -78,13 +79,13 @@ AK = (
         b"",
         _NULL + u16(Alg.ECDSA) + u16(Alg.SHA256) + u16(Curve.NIST_P256) + _NULL,
     )
-    + sized(hashlib.sha256(b"svetovid attestation key 1").digest())
-    + sized(b"")
+    + tpm2b(hashlib.sha256(b"svetovid attestation key 1").digest())
+    + tpm2b(b"")
 )
 """Attestation key: restricted, so that it signs only what the TPM itself says (T3). The label where
 the public point will stand makes it a key of our own, shared with no other software."""
 
 SEALED = _public(
     Alg.KEYEDHASH, _HELD | ObjectAttr.USER_WITH_AUTH | ObjectAttr.NO_DA, b"", _NULL
-) + sized(b"")
+) + tpm2b(b"")
 """A sealed data object; its secret comes from outside, so SENSITIVE_DATA_ORIGIN is clear."""

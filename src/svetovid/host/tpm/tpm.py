@@ -330,7 +330,7 @@ def _two_2b(blob: bytes) -> bool:
     try:
         reader = Reader(blob)
         private, public = reader.sized(1024), reader.sized(1024)
-        reader.end()
+        reader.done()
     except ParseError:
         return False
     return bool(private and public)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from svetovid.errors import HostError, ParseError
 from svetovid.evidence.tpm import Cc, Rc, Rh, SessionAttr, St
+from svetovid.evidence.tpm.wire import Reader as StructureReader
+from svetovid.evidence.tpm.wire import tpm2b
 from svetovid.host.tpm.transports import MAX_COMMAND, Transport
 
 __all__ = [
@@ -20,7 +22,6 @@ __all__ = [
     "Session",
     "TpmRefusedError",
     "execute",
-    "sized",
     "u8",
     "u16",
     "u32",
@@ -46,11 +47,6 @@ def u32(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
-def sized(data: bytes) -> bytes:
-    """A TPM2B: two bytes of length, then the bytes."""
-    return u16(len(data)) + data
-
-
 @dataclass(frozen=True, slots=True)
 class Session:
     """One authorization: a session handle that continues, or the empty password."""
@@ -59,7 +55,7 @@ class Session:
 
     def area(self) -> bytes:
         keep = 0 if self.handle == Rh.PW else SessionAttr.CONTINUE
-        return u32(self.handle) + sized(b"") + u8(keep) + sized(b"")
+        return u32(self.handle) + tpm2b(b"") + u8(keep) + tpm2b(b"")
 
 
 PASSWORD = Session()
@@ -75,46 +71,20 @@ def _malformed(expected: str, observed: object) -> ParseError:
     )
 
 
-class Reader:
-    """Reads big-endian fields from a response.
+class Reader(StructureReader):
+    """Reads a response; ``tpm.malformed`` at the first byte that is missing or too many."""
 
-    Raises:
-        ParseError: ``tpm.malformed`` at the first byte that is missing or too many.
-    """
-
-    __slots__ = ("_at", "_data")
+    __slots__ = ()
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        part = self._data[self._at : self._at + count]
-        if len(part) != count:
-            raise _malformed(f"{count} bytes at offset {self._at}", f"{len(part)} bytes")
-        self._at += count
-        return part
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def sized(self, most: int) -> bytes:
-        """A TPM2B of at most ``most`` bytes, without its length."""
-        count = self.number(2)
-        if count > most:
-            raise _malformed(f"at most {most} bytes", f"{count} bytes")
-        return self.take(count)
-
-    def rest(self) -> bytes:
-        return self.take(self.left)
+        super().__init__(data, "tpm.malformed")
 
     @property
     def left(self) -> int:
         return len(self._data) - self._at
 
-    def end(self) -> None:
-        if self.left:
-            raise _malformed("the end", f"{self.left} bytes more")
+    def rest(self) -> bytes:
+        return self.take(self.left)
 
 
 def base_code(code: int) -> int:
@@ -155,7 +125,7 @@ class TpmRefusedError(HostError):
 def _parse(command: Cc, response: bytes, with_sessions: bool) -> tuple[int, Reader]:
     """Handle (0 if none) and parameters of a response."""
     reader = Reader(response)
-    tag, size, code = reader.number(2), reader.number(4), reader.number(4)
+    tag, size, code = reader.uint(2), reader.uint(4), reader.uint(4)
     if size != len(response):
         raise _malformed(f"{size} bytes, as announced", f"{len(response)} bytes")
     if code != Rc.SUCCESS:
@@ -164,9 +134,9 @@ def _parse(command: Cc, response: bytes, with_sessions: bool) -> tuple[int, Read
         raise TpmRefusedError(command, code)
     if tag != (St.SESSIONS if with_sessions else St.NO_SESSIONS):
         raise _malformed("the tag that the command had", f"{tag:#06x}")
-    handle = reader.number(4) if command in _WITH_HANDLE else 0
+    handle = reader.uint(4) if command in _WITH_HANDLE else 0
     if with_sessions:
-        parameters = Reader(reader.take(reader.number(4)))
+        parameters = Reader(reader.take(reader.uint(4)))
         _skip_sessions(reader)
         return handle, parameters
     return handle, Reader(reader.rest())
@@ -177,7 +147,7 @@ def _skip_sessions(reader: Reader) -> None:
     data = Reader(reader.rest())
     while data.left:
         data.sized(32)
-        data.number(1)
+        data.uint(1)
         data.sized(32)
 
 
