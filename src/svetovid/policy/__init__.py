@@ -1,1 +1,94 @@
-"""."""
+"""PURE: policies, jobs and consents; request, appraisals, history and time in, a decision out."""
+
+from svetovid.policy.cel_subset import parse as parse_condition
+from svetovid.policy.conditions import (
+    CLAIM_FIELDS,
+    JOB_FIELDS,
+    Outcome,
+    evaluate,
+    job_view,
+    output_bytes,
+)
+from svetovid.policy.consents import open_consents
+from svetovid.policy.decide import decide
+from svetovid.policy.documents import (
+    Condition,
+    Consent,
+    Export,
+    Grant,
+    Import,
+    Job,
+    JobAsset,
+    JobLimits,
+    Limits,
+    MetricSpec,
+    Mode,
+    OutputSpec,
+    Pin,
+    Policy,
+    Recipient,
+    TensorSpec,
+    Use,
+)
+from svetovid.policy.graph import Access, who_can
+from svetovid.policy.lint import Finding, lint, require_sound
+from svetovid.policy.pins import resolve_pin, resolve_policy
+from svetovid.policy.renewal import decide_finish, decide_renewal
+from svetovid.policy.request import (
+    Appraised,
+    ClauseResult,
+    Decision,
+    GrantUse,
+    History,
+    Request,
+)
+from svetovid.policy.succession import check_successor
+from svetovid.policy.yaml_input import load_job, load_policy, load_yaml
+
+__all__ = [
+    "CLAIM_FIELDS",
+    "JOB_FIELDS",
+    "Access",
+    "Appraised",
+    "ClauseResult",
+    "Condition",
+    "Consent",
+    "Decision",
+    "Export",
+    "Finding",
+    "Grant",
+    "GrantUse",
+    "History",
+    "Import",
+    "Job",
+    "JobAsset",
+    "JobLimits",
+    "Limits",
+    "MetricSpec",
+    "Mode",
+    "Outcome",
+    "OutputSpec",
+    "Pin",
+    "Policy",
+    "Recipient",
+    "Request",
+    "TensorSpec",
+    "Use",
+    "check_successor",
+    "decide",
+    "decide_finish",
+    "decide_renewal",
+    "evaluate",
+    "job_view",
+    "lint",
+    "load_job",
+    "load_policy",
+    "load_yaml",
+    "open_consents",
+    "output_bytes",
+    "parse_condition",
+    "require_sound",
+    "resolve_pin",
+    "resolve_policy",
+    "who_can",
+]

@@ -1,0 +1,227 @@
+"""The linter: what an owner most likely did not mean.
+
+Errors are refused when a policy is signed and when a manager is given one; warnings are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from svetovid.errors import InputError, PolicyError, Reason
+from svetovid.policy.cel_subset import Expression, parse
+from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS
+from svetovid.policy.documents import Condition, Export, Grant, JobLimits, Policy
+from svetovid.policy.lattice import outcomes
+
+__all__ = ["Finding", "lint", "require_sound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing the linter saw.
+
+    Attributes:
+        severity: an ``error`` is refused, a ``warning`` shown.
+        code: stable, ``lint.*``.
+        where: path in the policy, for example ``grants[0].conditions[1]``.
+        message: what is wrong, in words.
+        next_step: what to do about it.
+    """
+
+    severity: Literal["error", "warning"]
+    code: str
+    where: str
+    message: str
+    next_step: str
+
+
+def lint(policy: Policy, *, now: int | None = None) -> list[Finding]:
+    """All findings, errors first.
+
+    Codes: ``lint.any_tpm``, ``lint.accepts``, ``lint.any_code``, ``lint.no_recipients``,
+    ``lint.plain``, ``lint.no_limits``, ``lint.expired``, ``lint.duplicate``, ``lint.mode``,
+    ``lint.self_export``, ``lint.no_grants``, ``lint.cel``, ``lint.unknown_claim``,
+    ``lint.unknown_field``, ``lint.never``, ``lint.always``, ``lint.pinned_by_signer``.
+
+    Args:
+        now: Unix seconds; without it nothing is said about expiry.
+    """
+    found = [*_policy(policy)]
+    seen: dict[tuple[str, str, str], str] = {}
+    entries: list[tuple[str, Grant]] = [
+        *((f"grants[{i}]", g) for i, g in enumerate(policy.grants)),
+        *((f"exports[{i}]", e) for i, e in enumerate(policy.exports)),
+    ]
+    for where, grant in entries:
+        found += _grant(policy, where, grant, now)
+        key = (grant.asset, grant.use, grant.to if isinstance(grant, Export) else "")
+        if key in seen:
+            found.append(
+                Finding(
+                    "warning",
+                    "lint.duplicate",
+                    where,
+                    f"{seen[key]} grants the same asset: one that holds is enough",
+                    "merge the two, unless either is meant to be enough",
+                )
+            )
+        seen.setdefault(key, where)
+    return sorted(found, key=lambda f: (f.severity, f.where, f.code))
+
+
+def require_sound(policy: Policy, *, now: int | None = None) -> None:
+    """Refuse a policy with errors.
+
+    Raises:
+        PolicyError: with every error found, under its ``lint.*`` code.
+    """
+    reasons = [
+        Reason(f.code, "", f.message, f.next_step, f"policy {policy.name} {f.where}", policy.owner)
+        for f in lint(policy, now=now)
+        if f.severity == "error"
+    ]
+    if reasons:
+        raise PolicyError.from_reasons(reasons)
+
+
+def _policy(policy: Policy) -> Iterator[Finding]:
+    if not policy.operators and not policy.hosts:
+        yield Finding(
+            "error",
+            "lint.any_tpm",
+            "operators",
+            "neither operators nor hosts are named: anyone can buy a TPM of any vendor",
+            "name the operators, or the hosts, you rely on",
+        )
+    if policy.profile == "production" and policy.accepts:
+        yield Finding(
+            "error",
+            "lint.accepts",
+            "accepts",
+            "a production policy refuses simulated and launcher whatever accepts says",
+            "remove accepts, or use profile: test",
+        )
+    if not (policy.grants or policy.exports or policy.imports):
+        yield Finding(
+            "warning", "lint.no_grants", "grants", "nothing is granted to anybody", "add a grant"
+        )
+    for i, pin in enumerate((policy.anchors, *policy.references)):
+        if pin.document is None and policy.profile == "production":
+            yield Finding(
+                "warning",
+                "lint.pinned_by_signer",
+                "anchors" if i == 0 else f"references[{i - 1}]",
+                "whatever this signer publishes from now on is accepted",
+                "pin the document by its digest, unless you trust the signer with the future",
+            )
+    for i, export in enumerate(policy.exports):
+        if export.to == policy.owner:
+            yield Finding(
+                "error", "lint.self_export", f"exports[{i}]", "exported to its owner", "grant it"
+            )
+
+
+def _grant(policy: Policy, where: str, grant: Grant, now: int | None) -> Iterator[Finding]:
+    if not grant.code and grant.use != "code":
+        yield Finding(
+            "error",
+            "lint.any_code",
+            f"{where}.code",
+            f"no code is named that may read this {grant.use}",
+            "name the manifest of each code bundle you reviewed or trust",
+        )
+    if not grant.recipients:
+        yield Finding(
+            "error",
+            "lint.no_recipients",
+            f"{where}.recipients",
+            "nobody may receive what comes out, so no job is ever granted",
+            "name the recipients' keys",
+        )
+    if "plain" in grant.modes:
+        yield Finding(
+            "error",
+            "lint.plain",
+            f"{where}.modes",
+            "plain mode protects nothing; no key is released for it",
+            "remove plain",
+        )
+    if "enclave" in grant.modes and len(grant.modes) > 1:
+        yield Finding(
+            "warning",
+            "lint.mode",
+            f"{where}.modes",
+            "enclave and weaker modes are granted alike: the proposer of a job chooses",
+            "grant enclave alone if memory must be protected from the operator",
+        )
+    limits = grant.limits
+    missing = [n for n in ("runs", "expires_at", "output_bytes") if getattr(limits, n) is None]
+    if missing:
+        yield Finding(
+            "warning",
+            "lint.no_limits",
+            f"{where}.limits",
+            f"no limit on {', '.join(missing)}",
+            "set them, unless the grant is meant to be unlimited",
+        )
+    if now is not None and limits.expires_at is not None and limits.expires_at <= now:
+        yield Finding(
+            "warning", "lint.expired", f"{where}.limits", "the grant has expired", "extend it"
+        )
+    for i, condition in enumerate(grant.conditions):
+        yield from _condition(policy, f"{where}.conditions[{i}]", condition)
+
+
+def _condition(policy: Policy, where: str, condition: Condition) -> Iterator[Finding]:
+    try:
+        expression = parse(condition.cel)
+    except InputError as e:
+        yield Finding("error", "lint.cel", where, str(e), e.reason.next_step or "shorten it")
+        return
+    unknown = list(_unknown(where, expression))
+    if unknown:
+        yield from unknown
+        return
+    result = outcomes(expression, policy)
+    if not result.can_be_true:
+        yield Finding(
+            "error" if result.exhaustive else "warning",
+            "lint.never",
+            where,
+            "this condition is never true under this policy",
+            "compare with values that can occur, and of the field's own type",
+        )
+    elif not result.can_be_false:
+        yield Finding(
+            "warning",
+            "lint.always",
+            where,
+            "this condition is true for every value tried: it excludes nothing",
+            "remove it, or say what it is to exclude",
+        )
+
+
+def _unknown(where: str, expression: Expression) -> Iterator[Finding]:
+    for path in sorted(expression.paths | expression.tested):
+        root, name = path[:2]
+        if root == "claims" and (name not in CLAIM_FIELDS or len(path) > 2):
+            yield Finding(
+                "error",
+                "lint.unknown_claim",
+                where,
+                f"no evidence gives {'.'.join(path)}",
+                "use one of " + ", ".join(CLAIM_FIELDS),
+            )
+        elif root == "job" and (
+            name not in JOB_FIELDS
+            or (name == "limits" and len(path) > 2 and path[2] not in JobLimits.model_fields)
+        ):
+            yield Finding(
+                "error",
+                "lint.unknown_field",
+                where,
+                f"a job has no {'.'.join(path[1:])}",
+                "use one of " + ", ".join(JOB_FIELDS),
+            )
