@@ -145,7 +145,7 @@ class ManagerClient:
 
     def publish(self, document: Envelope) -> str:
         """Publish signed TrustAnchors or ReferenceValues; the document's digest back."""
-        self._wire.post("/v1/documents", document)
+        self._wire.post("/v1/documents", document, private=True)
         return document.payload_digest()
 
     def put_policy(self, policy: Envelope) -> str:

@@ -31,7 +31,7 @@ from svetovid.protocol.messages import (
     request_digest,
 )
 from svetovid.protocol.seen import Seen
-from svetovid.transparency import Checkpoint, verify_consistency
+from svetovid.transparency.checkpoint import Checkpoint, advance
 
 __all__ = ["MAX_ANSWER_BYTES", "Wire", "pinned_context"]
 
@@ -107,8 +107,10 @@ class Wire:
         envelope = sign(RequestToken.from_json(fields), self._signer)
         return "Svetovid " + b64encode(envelope.canonical())
 
-    def post(self, path: str, message: Document) -> JsonObject:
-        return self._exchange("POST", path, message.canonical(), "")
+    def post(self, path: str, message: Document, *, private: bool = False) -> JsonObject:
+        body = message.canonical()
+        token = self.token("POST", path, body) if private else ""
+        return self._exchange("POST", path, body, token)
 
     def get(self, path: str, *, private: bool = True) -> JsonObject:
         return self._exchange("GET", path, b"", self.token("GET", path, b"") if private else "")
@@ -134,21 +136,9 @@ class Wire:
                     observed="an answer to another",
                     next_step="somebody between you and the manager replays answers",
                 )
-            self._advance(known, answer)
+            advance(known, answer.checkpoint, answer.consistency, log=self._manager)
+            self._seen.save(answer.checkpoint)
             return answer.body
-
-    def _advance(self, known: Checkpoint | None, answer: Answer) -> None:
-        new = answer.checkpoint.open(Checkpoint, by=self._manager)
-        if known is not None:
-            if new.size < known.size:
-                raise IntegrityError(
-                    "store.rollback",
-                    expected=f"a log of at least {known.size} entries",
-                    observed=f"{new.size} entries",
-                    next_step="the manager's store is an older copy: ask its operator why",
-                )
-            verify_consistency(known, new, answer.consistency)
-        self._seen.save(answer.checkpoint)
 
     def _send(
         self, method: str, path: str, body: bytes, headers: dict[str, str]

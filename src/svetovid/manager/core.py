@@ -1,0 +1,125 @@
+"""What every part of a manager works with: its store, its keys, its clock, its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from svetovid.crypto import Document, Envelope, Identity, sign
+from svetovid.errors import IntegrityError, LimitError, SvetovidError
+from svetovid.manager.rootkey import RootKey
+from svetovid.manager.state import State
+from svetovid.manager.store import Store
+from svetovid.protocol.records import EntryKind, LogEntry
+
+__all__ = ["Core", "Settings"]
+
+D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A manager's bounds. Seconds and counts.
+
+    Attributes:
+        challenge_s: how long a challenge may be answered.
+        lease_s: how long a lease lasts unless renewed; a third of it before hosts should renew.
+        skew_s: how far a caller's clock may be off, either way.
+        open_challenges: unanswered challenges one host may have.
+        identities, hosts: how many may be registered at all.
+        documents: how many one identity may have stored.
+    """
+
+    challenge_s: int = 60
+    lease_s: int = 60
+    skew_s: int = 120
+    open_challenges: int = 16
+    identities: int = 10_000
+    hosts: int = 10_000
+    documents: int = 10_000
+
+
+class Core:
+    """Shared by the parts of a manager; decides nothing."""
+
+    def __init__(
+        self,
+        store: Store,
+        identity: Identity,
+        root: RootKey,
+        clock: Callable[[], int],
+        settings: Settings,
+    ) -> None:
+        self.store = store
+        self.identity = identity
+        self.root = root
+        self.settings = settings
+        self._clock = clock
+
+    @property
+    def me(self) -> str:
+        return self.identity.key_id
+
+    @property
+    def state(self) -> State:
+        return self.store.state
+
+    def now(self) -> int:
+        return self._clock()
+
+    def sign(self, document: Document) -> Envelope:
+        return sign(document, self.identity)
+
+    def entry(self, kind: EntryKind, parties: Iterable[str], body: dict[str, Any]) -> LogEntry:
+        return LogEntry(
+            kind=kind, at=self.now(), parties=tuple(sorted(set(parties))), body=body
+        )
+
+    def for_me(self, manager: str) -> None:
+        """Refuse what names another manager (C2)."""
+        if manager != self.me:
+            raise IntegrityError(
+                "request.manager",
+                expected=self.me,
+                observed=manager,
+                next_step="send it to the manager it names, or have it signed again for this one",
+            )
+
+    def timely(self, issued_at: int) -> None:
+        """Refuse a request whose signer's clock is far off, or that waited too long."""
+        now = self.now()
+        if abs(now - issued_at) > self.settings.skew_s:
+            raise IntegrityError(
+                "request.time",
+                expected=f"a request made within {self.settings.skew_s} s of {now}",
+                observed=str(issued_at),
+                next_step="set the clock, and send it again",
+            )
+
+    def opened(self, envelope: Envelope, kind: type[D], owner: str) -> D:
+        """``envelope`` as signed by whoever signs for ``owner`` now.
+
+        Raises:
+            IntegrityError: ``identity.unknown``, ``key.revoked``, ``key.rotated``, ``signature.*``.
+        """
+        history = self.state.history(owner)
+        for key in envelope.signed_by():
+            if key != history.current and key in history.keys:
+                history.check(key, at=self.now())
+        return envelope.open(kind, by=history.current)
+
+    def within(self, have: int, most: int, what: str) -> None:
+        """Refuse one more than the stated bound."""
+        if have >= most:
+            raise LimitError(
+                "store.quota",
+                expected=f"at most {most} {what}",
+                observed=str(have),
+                next_step="ask the manager's operator to raise the bound",
+            )
+
+
+def is_refusal(e: SvetovidError) -> bool:
+    """Whether ``e`` is a decision to record, and not a failure of our own."""
+    return e.exit_code in (2, 3)

@@ -1,0 +1,236 @@
+"""Challenges: fresh, scoped, single use, short-lived; and what is proven with them.
+
+Checks run from cheap to dear (D2): the challenge's signature, its scope, its time, whether it was
+used, and only then the evidence.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from svetovid.crypto import Envelope, b64encode
+from svetovid.errors import EvidenceError, LimitError, PolicyError, SvetovidError
+from svetovid.evidence import LogState, Proven, verify_evidence
+from svetovid.evidence.documents import (
+    NO_SUBJECT,
+    Challenge,
+    HostRecord,
+    Role,
+    TeeEvidence,
+    TpmEvidence,
+)
+from svetovid.manager.core import Core
+from svetovid.manager.state import LeaseState
+from svetovid.protocol.messages import ChallengeRequest
+
+__all__ = ["Admitted", "Freshness"]
+
+_MAX_LOGS = 1024
+_FORGET_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Evidence whose challenge is open and ours alone until this block ends."""
+
+    evidence: TpmEvidence | TeeEvidence
+    challenge: Challenge
+    name: str
+    record: HostRecord
+    log: LogState | None
+
+
+class _Recent:
+    """The measurement logs seen last: they only save sending them again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._logs: OrderedDict[str, LogState] = OrderedDict()
+
+    def get(self, name: str) -> LogState | None:
+        with self._lock:
+            return self._logs.get(name)
+
+    def put(self, name: str, log: LogState) -> None:
+        with self._lock:
+            self._logs[name] = log
+            self._logs.move_to_end(name)
+            while len(self._logs) > _MAX_LOGS:
+                self._logs.popitem(last=False)
+
+    def pop(self, name: str) -> None:
+        with self._lock:
+            self._logs.pop(name, None)
+
+
+class Freshness:
+    """Makes challenges, and admits evidence that answers one.
+
+    Args:
+        channel: digest of the certificate that the manager's TLS server shows.
+    """
+
+    def __init__(self, core: Core, channel: str) -> None:
+        self._core = core
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        self._by_host = _Recent()
+        self._by_challenge = _Recent()
+
+    def challenge(self, envelope: Envelope) -> dict[str, Any]:
+        """A signed :class:`ChallengeRequest`; a signed :class:`Challenge` back.
+
+        Raises:
+            EvidenceError: ``host.unknown``.
+            PolicyError: ``job.unknown``, ``job.finished``, ``lease.none``.
+            LimitError: ``challenge.limit``.
+        """
+        core = self._core
+        request = envelope.peek(ChallengeRequest)
+        core.for_me(request.manager)
+        core.timely(request.issued_at)
+        host = core.state.hosts.get(request.host)
+        if host is None:
+            raise EvidenceError(
+                "host.unknown",
+                expected="an enrolled host",
+                observed=request.host,
+                next_step="svetovid host enrol",
+            )
+        envelope.open(ChallengeRequest, by=host.agent)
+        self._job_open(request)
+        log = None if request.fresh else self._by_host.get(request.host)
+        now = core.now()
+        challenge = Challenge(
+            nonce=b64encode(secrets.token_bytes(32)),
+            manager=core.me,
+            host=request.host,
+            job=request.job,
+            role=request.role,
+            issued_at=now,
+            expires_at=now + core.settings.challenge_s,
+            log_offset=0 if log is None else log.count,
+        )
+        signed = core.sign(challenge)
+        name = challenge.digest()
+        with core.store.write() as tx:
+            if tx.open_challenges(request.host, now) >= core.settings.open_challenges:
+                raise LimitError(
+                    "challenge.limit",
+                    expected=f"at most {core.settings.open_challenges} open challenges a host",
+                    observed="as many",
+                    next_step="answer one, or wait until they expire",
+                )
+            tx.put_challenge(name, request.host, challenge.expires_at, now - _FORGET_S)
+        if log is not None:
+            self._by_challenge.put(name, log)
+        return signed.to_json()
+
+    def _job_open(self, request: ChallengeRequest) -> None:
+        state, now = self._core.state, self._core.now()
+        job = state.jobs.get(request.job)
+        if job is None:
+            raise PolicyError(
+                "job.unknown",
+                expected="a job this manager holds",
+                observed=request.job,
+                next_step="have it proposed to this manager",
+            )
+        if job.finished:
+            raise PolicyError(
+                "job.finished", expected="a job that goes on", next_step="propose a new job"
+            )
+        if request.role != "release":
+            lease = state.leases.get(job.lease)
+            if lease is None or lease.host != request.host or not lease.live(now):
+                raise no_lease(lease)
+
+    @contextmanager
+    def admit(self, evidence: TpmEvidence | TeeEvidence, role: Role) -> Iterator[Admitted]:
+        """Check the challenge, and hold it for this evidence alone (F8).
+
+        Raises:
+            EvidenceError: ``challenge.unknown``, ``challenge.scope``, ``challenge.expired``,
+                ``challenge.used``.
+        """
+        core = self._core
+        try:
+            challenge = evidence.challenge.open(Challenge, by=core.me)
+        except SvetovidError as e:
+            raise _refused("challenge.unknown", "a challenge of this manager", e.code) from e
+        name = challenge.digest()
+        if challenge.manager != core.me or challenge.role != role:
+            raise _refused("challenge.scope", f"one of {core.me} for {role}", challenge.role)
+        if challenge.host != evidence.host or challenge.host not in core.state.hosts:
+            raise _refused("challenge.scope", f"evidence of {challenge.host}", evidence.host)
+        self.unexpired(challenge)
+        used = core.store.challenge_used(name)
+        if used is None:
+            raise _refused("challenge.unknown", "a challenge this manager keeps", name)
+        with self._lock:
+            if used or name in self._busy:
+                raise _refused("challenge.used", "a challenge that was not answered", name)
+            self._busy.add(name)
+        try:
+            record = core.store.document(core.state.hosts[challenge.host].record, HostRecord)
+            log = self._by_challenge.get(name) if challenge.log_offset else None
+            yield Admitted(evidence, challenge, name, record, log)
+        finally:
+            with self._lock:
+                self._busy.discard(name)
+            self._by_challenge.pop(name)
+
+    def unexpired(self, challenge: Challenge) -> None:
+        """Refuse a challenge that is over, or that a clock set back makes one of the future."""
+        now = self._core.now()
+        if not challenge.issued_at <= now < challenge.expires_at:
+            raise _refused(
+                "challenge.expired",
+                f"an answer from {challenge.issued_at} to {challenge.expires_at}",
+                str(now),
+            )
+
+    def prove(self, admitted: Admitted, subject: str = NO_SUBJECT) -> Proven:
+        """What the evidence proves, whoever asks. Raises EvidenceError and ParseError."""
+        if admitted.challenge.log_offset and admitted.log is None:
+            raise EvidenceError(
+                "ima.offset",
+                expected="the log from its beginning: this manager was started anew",
+                observed=f"the log from entry {admitted.challenge.log_offset} on",
+                next_step="ask for a fresh challenge, and send the whole log",
+            )
+        proven = verify_evidence(
+            admitted.evidence,
+            admitted.record,
+            challenge=admitted.challenge,
+            channel=self._channel,
+            subject=subject,
+            log=admitted.log,
+            now=self._core.now(),
+        )
+        if proven.log is not None:
+            self._by_host.put(admitted.challenge.host, proven.log)
+        return proven
+
+
+def no_lease(lease: LeaseState | None) -> PolicyError:
+    """The refusal of whoever has no live lease."""
+    return PolicyError(
+        "lease.none",
+        expected="a live lease of this job on this host",
+        observed="none" if lease is None else lease.ended or "expired, or another host's",
+        next_step="ask for a release, which resumes the job from its last checkpoint",
+    )
+
+
+def _refused(code: str, expected: str, observed: str) -> EvidenceError:
+    return EvidenceError(
+        code, expected=expected, observed=observed, next_step="ask for a new challenge"
+    )

@@ -1,0 +1,281 @@
+"""What stakeholders tell a manager: who they are, their keys, documents, policies, jobs, consents.
+
+Everything is idempotent: the same document twice is one entry. Whoever is entitled signs; nobody
+else, and no administrator, changes anything here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from svetovid.assets.manifest import Manifest
+from svetovid.crypto import Card, Envelope, Revocation, Rotation, Secret, digest
+from svetovid.crypto.envelope import payload_type
+from svetovid.errors import IntegrityError, ParseError, PolicyError, Reason
+from svetovid.evidence.documents import ReferenceValues, TrustAnchors
+from svetovid.manager.core import Core
+from svetovid.policy.documents import Consent, Job, Policy
+from svetovid.policy.lint import lint
+from svetovid.policy.succession import check_successor
+from svetovid.protocol.contexts import deposit_context
+from svetovid.protocol.messages import IdentityRegistration, KeyDeposit
+
+__all__ = ["Registry", "key_label"]
+
+_ASSET_KEY_BYTES = 32
+
+
+def key_label(label: str, subject: str, owner: str) -> dict[str, str]:
+    """What a key at rest is bound to."""
+    return {"label": label, "subject": subject, "owner": owner}
+
+
+class Registry:
+    """The owners' half of a manager."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def register(self, envelope: Envelope) -> dict[str, Any]:
+        """An :class:`IdentityRegistration`. Raises also LimitError ``store.quota``."""
+        core = self._core
+        claimed = envelope.peek(IdentityRegistration)
+        core.for_me(claimed.manager)
+        card = Card.open(claimed.card)
+        envelope.open(IdentityRegistration, by=card.signing)
+        with core.store.write() as tx:
+            if card.signing not in tx.state.pinned:
+                core.within(len(tx.state.pinned), core.settings.identities, "identities")
+                core.timely(claimed.issued_at)
+                body = {
+                    "key": card.signing,
+                    "name": card.name,
+                    "document": envelope.payload_digest(),
+                    "by": card.signing,
+                }
+                tx.append(core.entry("identity", [card.signing], body), envelope)
+        return {"key": card.signing}
+
+    def rotate(self, envelope: Envelope) -> dict[str, Any]:
+        """A :class:`Rotation`, signed by both keys. What was agreed stays agreed (T5)."""
+        rotation = envelope.peek(Rotation)
+        with self._core.store.write() as tx:
+            taken = tx.state.pinned.get(rotation.new.signing)
+            if taken is not None and taken != tx.state.pinned.get(rotation.old):
+                raise IntegrityError(
+                    "identity.conflict",
+                    expected="a key that is nobody's yet",
+                    observed=rotation.new.signing,
+                    next_step="rotate to a newly made identity",
+                )
+            self._succeed(tx, "rotation", rotation.old, envelope, {})
+        return {"key": rotation.new.signing}
+
+    def revoke(self, envelope: Envelope) -> dict[str, Any]:
+        """A :class:`Revocation`, signed by the key or a later one of its history."""
+        revocation = envelope.peek(Revocation)
+        with self._core.store.write() as tx:
+            more = {"revoked": revocation.key}
+            self._succeed(tx, "revocation", revocation.key, envelope, more)
+        return {"key": revocation.key}
+
+    def _succeed(
+        self, tx: Any, kind: Any, key: str, envelope: Envelope, more: dict[str, Any]
+    ) -> None:
+        core = self._core
+        history = core.state.history(key)
+        grown = history.add(envelope, now=core.now())
+        name = envelope.payload_digest()
+        if name in tx.state.documents:
+            return
+        body = {"key": key, "document": name, "by": key, **more}
+        tx.append(core.entry(kind, grown.keys, body), envelope)
+
+    def deposit(self, envelope: Envelope) -> dict[str, Any]:
+        """A :class:`KeyDeposit`: the key is opened, checked, and sealed under the root key.
+
+        Raises:
+            IntegrityError: ``asset.owner``, ``asset.manager`` (T1), ``hpke.open``, ``asset.key``,
+                ``asset.conflict``.
+        """
+        core = self._core
+        claimed = envelope.peek(KeyDeposit)
+        core.for_me(claimed.manager)
+        deposit = core.opened(envelope, KeyDeposit, claimed.owner)
+        manifest = Manifest.from_json(deposit.manifest)
+        asset = deposit.asset
+        if manifest.owner != deposit.owner:
+            raise IntegrityError(
+                "asset.owner",
+                expected=manifest.owner,
+                observed=deposit.owner,
+                next_step="only the owner in the manifest may deposit its key",
+            )
+        if manifest.manager != core.me:
+            raise IntegrityError(
+                "asset.manager",
+                expected=manifest.manager,
+                observed=core.me,
+                next_step="deposit the key with the manager that the manifest names",
+            )
+        context = deposit_context(asset, deposit.owner, core.me)
+        key = core.identity.receiving.open(deposit.sealed, context)
+        if len(key) != _ASSET_KEY_BYTES:
+            raise IntegrityError(
+                "asset.key", expected=f"{_ASSET_KEY_BYTES} bytes", observed=str(len(key))
+            )
+        sealed = core.root.seal(key, key_label("asset", asset, deposit.owner))
+        with core.store.write() as tx:
+            if asset in tx.state.assets:
+                return {"asset": asset}
+            core.within(tx.state.kept[deposit.owner], core.settings.documents, "documents")
+            body = {
+                "asset": asset,
+                "owner": deposit.owner,
+                "sealed": digest(sealed),
+                "document": envelope.payload_digest(),
+                "by": deposit.owner,
+            }
+            tx.put_key("asset", asset, deposit.owner, sealed)
+            tx.append(core.entry("asset", [deposit.owner], body), envelope)
+        return {"asset": asset}
+
+    def publish(self, envelope: Envelope, caller: frozenset[str]) -> dict[str, Any]:
+        """Signed :class:`TrustAnchors` or :class:`ReferenceValues`, by whomever (T2).
+
+        What it is worth is for each owner's policy to say, which pins its digest or its signer.
+        """
+        core = self._core
+        kinds = {payload_type(k.TYPE): k for k in (TrustAnchors, ReferenceValues)}
+        kind = kinds.get(envelope.payloadType)
+        if kind is None:
+            raise ParseError(
+                "document.kind",
+                expected=" or ".join(sorted(kinds)),
+                observed=envelope.payloadType,
+                next_step="publish trust anchors or reference values",
+            )
+        signers = envelope.signed_by()
+        if len(signers) != 1:
+            raise IntegrityError(
+                "signature.missing", expected="exactly one signature", observed=str(len(signers))
+            )
+        document = envelope.peek(kind)
+        name = envelope.digest()  # of the envelope: another's signature is another publication
+        by = sorted(caller)[0]
+        with core.store.write() as tx:
+            if name not in tx.state.documents:
+                core.within(tx.state.kept[by], core.settings.documents, "documents")
+                body = {
+                    "document": name,
+                    "payload": document.digest(),
+                    "type": kind.TYPE,
+                    "signer": next(iter(signers)),
+                    "product": document.product,
+                    "version": document.version,
+                    "by": by,
+                }
+                tx.append(core.entry("document", [*caller, *signers], body), envelope)
+        return {"document": document.digest()}
+
+    def put_policy(self, envelope: Envelope) -> dict[str, Any]:
+        """A signed :class:`Policy`: the next of its owner's, without lint errors.
+
+        Raises:
+            PolicyError: ``policy.*`` of the succession, or the linter's findings.
+        """
+        core = self._core
+        claimed = envelope.peek(Policy)
+        core.for_me(claimed.manager)
+        policy = core.opened(envelope, Policy, claimed.owner)
+        errors = [
+            Reason(f.code, f.message, "", f.next_step, f"policy {policy.name} {f.where}", policy.owner)
+            for f in lint(policy)
+            if f.severity == "error"
+        ]
+        if errors:
+            raise PolicyError.from_reasons(errors)
+        name = policy.digest()
+        with core.store.write() as tx:
+            held = tx.state.policies.get((policy.owner, policy.name))
+            check_successor(core.store.document(held, Policy) if held else None, policy)
+            if held != name:
+                core.within(tx.state.kept[policy.owner], core.settings.documents, "documents")
+                body = {
+                    "document": name,
+                    "owner": policy.owner,
+                    "name": policy.name,
+                    "sequence": policy.sequence,
+                    "by": policy.owner,
+                }
+                if policy.predecessor is not None:
+                    body["predecessor"] = policy.predecessor
+                parties = [policy.owner, *(e.to for e in policy.exports)]
+                tx.append(core.entry("policy", parties, body), envelope)
+        return {"policy": name}
+
+    def put_job(self, envelope: Envelope) -> dict[str, Any]:
+        """A signed :class:`Job`. Its checkpoint key is made here and never changes (T11)."""
+        core = self._core
+        job = core.opened(envelope, Job, envelope.peek(Job).proposer)
+        if core.me not in job.managers:
+            raise PolicyError(
+                "job.manager",
+                expected="a job with an asset of this manager",
+                observed=", ".join(sorted(job.managers)),
+                next_step="propose it to the managers it names",
+            )
+        recipients = [Card.open(r.card).signing for r in job.recipients]
+        name = job.digest()
+        key = Secret.random(_ASSET_KEY_BYTES)
+        sealed = core.root.seal(key, key_label("checkpoint", name, job.proposer))
+        with core.store.write() as tx:
+            if name not in tx.state.jobs:
+                core.within(tx.state.kept[job.proposer], core.settings.documents, "documents")
+                body = {"document": name, "sealed": digest(sealed), "by": job.proposer}
+                tx.put_key("checkpoint", name, job.proposer, sealed)
+                parties = [job.proposer, *job.owners, *recipients]
+                tx.append(core.entry("job", parties, body), envelope)
+        return {"job": name}
+
+    def consent(self, envelope: Envelope) -> dict[str, Any]:
+        """A signed :class:`Consent`, by its owner's own key (T5).
+
+        An owner whose assets another manager holds need not be known here: its signature counts.
+        A registered owner whose key was rotated signs with both keys.
+        """
+        core = self._core
+        claimed = envelope.peek(Consent)
+        consent = envelope.open(Consent, by=claimed.owner)
+        if consent.owner in core.state.pinned:
+            core.opened(envelope, Consent, consent.owner)
+        name = envelope.payload_digest()
+        with core.store.write() as tx:
+            job = tx.state.jobs.get(consent.job)
+            if job is None:
+                raise PolicyError(
+                    "job.unknown",
+                    expected="a job this manager holds",
+                    observed=consent.job,
+                    next_step="propose the job first",
+                )
+            known = {owner for owner, _ in tx.state.policies}
+            if consent.owner not in job.parties | known:
+                raise PolicyError(
+                    "consent.owner",
+                    expected="an owner of an asset in this job, or an importer of one",
+                    observed=consent.owner,
+                    next_step="nobody else's consent is needed",
+                )
+            if job.consents.get(consent.owner) != name:
+                core.within(tx.state.kept[consent.owner], core.settings.documents, "documents")
+                body = {
+                    "job": consent.job,
+                    "owner": consent.owner,
+                    "policy": consent.policy,
+                    "document": name,
+                    "by": consent.owner,
+                }
+                parties = [*job.parties, consent.owner]
+                tx.append(core.entry("consent", parties, body), envelope)
+        return {"job": consent.job}

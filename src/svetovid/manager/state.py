@@ -1,0 +1,208 @@
+"""What follows from the log: the state every decision is made upon.
+
+:class:`State` is replayed from the log at every start and moves forward one entry at a time, after
+the entry is on the disk. It holds digests, names and counts; documents stay in the store. Nothing
+else in the manager remembers anything that decides.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from svetovid.crypto import Envelope
+from svetovid.crypto.succession import KeyHistory
+from svetovid.errors import IntegrityError
+from svetovid.evidence.documents import JobKeys
+from svetovid.protocol.messages import Head
+from svetovid.protocol.records import LogEntry
+
+__all__ = ["Host", "JobState", "LeaseState", "Publication", "State"]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A published set of anchors or reference values: ``envelope`` names it in the store."""
+
+    envelope: str
+    digest: str
+    type: str
+    signer: str
+    product: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An enrolled host: ``record`` is the digest of its signed record."""
+
+    name: str
+
+    record: str
+    agent: str
+    operator: str
+    device: str
+    ak: str
+
+
+@dataclass(slots=True)
+class LeaseState:
+    """A lease as last granted or renewed. ``refused``: it is not renewed any more."""
+
+    id: str
+    job: str
+    host: str
+    keys: JobKeys
+    expires_at: int
+    reset_count: int
+    restart_count: int
+    entry: int
+    ended: str = ""
+    refused: bool = False
+
+    def live(self, now: int) -> bool:
+        """Whether an instance may still be running. A refused renewal leaves what was granted."""
+        return not self.ended and now < self.expires_at
+
+
+@dataclass(slots=True)
+class JobState:
+    """One job: who consented, how often it was released, where it stands."""
+
+    parties: frozenset[str]
+    consents: dict[str, str] = field(default_factory=dict)
+    policies: dict[str, str] = field(default_factory=dict)
+    uses: frozenset[tuple[str, str]] = frozenset()
+    releases: int = 0
+    release: int = -1
+    put_out: int = 0
+    lease: str = ""
+    head: Head | None = None
+    finished: str = ""
+
+
+class State:
+    """The projection of a log. ``apply`` is the only way it changes."""
+
+    def __init__(self) -> None:
+        self.histories: dict[str, KeyHistory] = {}
+        self.pinned: dict[str, str] = {}
+        self.assets: dict[str, str] = {}
+        self.sealed: dict[tuple[str, str], str] = {}
+        self.publications: list[Publication] = []
+        self.policies: dict[tuple[str, str], str] = {}
+        self.jobs: dict[str, JobState] = {}
+        self.hosts: dict[str, Host] = {}
+        self.leases: dict[str, LeaseState] = {}
+        self.agents: set[str] = set()
+        self.devices: dict[str, str] = {}
+        self.revoked: set[str] = set()
+        self.runs: Counter[tuple[str, str]] = Counter()
+        self.users: dict[tuple[str, str], set[str]] = {}
+        self.documents: set[str] = set()
+        self.kept: Counter[str] = Counter()
+
+    def history(self, key: str) -> KeyHistory:
+        """The key history that ``key`` belongs to.
+
+        Raises:
+            IntegrityError: ``identity.unknown``.
+        """
+        pinned = self.pinned.get(key)
+        if pinned is None:
+            raise IntegrityError(
+                "identity.unknown",
+                expected="a registered identity",
+                observed=key,
+                next_step="svetovid manager register",
+            )
+        return self.histories[pinned]
+
+    def signer(self, key: str) -> str:
+        """The key that signs for ``key`` now: itself, or what it was rotated to.
+
+        Raises:
+            IntegrityError: ``identity.unknown``, ``key.revoked``.
+        """
+        return self.history(key).current
+
+    def apply(self, index: int, entry: LogEntry, document: Envelope | None) -> None:
+        """Move forward by one entry. ``document`` is what a rotation or revocation rests on."""
+        body = cast(dict[str, Any], entry.body)
+        if "document" in body:
+            self.documents.add(body["document"])
+            self.kept[body.get("by", "")] += 1
+        match entry.kind:
+            case "identity":
+                self.histories[body["key"]] = KeyHistory.start(body["key"])
+                self.pinned[body["key"]] = body["key"]
+            case "rotation" | "revocation":
+                self._succession(body, entry.at, document)
+            case "asset":
+                self.assets[body["asset"]] = body["owner"]
+                self.sealed["asset", body["asset"]] = body["sealed"]
+            case "document":
+                fields = ("document", "payload", "type", "signer", "product", "version")
+                self.publications.append(Publication(*(body[f] for f in fields)))
+            case "policy":
+                self.policies[body["owner"], body["name"]] = body["document"]
+            case "job":
+                self.jobs[body["document"]] = JobState(frozenset(entry.parties))
+                self.sealed["checkpoint", body["document"]] = body["sealed"]
+            case "consent":
+                job = self.jobs[body["job"]]
+                job.consents[body["owner"]] = body["document"]
+                job.policies[body["owner"]] = body["policy"]
+            case "host":
+                fields = ("name", "document", "agent", "operator", "device", "ak")
+                self.hosts[body["host"]] = Host(*(body[f] for f in fields))
+                self.agents.add(body["agent"])
+                self.devices[body["device"]] = body["host"]
+            case "release" | "renewal":
+                self._lease(index, entry.kind, body)
+            case "lease-end":
+                self.leases[body["lease"]].ended = body["why"]
+            case "head":
+                self.jobs[body["head"]["job"]].head = Head.from_json(body["head"])
+            case "finish":
+                self.jobs[body["job"]].finished = body["document"]
+                self.jobs[body["job"]].put_out = body["output_bytes"]
+                self.leases[body["lease"]].ended = "finished"
+            case "refusal":
+                if body.get("lease") in self.leases:
+                    self.leases[body["lease"]].refused = True
+
+    def _succession(self, body: dict[str, Any], at: int, document: Envelope | None) -> None:
+        if document is None:
+            raise AssertionError("the store gives the document of a succession")
+        pinned = self.pinned[body["key"]]
+        history = self.histories[pinned].add(document, now=at)
+        self.histories[pinned] = history
+        for key in history.keys:
+            self.pinned[key] = pinned
+        if "revoked" in body:
+            self.revoked.add(body["revoked"])
+
+    def _lease(self, index: int, kind: str, body: dict[str, Any]) -> None:
+        job = self.jobs[body["job"]]
+        if kind == "release":
+            job.releases += 1
+            job.release = index
+            job.uses = frozenset((u["owner"], u["asset"]) for u in body["uses"])
+            if job.lease:
+                self.leases[job.lease].ended = self.leases[job.lease].ended or "over"
+            for use in job.uses:
+                self.runs[use] += 1
+                self.users.setdefault(use, set()).add(body["job"])
+        job.lease = body["lease"]
+        self.leases[body["lease"]] = LeaseState(
+            id=body["lease"],
+            job=body["job"],
+            host=body["host"],
+            keys=JobKeys.from_json(body["keys"]),
+            expires_at=body["expires_at"],
+            reset_count=body["reset_count"],
+            restart_count=body["restart_count"],
+            entry=index,
+        )

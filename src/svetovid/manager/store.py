@@ -1,0 +1,368 @@
+"""The durable half of a manager: one transaction a decision, and a log that proves them all.
+
+Rules:
+
+1. Whatever decides is committed in the same transaction as its log entry, and the new signed
+   checkpoint; only then does anybody see it.
+2. One writer at a time (BEGIN IMMEDIATE), who first takes in what other writers added. So of two
+   managers over one store, one decides after the other.
+3. At the start everything is read again: the tree is rebuilt and must be the checkpoint's; every
+   document must be what its name says, and signed; every sealed key must be the one the log names.
+   Anything else is ``store.tamper``.
+4. With a counter that cannot go back, a commit names the counter's next value, and the counter
+   follows before anybody is answered. A store that names less than the counter is an older copy:
+   ``store.rollback`` (T15).
+5. A write that fails, for whatever reason, leaves nothing behind, and nothing is answered but the
+   error (A6).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from svetovid.crypto import Document, Envelope, Signer, digest, sign
+from svetovid.errors import HostError, InputError, IntegrityError, SvetovidError
+from svetovid.manager import tables as t
+from svetovid.manager.rootkey import RootSealer
+from svetovid.manager.state import State
+from svetovid.protocol.messages import PrivatePart
+from svetovid.protocol.records import LogEntry
+from svetovid.transparency.checkpoint import Checkpoint
+from svetovid.transparency.merkle import MerkleTree
+
+__all__ = ["Fault", "Store", "Transaction"]
+
+D = TypeVar("D", bound=Document)
+Fault = Callable[[str], None]
+"""Called with the name of a point between two steps; tests end the process there."""
+
+_SUCCESSION = ("rotation", "revocation")
+
+
+def _no_fault(_point: str) -> None:
+    return
+
+
+def _tampered(what: str, observed: str) -> IntegrityError:
+    return IntegrityError(
+        "store.tamper",
+        expected=what,
+        observed=observed,
+        next_step="somebody changed the store: restore a backup, and find out who",
+    )
+
+
+class Transaction:
+    """What one decision writes. Made by :meth:`Store.write`; gone when that returns."""
+
+    def __init__(self, connection: sa.Connection, state: State, size: int) -> None:
+        self._connection = connection
+        self.state = state
+        self._size = size
+        self.added: list[tuple[LogEntry, Envelope | None]] = []
+
+    def append(
+        self,
+        entry: LogEntry,
+        document: Envelope | None = None,
+        privates: tuple[PrivatePart, ...] = (),
+    ) -> int:
+        """Add an entry, with the document it rests on; its index back."""
+        index = self._size + len(self.added)
+        self.added.append((entry, document))
+        if document is not None:
+            self.put_document(str(entry.body["document"]), document)
+        self._insert(t.entries, position=index, data=entry.canonical())
+        for part in privates:
+            self._insert(t.privates, position=index, owner=part.owner, data=part.canonical())
+        return index
+
+    def put_document(self, name: str, envelope: Envelope) -> None:
+        """Keep a signed document under its digest. The first envelope stays."""
+        held = sa.select(t.documents.c.digest).where(t.documents.c.digest == name)
+        if self._connection.execute(held).first() is None:
+            self._insert(t.documents, digest=name, envelope=envelope.canonical())
+
+    def put_key(self, label: str, subject: str, owner: str, sealed: bytes) -> None:
+        self._insert(t.keys, label=label, subject=subject, owner=owner, sealed=sealed)
+
+    def put_challenge(self, name: str, host: str, expires_at: int, forget_before: int) -> None:
+        old = t.challenges.c.expires_at < forget_before
+        self._connection.execute(sa.delete(t.challenges).where(old))
+        self._insert(t.challenges, digest=name, host=host, expires_at=expires_at, used=False)
+
+    def open_challenges(self, host: str, now: int) -> int:
+        c = t.challenges.c
+        query = sa.select(sa.func.count()).where(c.host == host, ~c.used, c.expires_at > now)
+        return int(self._connection.execute(query).scalar_one())
+
+    def use_challenge(self, name: str) -> bool:
+        """Mark a challenge used; False where it was used already, or never was."""
+        c = t.challenges.c
+        done = self._connection.execute(
+            sa.update(t.challenges).where(c.digest == name, ~c.used).values(used=True)
+        )
+        return done.rowcount == 1
+
+    def _insert(self, table: sa.Table, **values: object) -> None:
+        self._connection.execute(sa.insert(table).values(**values))
+
+
+class Store:
+    """One manager's store. Threads may share it.
+
+    Args:
+        path: the SQLite file.
+        signer: the manager's identity; signs checkpoints.
+        clock: Unix seconds, for checkpoints.
+        sealer: its counter anchors the store where it has one.
+        fault: for tests.
+
+    Raises:
+        IntegrityError: ``store.tamper``, ``store.rollback``.
+        HostError: ``store.unavailable``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        signer: Signer,
+        clock: Callable[[], int],
+        *,
+        sealer: RootSealer,
+        fault: Fault = _no_fault,
+    ) -> None:
+        self._signer = signer
+        self._clock = clock
+        self._sealer = sealer
+        self._fault = fault
+        self._lock = threading.RLock()
+        self.state = State()
+        self._tip: tuple[Envelope | None, MerkleTree] = (None, MerkleTree())
+        self.parties: list[frozenset[str]] = []
+        self._engine = t.open_engine(path)
+        self._writer = self._engine.execution_options(**{t.WRITE: True})
+        self.envelope = lru_cache(maxsize=4096)(self._envelope)
+        self._parsed = lru_cache(maxsize=4096)(self._parse)
+        with self._guard():
+            with self._writer.begin() as connection:
+                t.metadata.create_all(connection)
+                fresh = connection.execute(sa.select(t.tip)).first() is None
+                if fresh:
+                    self._put_tip(connection, MerkleTree())
+            anchor = self._load()
+        self._anchor_at_start(anchor)
+
+    @property
+    def tip(self) -> tuple[Envelope, MerkleTree]:
+        """The newest signed checkpoint and the tree it stands for, which nobody changes."""
+        checkpoint, tree = self._tip
+        if checkpoint is None:
+            raise AssertionError("the store is loaded before anybody asks")
+        return checkpoint, tree
+
+    @property
+    def tree(self) -> MerkleTree:
+        return self._tip[1]
+
+    @property
+    def size(self) -> int:
+        return self.tree.size
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    # -- writing
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        """One decision. Nothing is kept unless the block ends well and the disk has it all."""
+        with self._lock, self._guard():
+            with self._writer.begin() as connection:
+                self._catch_up(connection)
+                tx = Transaction(connection, self.state, self.tree.size)
+                yield tx
+                if tx.added:
+                    grown = self.tree.copy()
+                    for entry, _ in tx.added:
+                        grown.append(entry.leaf)
+                    checkpoint, anchor = self._put_tip(connection, grown)
+                self._fault("before commit")
+            self._fault("after commit")
+            if not tx.added:
+                return
+            if anchor:
+                self._sealer.increment()
+            self._fault("after anchor")
+            for index, (entry, document) in enumerate(tx.added, self.size):
+                self._take(index, entry, document)
+            self._tip = (checkpoint, grown)
+
+    def _put_tip(self, connection: sa.Connection, tree: MerkleTree) -> tuple[Envelope, int]:
+        checkpoint = Checkpoint(
+            log=self._signer.key_id, size=tree.size, root=tree.root(), issued_at=self._clock()
+        )
+        envelope = sign(checkpoint, self._signer)
+        counter = self._sealer.counter()
+        anchor = 0 if counter is None else counter + 1
+        connection.execute(sa.delete(t.tip))
+        row = {"id": 1, "checkpoint": envelope.canonical(), "anchor": anchor}
+        connection.execute(sa.insert(t.tip).values(**row))
+        return envelope, anchor
+
+    def _take(self, index: int, entry: LogEntry, document: Envelope | None) -> None:
+        self.state.apply(index, entry, document)
+        self.parties.append(frozenset(entry.parties))
+
+    # -- reading
+
+    def refresh(self) -> None:
+        """Take in what another manager over the same store added."""
+        with self._lock, self._guard(), self._engine.begin() as connection:
+            self._catch_up(connection)
+
+    def document(self, name: str, kind: type[D]) -> D:
+        """A held document, parsed; its signatures were verified when it came."""
+        found = self._parsed(name, kind)
+        if not isinstance(found, kind):
+            raise AssertionError("the cache is keyed by kind")
+        return found
+
+    def _parse(self, name: str, kind: type[Document]) -> Document:
+        return self.envelope(name).peek(kind)
+
+    def _envelope(self, name: str) -> Envelope:
+        row = self._one(sa.select(t.documents.c.envelope).where(t.documents.c.digest == name))
+        if row is None:
+            raise InputError(
+                "document.unknown",
+                expected="a document this manager holds",
+                observed=name,
+                next_step="send it the signed document first",
+            )
+        return Envelope.parse(row[0])
+
+    def entry(self, index: int) -> LogEntry:
+        row = self._one(sa.select(t.entries.c.data).where(t.entries.c.position == index))
+        if row is None:
+            raise InputError("record.unknown", expected=f"below {self.size}", observed=str(index))
+        return LogEntry.parse(row[0])
+
+    def private(self, index: int, owner: str) -> PrivatePart | None:
+        c = t.privates.c
+        row = self._one(sa.select(c.data).where(c.position == index, c.owner == owner))
+        if row is None:
+            return None
+        if digest(row[0]) != self.entry(index).private.get(owner):
+            raise _tampered(f"the private part of entry {index}", "another")
+        return PrivatePart.parse(row[0])
+
+    def key(self, label: str, subject: str) -> tuple[str, bytes]:
+        """Owner and sealed bytes of a key the log names; checked against the log."""
+        c = t.keys.c
+        query = sa.select(c.owner, c.sealed).where(c.label == label, c.subject == subject)
+        row = self._one(query)
+        if row is None or digest(row[1]) != self.state.sealed.get((label, subject)):
+            raise _tampered(f"the sealed key of {subject}", "none, or another")
+        return str(row[0]), bytes(row[1])
+
+    def challenge_used(self, name: str) -> bool | None:
+        """Whether a challenge was used; None where there was none, or it is long over."""
+        row = self._one(sa.select(t.challenges.c.used).where(t.challenges.c.digest == name))
+        return None if row is None else bool(row[0])
+
+    def _one(self, query: sa.Select[tuple[object, ...]]) -> sa.Row[tuple[object, ...]] | None:
+        with self._guard(), self._engine.connect() as connection:
+            return connection.execute(query).first()
+
+    # -- start
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as e:
+            raise HostError(
+                "store.unavailable",
+                expected="a store that can be read and written",
+                observed=type(e).__name__,
+                next_step="check the disk's space and health; nothing was released meanwhile",
+            ) from e
+
+    def _load(self) -> int:
+        with self._engine.begin() as connection:
+            for row in connection.execute(sa.select(t.documents)):
+                self._check_document(row.digest, row.envelope)
+            anchor = self._catch_up(connection)
+            for key in connection.execute(sa.select(t.keys)):
+                if digest(key.sealed) != self.state.sealed.get((key.label, key.subject)):
+                    raise _tampered(f"the sealed key of {key.subject}", "another")
+        return anchor
+
+    def _check_document(self, name: str, data: bytes) -> None:
+        try:
+            envelope = Envelope.parse(data)
+            envelope.signed_by()
+        except SvetovidError as e:
+            raise _tampered(f"document {name}", e.code) from e
+        if name not in (envelope.payload_digest(), envelope.digest()):
+            raise _tampered(f"document {name}", envelope.payload_digest())
+
+    def _catch_up(self, connection: sa.Connection) -> int:
+        tip = connection.execute(sa.select(t.tip)).one()
+        try:
+            envelope = Envelope.parse(tip.checkpoint)
+            checkpoint = envelope.open(Checkpoint, by=self._signer.key_id)
+        except SvetovidError as e:
+            raise _tampered("a checkpoint signed by this manager", e.code) from e
+        tree = self.tree
+        if checkpoint.size > tree.size:
+            tree = tree.copy()
+            c = t.entries.c
+            query = sa.select(t.entries).where(c.position >= tree.size).order_by(c.position)
+            for row in connection.execute(query):
+                if row.position != tree.size:
+                    raise _tampered(f"entry {tree.size}", f"entry {row.position}")
+                tree.append(self._replay(connection, tree.size, row.data))
+        if checkpoint.size != tree.size or checkpoint.root != tree.root():
+            raise _tampered(
+                f"the log of {checkpoint.size} entries that the checkpoint signs",
+                f"another log of {tree.size} entries",
+            )
+        self._tip = (envelope, tree)
+        return int(tip.anchor)
+
+    def _replay(self, connection: sa.Connection, index: int, data: bytes) -> bytes:
+        try:
+            entry = LogEntry.parse(data)
+            document = None
+            if entry.kind in _SUCCESSION:
+                c = t.documents.c
+                query = sa.select(c.envelope).where(c.digest == str(entry.body["document"]))
+                document = Envelope.parse(connection.execute(query).scalar_one())
+            self._take(index, entry, document)
+        except (SvetovidError, KeyError, TypeError) as e:
+            raise _tampered(f"a readable entry {index}", type(e).__name__) from e
+        return entry.leaf
+
+    def _anchor_at_start(self, anchor: int) -> None:
+        counter = self._sealer.counter()
+        if counter is None:
+            return
+        if anchor < counter:
+            raise IntegrityError(
+                "store.rollback",
+                expected=f"a store written for counter {counter}",
+                observed=f"one written for {anchor}",
+                next_step="this is an older copy of the store: find the newest one",
+            )
+        if anchor > counter:
+            self._sealer.increment()

@@ -1,0 +1,103 @@
+"""The store's tables. The log is the truth: all else is named by it, or follows from it."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+__all__ = [
+    "challenges",
+    "documents",
+    "entries",
+    "keys",
+    "metadata",
+    "open_engine",
+    "privates",
+    "tip",
+]
+
+metadata = sa.MetaData()
+
+entries = sa.Table(
+    "entries",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""The log: canonical bytes of each entry."""
+
+privates = sa.Table(
+    "privates",
+    metadata,
+    sa.Column("position", sa.ForeignKey("entries.position"), primary_key=True),
+    sa.Column("owner", sa.String(80), primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+"""What one owner alone may see of an entry."""
+
+documents = sa.Table(
+    "documents",
+    metadata,
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("envelope", sa.LargeBinary, nullable=False),
+)
+"""Signed documents, by the digest of their payload."""
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("label", sa.String(32), primary_key=True),
+    sa.Column("subject", sa.String(80), primary_key=True),
+    sa.Column("owner", sa.String(80), nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+"""Asset keys and checkpoint keys, sealed under the root key."""
+
+challenges = sa.Table(
+    "challenges",
+    metadata,
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("host", sa.String(80), nullable=False, index=True),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("used", sa.Boolean, nullable=False),
+)
+"""Open and used challenges, until some time after they expire."""
+
+tip = sa.Table(
+    "tip",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("checkpoint", sa.LargeBinary, nullable=False),
+    sa.Column("anchor", sa.BigInteger, nullable=False),
+)
+"""One row: the newest signed checkpoint, and the counter's value that it was written for."""
+
+WRITE = "svetovid_write"
+
+
+def open_engine(path: Path) -> sa.Engine:
+    """SQLite with a write-ahead log that is on the disk before a commit returns."""
+    engine = sa.create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=8)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # BEGIN is ours, below
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=10000",
+            "trusted_schema=OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        writes = connection.get_execution_options().get(WRITE, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
