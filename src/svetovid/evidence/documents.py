@@ -56,7 +56,7 @@ class TrustAnchors(Document):
 
 
 class ReferenceValues(Document):
-    """Digests that measured files may have, and where they come from. Signed; a policy pins it (T2).
+    """Digests that measured files may have, and their origin. Signed; a policy pins it (T2).
 
     Attributes:
         product: what these values describe, for example ``svetovid-runtime``.
@@ -170,7 +170,7 @@ class TpmEvidence(Document):
     subject: Digest
     quote: Base64
     signature: Base64
-    pcrs: dict[Annotated[str, StringConstraints(pattern=r"^(\d|1\d|2[0-3])$")], Hex]
+    pcrs: dict[Annotated[str, StringConstraints(pattern=r"^([0-9]|1[0-9]|2[0-3])$")], Hex]
     log: Base64
     log_offset: Annotated[int, Field(ge=0)]
     boot_log: Base64 | None = None

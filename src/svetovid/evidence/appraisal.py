@@ -1,0 +1,296 @@
+"""One owner's view of proven evidence: claims, each with what was seen, wanted, and who wanted it.
+
+The words are derived, never reported (T4):
+
+- ``measurement`` is ``enclave`` for a TEE and ``launcher`` for a TPM host. ``kernel`` needs an
+  appraised boot log (kernel, command line, IMA policy, boot_aggregate); no reader of boot logs
+  exists yet, so nothing can earn it, and a claim says what is missing.
+- ``simulated`` follows from the anchor and the names in the certificates; it is true where no
+  anchor was reached, and always for a simulated TEE.
+
+``affirmed`` says that every claim is good. Whether a good ``launcher`` or ``simulated`` host is
+good enough is for the owner's policy, which sees :meth:`Appraisal.facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from svetovid.crypto.canonical import b64decode, digest
+from svetovid.errors import EvidenceError, InputError, Reason
+from svetovid.evidence.certificates import Path, find_path, load_certificate, spki
+from svetovid.evidence.documents import HostRecord, ReferenceValues, TrustAnchors
+from svetovid.evidence.ima.listing import Mismatch, compare
+from svetovid.evidence.ima.state import LogState
+from svetovid.evidence.tpm.constants import EK_CERTIFICATE_OID
+from svetovid.evidence.verify import Proven
+
+__all__ = ["Appraisal", "Claim", "appraise"]
+
+Fact = str | int | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One statement about the host.
+
+    Attributes:
+        name: for example ``log.files``.
+        ok: whether it is as the owner wants it.
+        value: what was derived.
+        observed, expected: what was seen and what would be good.
+        source: where the expectation comes from.
+        code: reason code where not ok, else empty.
+        next_step: what would change it.
+    """
+
+    name: str
+    ok: bool
+    value: Fact
+    observed: str = ""
+    expected: str = ""
+    source: str = ""
+    code: str = ""
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Appraisal:
+    """All claims, and the facts that a policy's conditions see as ``claims``."""
+
+    claims: tuple[Claim, ...]
+    _facts: tuple[tuple[str, Fact], ...]
+
+    @property
+    def affirmed(self) -> bool:
+        return bool(self.claims) and all(c.ok for c in self.claims)
+
+    def reasons(self) -> list[Reason]:
+        """Why it is not affirmed; empty where it is."""
+        return [
+            Reason(
+                code=c.code,
+                expected=c.expected,
+                observed=c.observed,
+                next_step=c.next_step,
+                clause=c.source,
+            )
+            for c in self.claims
+            if not c.ok
+        ]
+
+    def facts(self) -> dict[str, Fact]:
+        """Plain values for CEL; the keys are the same for every kind of evidence."""
+        return {**dict(self._facts), "affirmed": self.affirmed}
+
+
+def _current(r: ReferenceValues, now: int) -> bool:
+    return (r.valid_from is None or r.valid_from <= now) and (
+        r.valid_until is None or now <= r.valid_until
+    )
+
+
+def _edition(r: ReferenceValues) -> str:
+    return f"{r.product} v{r.version}"
+
+
+def _references(
+    references: Sequence[ReferenceValues], now: int
+) -> tuple[list[ReferenceValues], Claim]:
+    current = [r for r in references if _current(r, now)]
+    stale = ", ".join(_edition(r) for r in references if not _current(r, now))
+    return current, Claim(
+        name="references.current",
+        ok=bool(current),
+        value=len(current),
+        observed=f"outside their time: {stale}" if stale else f"{len(current)} sets",
+        expected="at least one set of reference values within its time",
+        source="reference values",
+        code="" if current else "reference.expired",
+        next_step="" if current else "publish or pin a current edition of the reference values",
+    )
+
+
+def _anchor(
+    record: HostRecord, anchors: TrustAnchors, kind: str, now: int
+) -> tuple[Path | None, Claim]:
+    """The device's chain, against this owner's anchors."""
+    source = f"trust anchors {anchors.product} v{anchors.version}"
+    tpm = kind == "tpm"
+    try:
+        path = find_path(
+            [b64decode(c) for c in record.device_certificates],
+            [a for a in anchors.anchors if a.kind == ("tpm-ek" if tpm else "tee")],
+            "ek" if tpm else "tee",
+            now,
+            EK_CERTIFICATE_OID if tpm else None,
+        )
+    except (EvidenceError, InputError) as e:
+        r = e.reason
+        return None, Claim(
+            "device.anchor", False, "", r.observed, r.expected, source, r.code, r.next_step
+        )
+    return path, Claim(
+        name="device.anchor",
+        ok=True,
+        value=path.anchor.name,
+        observed=path.anchor.name,
+        expected="a chain to one of the anchors",
+        source=source,
+    )
+
+
+_STEPS = {
+    "ima.unlisted": "remove the file from the host, or have it added to the reference values",
+    "ima.digest": "restore the file that the reference values name, restart the host",
+}
+
+
+def _mismatch(m: Mismatch, source: str) -> Claim:
+    observed = f"{m.path} {m.observed}"
+    return Claim("log.file", False, m.path, observed, m.expected, source, m.code, _STEPS[m.code])
+
+
+def _log(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]:
+    """Every line counts, the pending ones too; a violation is never waived here (M4, M5)."""
+    source = "reference values " + (", ".join(_edition(r) for r in current) or "(none)")
+    found = log.listing.compare(log.entries, current)
+    pending = compare(log.pending, current)
+    count = found.count + pending.count
+    mismatches = (*found.mismatches, *pending.mismatches)
+    claims = [_mismatch(m, source) for m in mismatches]
+    claims.append(
+        Claim(
+            name="log.files",
+            ok=count == 0,
+            value=log.count + len(log.pending),
+            observed=f"{count} measured files not covered",
+            expected="every measured file in the reference values",
+            source=source,
+            code="" if count == 0 else mismatches[0].code,
+            next_step="" if count == 0 else _STEPS[mismatches[0].code],
+        )
+    )
+    first = next((e.path for e in (*log.entries, *log.pending) if e.violation), "")
+    claims.append(
+        Claim(
+            name="log.violations",
+            ok=log.violations == 0,
+            value=log.violations,
+            observed=f"{log.violations}, first {first}" if log.violations else "0",
+            expected="0: no file written while it was measured",
+            source="measurement log",
+            code="" if log.violations == 0 else "ima.violation",
+            next_step="" if log.violations == 0 else "restart the host; write no measured file",
+        )
+    )
+    return claims
+
+
+def _measurement(proven: Proven) -> Claim:
+    """T4. There is no way to ``kernel`` here; the stone that reads boot logs will build it."""
+    if proven.kind != "tpm":
+        return Claim("measurement", True, "enclave", source="kind of evidence")
+    lacks = "a boot log came along, and none is appraised" if proven.boot_log else "no boot log"
+    return Claim(
+        name="measurement",
+        ok=True,
+        value="launcher",
+        observed=lacks,
+        expected="for kernel: an appraised boot log (kernel, command line, IMA policy)",
+        source="T4",
+    )
+
+
+def _enclave(proven: Proven, current: Sequence[ReferenceValues]) -> Claim:
+    measured = proven.report.measurement if proven.report else ""
+    ok = any(measured in r.tee_measurements for r in current)
+    return Claim(
+        name="tee.measurement",
+        ok=ok,
+        value=measured,
+        observed=measured,
+        expected="a measurement in the reference values",
+        source="reference values " + (", ".join(_edition(r) for r in current) or "(none)"),
+        code="" if ok else "tee.measurement",
+        next_step="" if ok else "run the enclave that was agreed, or publish its measurement",
+    )
+
+
+def _device(proven: Proven, record: HostRecord) -> Claim:
+    """The operator's statement is about this very device (T3)."""
+    expected = proven.statement.device
+    if record.ek_public is not None:
+        observed = digest(b64decode(record.ek_public))
+    else:
+        leaf = load_certificate(b64decode(record.device_certificates[0]), "tee")
+        observed = digest(spki(leaf))
+    ok = observed == expected and proven.host == record.host_id
+    return Claim(
+        name="host.device",
+        ok=ok,
+        value=proven.statement.host,
+        observed=observed,
+        expected=expected,
+        source=f"statement of {proven.statement.operator}",
+        code="" if ok else "enrol.device",
+        next_step="" if ok else "enrol the host with a statement about this device",
+    )
+
+
+def appraise(
+    proven: Proven,
+    record: HostRecord,
+    anchors: TrustAnchors,
+    references: Sequence[ReferenceValues],
+    *,
+    now: int,
+) -> Appraisal:
+    """Judge proven evidence by one owner's anchors and reference values (T2). Never raises for
+    what the host sent: what is wrong becomes a claim that is not ok.
+
+    Args:
+        proven: of :func:`svetovid.evidence.verify_evidence`.
+        record: the same host record.
+        anchors, references: this owner's own, already opened and held against its pins.
+        now: Unix seconds.
+
+    The findings of a growing log are remembered inside ``proven.log``: pass the same reference
+    documents again and only new entries are looked at.
+    """
+    statement = proven.statement
+    current, window = _references(references, now)
+    path, anchored = _anchor(record, anchors, proven.kind, now)
+    measurement = _measurement(proven)
+    simulated = proven.kind != "tpm" or path is None or path.simulated
+    claims = [_device(proven, record), anchored, measurement, window]
+    claims.append(
+        Claim(
+            name="simulated",
+            ok=True,
+            value=simulated,
+            observed="whoever runs the host reads its keys" if simulated else "hardware",
+            expected="for production: hardware",
+            source="T4",
+        )
+    )
+    if proven.log is not None:
+        claims.extend(_log(proven.log, current))
+    else:
+        claims.append(_enclave(proven, current))
+    clock = proven.clock
+    facts: tuple[tuple[str, Fact], ...] = (
+        ("kind", proven.kind),
+        ("measurement", str(measurement.value)),
+        ("simulated", simulated),
+        ("host", proven.host),
+        ("host_name", statement.host),
+        ("operator", statement.operator),
+        ("machine_owner", statement.machine_owner),
+        ("log_entries", proven.log.count if proven.log else 0),
+        ("anchor", path.anchor.name if path else ""),
+        ("reset_count", clock.reset_count if clock else 0),
+        ("restart_count", clock.restart_count if clock else 0),
+    )
+    return Appraisal(tuple(claims), facts)
