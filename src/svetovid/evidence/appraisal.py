@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from svetovid.crypto.canonical import b64decode, digest
+from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, InputError, Reason
-from svetovid.evidence.certificates import Path, find_path, load_certificate, spki
+from svetovid.evidence.certificates import Path, find_path
 from svetovid.evidence.documents import HostRecord, ReferenceValues, TrustAnchors
 from svetovid.evidence.ima.listing import Mismatch, compare
 from svetovid.evidence.ima.state import LogState
@@ -218,27 +218,6 @@ def _enclave(proven: Proven, current: Sequence[ReferenceValues]) -> Claim:
     )
 
 
-def _device(proven: Proven, record: HostRecord) -> Claim:
-    """The operator's statement is about this very device (T3)."""
-    expected = proven.statement.device
-    if record.ek_public is not None:
-        observed = digest(b64decode(record.ek_public))
-    else:
-        leaf = load_certificate(b64decode(record.device_certificates[0]), "tee")
-        observed = digest(spki(leaf))
-    ok = observed == expected and proven.host == record.host_id
-    return Claim(
-        name="host.device",
-        ok=ok,
-        value=proven.statement.host,
-        observed=observed,
-        expected=expected,
-        source=f"statement of {proven.statement.operator}",
-        code="" if ok else "enrol.device",
-        next_step="" if ok else "enrol the host with a statement about this device",
-    )
-
-
 def appraise(
     proven: Proven,
     record: HostRecord,
@@ -247,8 +226,9 @@ def appraise(
     *,
     now: int,
 ) -> Appraisal:
-    """Judge proven evidence by one owner's anchors and reference values (T2). Never raises for
-    what the host sent: what is wrong becomes a claim that is not ok.
+    """Judge proven evidence by one owner's anchors and reference values (T2).
+
+    What the owner does not accept becomes a claim that is not ok, never an exception.
 
     Args:
         proven: of :func:`svetovid.evidence.verify_evidence`.
@@ -258,13 +238,30 @@ def appraise(
 
     The findings of a growing log are remembered inside ``proven.log``: pass the same reference
     documents again and only new entries are looked at.
+
+    Raises:
+        EvidenceError: ``evidence.host`` where the record is another host's.
     """
+    if record.host_id != proven.host:
+        raise EvidenceError(
+            "evidence.host",
+            expected=proven.host,
+            observed=record.host_id,
+            next_step="appraise with the record that the evidence was verified against",
+        )
     statement = proven.statement
     current, window = _references(references, now)
     path, anchored = _anchor(record, anchors, proven.kind, now)
     measurement = _measurement(proven)
     simulated = proven.kind != "tpm" or path is None or path.simulated
-    claims = [_device(proven, record), anchored, measurement, window]
+    named = f"{statement.host} of {statement.machine_owner}"
+    operator = f"statement of {statement.operator}"
+    claims = [
+        Claim("host", True, proven.host, observed=named, source=operator),
+        anchored,
+        measurement,
+        window,
+    ]
     claims.append(
         Claim(
             name="simulated",

@@ -20,7 +20,7 @@ from svetovid.evidence.tpm.constants import EK_CERTIFICATE_OID
 from svetovid.evidence.tpm.names import name, public_key
 from svetovid.evidence.tpm.structures import parse_public
 
-__all__ = ["check_ek_certificate", "check_enrolment", "open_statement"]
+__all__ = ["check_device", "check_ek_certificate", "check_enrolment", "open_statement"]
 
 
 def open_statement(envelope: Envelope) -> HostStatement:
@@ -51,13 +51,20 @@ def check_ek_certificate(ek_public: bytes, certificate: bytes) -> None:
         )
 
 
-def _device(statement: HostStatement, observed: str) -> None:
-    if statement.device != observed:
+def check_device(statement: HostStatement, ek_public: bytes | None, certificate: bytes) -> None:
+    """The operator's statement is about this very device (T3).
+
+    Raises:
+        ParseError: ``tee.certificate``.
+        EvidenceError: ``enrol.device``.
+    """
+    device = spki(load_certificate(certificate, "tee")) if ek_public is None else ek_public
+    if statement.device != digest(device):
         raise EvidenceError(
             "enrol.device",
             expected=f"the device of the operator's statement, {statement.device}",
-            observed=observed,
-            next_step="ask the operator for a statement about this device",
+            observed=digest(device),
+            next_step="ask the operator for a statement about this device, and enrol with it",
         )
 
 
@@ -94,12 +101,10 @@ def check_enrolment(
             observed=f"{said.kind}, {len(certificates)} certificates",
             next_step="enrol again with this version's agent",
         )
+    check_device(said, ek_public, certificates[0])
     if ek_public is None or ak_public is None:
-        leaf = load_certificate(certificates[0], "tee")
-        _device(said, digest(spki(leaf)))
-        check_leaf(leaf, "tee", now)
+        check_leaf(load_certificate(certificates[0], "tee"), "tee", now)
         return said
-    _device(said, digest(ek_public))
     ek, ak = parse_public(ek_public), parse_public(ak_public)
     check_ek(ek)
     check_ak(ak)

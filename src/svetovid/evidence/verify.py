@@ -5,7 +5,7 @@ Rules, in this order, cheap before dear:
 1. The evidence is of the kind that the host enrolled with, and names that host.
 2. Its challenge is the manager's own, signed by it, for this host, and within its time.
 3. It speaks on the channel and of the subject that the manager saw (I7, T13).
-4. The operator's statement in the host's record holds (T3).
+4. The operator's statement in the host's record holds, and is about this device (T3).
 5. The quote or report is signed by the enrolled device and carries exactly the binding of all the
    above with the job's keys (T6). For a TPM, the AK is a restricted signing key.
 6. The PCR values are those quoted, and the measurement log replays to PCR 10.
@@ -37,7 +37,7 @@ from svetovid.evidence.documents import (
     TpmEvidence,
     binding,
 )
-from svetovid.evidence.enrolment import check_ek_certificate, open_statement
+from svetovid.evidence.enrolment import check_device, check_ek_certificate, open_statement
 from svetovid.evidence.ima.state import LogState, advance
 from svetovid.evidence.tee import SimulatedReport, verify_report
 from svetovid.evidence.tpm.attributes import check_ak, check_ek
@@ -65,7 +65,7 @@ class Proven:
         challenge, keys, channel, subject: all bound into the evidence.
         log: the measurement log; pass it in with this host's next evidence. None for a TEE.
         pcrs: SHA-256 bank, without the PCRs that software may reset.
-        clock: of the TPM; see :func:`svetovid.evidence.tpm.check_no_reset` (T12).
+        clock: of the TPM; see :func:`svetovid.evidence.check_no_reset` (T12).
         boot_log: whether a boot log came along. Nothing reads it yet, so it proves nothing.
         report: of the simulated TEE.
     """
@@ -176,6 +176,7 @@ def verify_evidence(
     expected = binding(challenge, evidence.keys, channel, subject)
     certificate = b64decode(record.device_certificates[0])
     if isinstance(evidence, TeeEvidence):
+        check_device(statement, None, certificate)
         report = verify_report(
             b64decode(evidence.report),
             b64decode(evidence.signature),
@@ -194,6 +195,7 @@ def verify_evidence(
         )
     ek_public, ak_public = _required(record.ek_public), _required(record.ak_public)
     ek, ak = parse_public(ek_public), parse_public(ak_public)
+    check_device(statement, ek_public, certificate)
     check_ek(ek)
     check_ak(ak)
     check_ek_certificate(ek_public, certificate)

@@ -1,5 +1,6 @@
 """TPM 2.0: what a TPM signs and names, read strictly and without a TPM."""
 
+from svetovid.evidence.tpm.attributes import check_ak, check_ek
 from svetovid.evidence.tpm.constants import (
     EK_CERTIFICATE_OID,
     GENERATED_MAGIC,
@@ -23,6 +24,19 @@ from svetovid.evidence.tpm.constants import (
     St,
     Su,
 )
+from svetovid.evidence.tpm.credential import RANDOMNESS_BYTES, make_credential
+from svetovid.evidence.tpm.names import endorsement_signers, name, public_key
+from svetovid.evidence.tpm.quote import check_no_reset, verify_quote
+from svetovid.evidence.tpm.structures import (
+    Attest,
+    ClockInfo,
+    PcrSelection,
+    Public,
+    Signature,
+    parse_attest,
+    parse_public,
+    parse_signature,
+)
 
 __all__ = [
     "EK_CERTIFICATE_OID",
@@ -32,18 +46,35 @@ __all__ = [
     "NV_INDEX_EK_CERT_RSA2048",
     "PCR_COUNT",
     "PERSISTENT_FIRST",
+    "RANDOMNESS_BYTES",
     "RESETTABLE_PCRS",
     "TRANSIENT_FIRST",
     "Alg",
+    "Attest",
     "Cap",
     "Cc",
+    "ClockInfo",
     "Curve",
     "NvAttr",
     "ObjectAttr",
+    "PcrSelection",
+    "Public",
     "Rc",
     "Rh",
     "SessionAttr",
     "SessionType",
+    "Signature",
     "St",
     "Su",
+    "check_ak",
+    "check_ek",
+    "check_no_reset",
+    "endorsement_signers",
+    "make_credential",
+    "name",
+    "parse_attest",
+    "parse_public",
+    "parse_signature",
+    "public_key",
+    "verify_quote",
 ]
