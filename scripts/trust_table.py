@@ -37,7 +37,7 @@ def enforced(rule: str) -> list[str]:
 
 
 def tests(rule: str) -> list[str]:
-    """Tests that name ``rule``, as ``FILE::FUNCTION``; a file alone where its docstring does."""
+    """Tests that name ``rule``, as ``FILE::FUNCTION``; a file alone where it does elsewhere."""
     found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         name = str(path.relative_to(ROOT))
@@ -54,7 +54,7 @@ def tests(rule: str) -> list[str]:
                     first -= 1
                 if _names(rule, "\n".join(lines[first - 1 : node.end_lineno])):
                     inside.append(f"{name}::{node.name}")
-        if not inside and _names(rule, ast.get_docstring(tree) or ""):
+        if not inside and _names(rule, text):
             inside = [name]
         found += inside
     return found
