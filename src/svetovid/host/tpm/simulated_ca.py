@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -28,9 +29,13 @@ from svetovid.evidence.tpm import EK_CERTIFICATE_OID
 from svetovid.evidence.tpm.names import public_key
 from svetovid.evidence.tpm.structures import parse_public
 
-__all__ = ["TPM_CA_NAME", "SimulatedCa", "create_ca", "issue_ek_certificate"]
+__all__ = ["CA_NAMES", "CaKind", "SimulatedCa", "create_ca", "issue_ek_certificate"]
 
-TPM_CA_NAME = "Svetovid SIMULATED TPM CA, protects nothing"
+CaKind = Literal["tpm", "tee"]
+CA_NAMES: dict[CaKind, str] = {
+    "tpm": "Svetovid SIMULATED TPM CA, protects nothing",
+    "tee": "Svetovid SIMULATED TEE CA, protects nothing",
+}
 _EK_NAME = "Svetovid SIMULATED TPM, protects nothing"
 _YEARS = datetime.timedelta(days=20 * 365)
 _BACKDATE = datetime.timedelta(days=1)
@@ -137,32 +142,35 @@ def _bad_file(path: Path, observed: object) -> HostError:
     )
 
 
-def create_ca(folder: Path, *, name: str = TPM_CA_NAME) -> SimulatedCa:
-    """The simulated authority kept in ``folder`` (``ca.key``, ``ca.pem``); made at first use.
+def create_ca(folder: Path, kind: CaKind = "tpm") -> SimulatedCa:
+    """The simulated authority in ``folder`` (``tpm-ca.key``, ``tpm-ca.pem``); made at first use.
 
     Raises:
         HostError: ``simulated.key``.
     """
-    key = load_or_make_key(folder / "ca.key")
-    subject = common_name(name)
+    key = load_or_make_key(folder / f"{kind}-ca.key")
+    subject = common_name(CA_NAMES[kind])
     made = (
         builder(subject, subject, key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage(ca=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return SimulatedCa(key, load_or_make_certificate(folder / "ca.pem", made))
+    return SimulatedCa(key, load_or_make_certificate(folder / f"{kind}-ca.pem", made))
 
 
-def issue_ek_certificate(ca: SimulatedCa, ek_public: bytes) -> bytes:
+def issue_ek_certificate(ca: SimulatedCa | Path, ek_public: bytes) -> bytes:
     """DER of an EK certificate (TCG EK Credential Profile 2.5, section 3.2) for a software TPM.
 
     Args:
+        ca: the authority, or the folder it is kept in.
         ek_public: TPMT_PUBLIC of the EK.
 
     Raises:
         ParseError: ``tpm.malformed``, ``tpm.algorithm`` for what is no public key of a TPM.
     """
+    if isinstance(ca, Path):
+        ca = create_ca(ca)
     key = public_key(parse_public(ek_public))
     device = x509.Name(
         [
