@@ -18,15 +18,18 @@ __all__ = ["Outcomes", "outcomes"]
 
 _MAX_POINTS = 2048
 _OTHER = "(any other)"
+_ABSENT = object()
 _MODES = ("attested", "enclave", "masked", "permuted", "verified")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Attributes:
-    can_be_true: at some point that the policy admits.
-    can_be_false: at some point at all.
-    exhaustive: the points are all there are.
+    """What was seen over the points.
+
+    Attributes:
+        can_be_true: at some point that the policy admits.
+        can_be_false: at some point at all.
+        exhaustive: the points are all there are.
     """
 
     can_be_true: bool
@@ -89,13 +92,17 @@ def outcomes(expression: Expression, policy: Policy) -> Outcomes:
         finite = _finite(path, policy)
         exhaustive = exhaustive and finite is not None
         every, admitted = finite or (values := _values(path, expression), values)
-        axes.append([(v, v in admitted) for v in every])
+        axis = [(v, v in admitted) for v in every]
+        if path in expression.tested and len(path) > 2:
+            axis.append((_ABSENT, True))
+        axes.append(axis)
     can_be_true = can_be_false = False
     points = itertools.product(*axes)
     for point in itertools.islice(points, _MAX_POINTS):
         view: dict[str, Any] = {"claims": {}, "job": {}}
         for path, (value, _) in zip(paths, point, strict=True):
-            _put(view, path, value)
+            if value is not _ABSENT:
+                _put(view, path, value)
         ok = evaluate(expression.source, view["claims"], view["job"]).ok
         can_be_true |= ok and all(admitted for _, admitted in point)
         can_be_false |= not ok

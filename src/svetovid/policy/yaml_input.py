@@ -58,6 +58,8 @@ def _bad(expected: str, observed: str, event: yaml.Event | None = None) -> Parse
 
 def _scalar(event: yaml.ScalarEvent) -> Any:
     text: str = event.value
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise _bad("no surrogates", "an escape of half a character", event)
     if event.style is not None:
         return text
     if text in ("null", ""):
