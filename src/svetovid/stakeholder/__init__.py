@@ -1,1 +1,86 @@
-"""."""
+"""The owners' side: a home folder, sealing, policies, consents, opening, verifying.
+
+Everything the command line does for an owner is one of these functions.
+"""
+
+from svetovid.stakeholder.consenting import check_job, consent, own_slots
+from svetovid.stakeholder.home import Home
+from svetovid.stakeholder.identity import Stakeholder, create, load, publish_card, read_card, rotate
+from svetovid.stakeholder.jobs import describe, propose, read_job, write_job
+from svetovid.stakeholder.manager import (
+    ManagerClaims,
+    announce,
+    connect,
+    records,
+    revoke_key,
+    status,
+    verify_manager,
+)
+from svetovid.stakeholder.names import Names, read_document, read_names, write_public
+from svetovid.stakeholder.operator import make_anchors, publish, publish_file, sign_host_statement
+from svetovid.stakeholder.pins import pin_manager, pinned_manager, read_pin
+from svetovid.stakeholder.policies import (
+    check_policy,
+    own_policies,
+    publish_policy,
+    read_policy,
+    withdraw_consents,
+)
+from svetovid.stakeholder.readers import Column, read_columns
+from svetovid.stakeholder.sealing import (
+    deposit_key,
+    newest_manifest,
+    read_manifest,
+    seal_asset,
+    verify_asset,
+)
+from svetovid.stakeholder.sharing import Shared, share
+
+__all__ = [
+    "Column",
+    "Home",
+    "ManagerClaims",
+    "Names",
+    "Shared",
+    "Stakeholder",
+    "announce",
+    "check_job",
+    "check_policy",
+    "connect",
+    "consent",
+    "create",
+    "deposit_key",
+    "describe",
+    "load",
+    "make_anchors",
+    "newest_manifest",
+    "own_policies",
+    "own_slots",
+    "pin_manager",
+    "pinned_manager",
+    "propose",
+    "publish",
+    "publish_card",
+    "publish_file",
+    "publish_policy",
+    "read_card",
+    "read_columns",
+    "read_document",
+    "read_job",
+    "read_manifest",
+    "read_names",
+    "read_pin",
+    "read_policy",
+    "records",
+    "revoke_key",
+    "rotate",
+    "seal_asset",
+    "share",
+    "sign_host_statement",
+    "status",
+    "verify_asset",
+    "verify_manager",
+    "withdraw_consents",
+    "write_job",
+    "write_public",
+]

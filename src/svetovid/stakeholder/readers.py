@@ -17,10 +17,10 @@ import sys
 import zipfile
 import zlib
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from svetovid.errors import InputError, LimitError, ParseError
 
@@ -47,6 +47,10 @@ _IDX = {8: ("uint8", 1), 9: ("int8", 1), 11: ("int16", 2), 12: ("int32", 4)} | {
     13: ("float32", 4),
     14: ("float64", 8),
 }
+_FORMATS = {"bool": "?", "uint8": "B", "int8": "b", "int16": "h", "int32": "i", "int64": "q"} | {
+    "float32": "f",
+    "float64": "d",
+}
 _WIDTHS = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8} | {
     "float16": 2,
     "float32": 4,
@@ -66,7 +70,16 @@ class Column:
 
     dtype: str
     shape: tuple[int, ...]
-    data: bytes | bytearray | memoryview
+    data: bytes | bytearray
+
+    def view(self) -> Any:
+        """The column as a typed, shaped buffer (PEP 3118)."""
+        if self.dtype == "float16":  # memoryview cannot cast to it before Python 3.12
+            import numpy as np
+
+            return np.frombuffer(self.data, dtype="<f2").reshape(self.shape)
+        cast: Any = memoryview(self.data).cast
+        return cast(_FORMATS[self.dtype], self.shape)
 
 
 def read_columns(path: Path) -> dict[str, Column]:
@@ -282,8 +295,3 @@ def _number_column(values: array[float], whole: bool) -> Column:
     if sys.byteorder == "big":
         typed.byteswap()
     return Column("int64" if whole else "float64", (len(values),), typed.tobytes())
-
-
-def summary(columns: Mapping[str, Column]) -> str:
-    """One line that a person can check: names, types, shapes."""
-    return ", ".join(f"{n}: {c.dtype}{list(c.shape)}" for n, c in columns.items())

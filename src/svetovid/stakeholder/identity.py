@@ -1,0 +1,193 @@
+"""Who a stakeholder is: an identity in a home folder, its rotation and its revocation."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from svetovid.crypto import Card, Envelope, Identity, KeyId, Secret, canonical, keystore
+from svetovid.crypto.hpke import ReceivingKey
+from svetovid.errors import InputError, ParseError
+from svetovid.stakeholder.home import Home, make_private, read_bounded
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Stakeholder", "create", "load", "publish_card", "read_card", "rotate"]
+
+MAX_CARD_BYTES = 16 << 10
+
+
+class Stakeholder:
+    """An owner, operator or recipient who is present: its home and its opened identity.
+
+    Attributes:
+        home: where its files lie.
+        identity: the current signing and receiving keys.
+        transport: another way to the manager than its pinned channel, for managers in process.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        identity: Identity,
+        passphrase: Secret,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.home = home
+        self.identity = identity
+        self.transport = transport
+        self._passphrase = passphrase
+
+    @property
+    def key_id(self) -> KeyId:
+        return self.identity.key_id
+
+    @property
+    def name(self) -> str:
+        return self.identity.name
+
+    def receiving_key(self, key_id: KeyId) -> ReceivingKey:
+        """The key to open what was sealed to ``key_id``: this identity, or one it had before.
+
+        Raises:
+            InputError: ``key.not_ours``.
+        """
+        return self.identity_of(key_id).receiving
+
+    def identity_of(self, key_id: KeyId) -> Identity:
+        """The identity with this signing key: the current one, or a retired one.
+
+        Raises:
+            InputError: ``key.not_ours``.
+        """
+        if key_id == self.key_id:
+            return self.identity
+        path = self.home.retired / f"{_hex(key_id)}.json"
+        if not path.is_file():
+            raise InputError(
+                "key.not_ours",
+                expected=f"the identity {key_id}",
+                observed=f"{self.name} has never had it",
+                next_step="use the --home of the stakeholder that is named",
+            )
+        return keystore.load(path, self._passphrase)
+
+    def __repr__(self) -> str:
+        return f"<Stakeholder {self.name} {self.key_id}>"
+
+
+def create(home: Path, name: str, passphrase: Secret) -> Stakeholder:
+    """Make a home (0700) with a fresh identity in it, sealed under ``passphrase``.
+
+    Raises:
+        InputError: ``key.exists``, ``key.passphrase``, ``home.folder``, ``home.mode``.
+        ParseError: ``name.invalid``.
+    """
+    _check_name(name)
+    identity = Identity.generate(name)
+    place = Home(home)
+    make_private(home)
+    for folder in place.folders:
+        make_private(folder)
+    keystore.save(identity, place.identity, passphrase)
+    write_card(identity, place.card)
+    return Stakeholder(place, identity, passphrase)
+
+
+def load(home: Path, passphrase: Secret) -> Stakeholder:
+    """Open an existing home.
+
+    Raises:
+        InputError: ``key.file``, ``home.folder``, ``home.mode``.
+        IntegrityError: ``key.passphrase``.
+    """
+    place = Home(home)
+    if not home.is_dir():
+        raise InputError(
+            "home.folder",
+            expected=f"a home at {home}",
+            observed="no such folder",
+            next_step="svetovid identity create NAME",
+        )
+    for folder in (home, *place.folders):
+        make_private(folder)
+    return Stakeholder(place, keystore.load(place.identity, passphrase), passphrase)
+
+
+def rotate(who: Stakeholder, now: int) -> tuple[Stakeholder, Envelope]:
+    """Replace the identity; the one before stays in ``retired/`` to open what was agreed.
+
+    The home holds a working identity at every moment, also when this is cut off half way.
+
+    Returns:
+        The stakeholder with its new identity, and the rotation that both keys signed.
+    """
+    home = who.home
+    fresh, statement = who.identity.rotate(now)
+    home.next_identity.unlink(missing_ok=True)
+    keystore.save(fresh, home.next_identity, who._passphrase)
+    old = home.retired / f"{_hex(who.key_id)}.json"
+    if not old.exists():
+        os.link(home.identity, old)
+    keystore.write_private(
+        home.retired / f"{_hex(fresh.key_id)}.rotation.json",
+        canonical(statement.to_json()),
+    )
+    home.next_identity.replace(home.identity)
+    write_card(fresh, home.card)
+    return Stakeholder(home, fresh, who._passphrase, transport=who.transport), statement
+
+
+def publish_card(who: Stakeholder, public: Path) -> Path:
+    """Put the card into a public folder, as ``NAME.card.json``.
+
+    Raises:
+        InputError: ``names.taken`` where another party's card stands there.
+    """
+    path = public / f"{who.name}.card.json"
+    if path.exists():
+        there = read_card(path).signing
+        if there != who.key_id and not (who.home.retired / f"{_hex(there)}.json").is_file():
+            raise InputError(
+                "names.taken",
+                expected=f"no other {who.name} in {public}",
+                observed=there,
+                next_step="choose another name, or another --public folder",
+            )
+    public.mkdir(parents=True, exist_ok=True)
+    write_card(who.identity, path)
+    return path
+
+
+def write_card(identity: Identity, path: Path) -> None:
+    keystore.write_private(path, identity.signed_card().canonical())
+    path.chmod(0o644)
+
+
+def _hex(key_id: KeyId) -> str:
+    return key_id.removeprefix("ed25519:")
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise ParseError(
+            "name.invalid",
+            expected="a name of lower case letters, digits, dots, dashes and underscores",
+            observed=name,
+            next_step="choose a name that cannot be mistaken for another",
+        )
+
+
+def read_card(path: Path) -> Card:
+    """Read and verify a self-signed card. A card says only that its two keys belong together;
+    whose they are is what the reader has agreed with that person.
+
+    Raises:
+        InputError, IntegrityError: ``file.*``, ``json.*``, ``document.invalid``, ``signature.*``.
+    """
+    data = read_bounded(path, MAX_CARD_BYTES, what="a card")
+    return Card.open(Envelope.parse(data, max_bytes=MAX_CARD_BYTES))

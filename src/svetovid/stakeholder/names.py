@@ -1,0 +1,145 @@
+"""What ``$name`` stands for in an owner's YAML: the small public files that the parties exchange.
+
+A public folder holds ``NAME.card.json``, ``NAME.manifest.json``, ``NAME.anchors.json`` and
+``NAME.references.json``. A name is a convenience of whoever writes the YAML: what is signed are the
+digests and keys it stood for, and :func:`svetovid.stakeholder.describe` shows those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from svetovid.assets import Manifest
+from svetovid.crypto import Card, Document, Envelope, canonical, keystore, load_json
+from svetovid.errors import InputError, LimitError
+from svetovid.evidence.documents import ReferenceValues, TrustAnchors
+from svetovid.stakeholder.home import read_bounded
+
+__all__ = ["Names", "read_document", "read_envelope", "read_names", "read_signed", "write_public"]
+
+D = TypeVar("D", bound=Document)
+
+MAX_PUBLIC_FILES = 1024
+MAX_PUBLIC_BYTES = 4 << 20
+
+
+@dataclass(slots=True)
+class Names:
+    """Names known to one reader.
+
+    Attributes:
+        digests: name to digest or key id; what YAML's ``$name`` becomes.
+        cards: name to self-signed card, verified.
+        manifests: digest to manifest.
+        references: digest to reference values.
+    """
+
+    digests: dict[str, str] = field(default_factory=dict)
+    cards: dict[str, Envelope] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    references: dict[str, ReferenceValues] = field(default_factory=dict)
+
+    def add(self, name: str, value: str) -> None:
+        """Let ``name`` stand for ``value``.
+
+        Raises:
+            InputError: ``names.ambiguous`` where it stands for something else already.
+        """
+        if self.digests.setdefault(name, value) != value:
+            raise InputError(
+                "names.ambiguous",
+                expected=f"one meaning of ${name}",
+                observed=f"{self.digests[name]} and {value}",
+                next_step="rename one of the two files' contents, or remove it from the folder",
+            )
+
+    def name_of(self, value: str) -> str:
+        """``value`` with the name it goes by, for people to read."""
+        for name, known in self.digests.items():
+            if known == value:
+                return f"{name} ({value})"
+        return value
+
+
+def read_names(public: Path | None) -> Names:
+    """All names in a public folder; a missing folder holds none.
+
+    Raises:
+        InputError, IntegrityError: for any file in it that is not what its ending says.
+    """
+    names = Names()
+    for path, kind in _files(public):
+        if kind == "card":
+            envelope = read_envelope(path)
+            card = Card.open(envelope)
+            names.add(card.name, card.signing)
+            names.cards[card.name] = envelope
+        elif kind == "manifest":
+            manifest = read_document(path, Manifest)
+            names.add(manifest.name, manifest.digest())
+            names.manifests[manifest.digest()] = manifest
+        elif kind == "anchors":
+            anchors = read_document(path, TrustAnchors)
+            names.add(anchors.product, anchors.digest())
+        elif kind == "references":
+            values = read_document(path, ReferenceValues)
+            names.add(values.product, values.digest())
+            names.references[values.digest()] = values
+    return names
+
+
+def _files(public: Path | None) -> Iterator[tuple[Path, str]]:
+    if public is None or not public.is_dir():
+        return
+    found = 0
+    for path in sorted(public.iterdir()):
+        parts = path.name.split(".")
+        if len(parts) < 3 or parts[-1] != "json":
+            continue
+        found += 1
+        if found > MAX_PUBLIC_FILES:
+            raise LimitError(
+                "names.files",
+                expected=f"at most {MAX_PUBLIC_FILES} files",
+                observed=str(public),
+                next_step="give a folder with only this job's files",
+            )
+        yield path, parts[-2]
+
+
+def read_envelope(path: Path) -> Envelope:
+    """A signed document from a file, not yet verified.
+
+    Raises:
+        InputError: ``file.*``, ``json.*``, ``document.invalid``.
+    """
+    return Envelope.parse(read_bounded(path, MAX_PUBLIC_BYTES, what="a signed document"))
+
+
+def read_document(path: Path, kind: type[D]) -> D:
+    """A document from a file: bare, or the payload of an envelope whose signatures all hold.
+
+    Raises:
+        InputError, IntegrityError: ``file.*``, ``json.*``, ``document.invalid``, ``signature.*``.
+    """
+    return read_signed(path, kind)[0]
+
+
+def read_signed(path: Path, kind: type[D]) -> tuple[D, Envelope | None]:
+    """As :func:`read_document`, with the envelope where there is one."""
+    data = read_bounded(path, MAX_PUBLIC_BYTES, what=f"a document ({kind.TYPE})")
+    value = load_json(data)
+    if isinstance(value, dict) and "payloadType" in value:
+        envelope = Envelope.from_json(value)
+        return envelope.open(kind, by=envelope.signed_by()), envelope
+    return kind.from_json(value), None
+
+
+def write_public(path: Path, document: Document) -> None:
+    """Write a document that everybody may read, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keystore.write_private(path, canonical(document.to_json()))
+    path.chmod(0o644)

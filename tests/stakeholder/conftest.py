@@ -1,0 +1,86 @@
+"""Homes, a pinned manager that nobody reaches, and a small story of three parties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svetovid import stakeholder
+from svetovid.crypto import Identity, Secret, b64encode, keystore
+from svetovid.protocol import ManagerPin
+from svetovid.stakeholder import Stakeholder
+
+PASSPHRASE = Secret(b"canary-passphrase")
+
+
+@pytest.fixture(autouse=True)
+def _quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2id with the least memory a key file may name: these tests are about other things."""
+    real = keystore._Header
+
+    def cheap(**fields: object) -> object:
+        return real(**(fields | {"memory_kib": 19 << 10, "passes": 1}))
+
+    monkeypatch.setattr(keystore, "_Header", _Cheap(real, cheap))
+
+
+class _Cheap:
+    def __init__(self, real: type, make: Callable[..., object]) -> None:
+        self._real, self._make = real, make
+
+    def __call__(self, **fields: object) -> object:
+        return self._make(**fields)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
+@pytest.fixture
+def manager() -> Identity:
+    return Identity.generate("manager")
+
+
+@pytest.fixture
+def pin_file(tmp_path: Path, manager: Identity) -> Path:
+    pin = ManagerPin(
+        card=manager.signed_card(),
+        tls_certificate=b64encode(b"not a certificate"),
+        url="https://127.0.0.1:1",
+    )
+    path = tmp_path / "manager.json"
+    path.write_bytes(pin.canonical())
+    return path
+
+
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    return tmp_path / "public"
+
+
+@pytest.fixture
+def home(tmp_path: Path, pin_file: Path, public: Path) -> Callable[[str], Stakeholder]:
+    """Makes a stakeholder with the manager pinned and its card published."""
+
+    def make(name: str) -> Stakeholder:
+        who = stakeholder.create(tmp_path / name, name, PASSPHRASE)
+        stakeholder.pin_manager(who, pin_file)
+        stakeholder.publish_card(who, public)
+        return who
+
+    return make
+
+
+@pytest.fixture
+def ann(home: Callable[[str], Stakeholder]) -> Iterator[Stakeholder]:
+    return home("ann")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "records.npz"
+    np.savez(path, x=rng.standard_normal((20, 3)).astype("f4"), y=rng.integers(0, 2, 20))
+    return path
