@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from svetovid.assets.format import flat
 from svetovid.assets.manifest import FieldSpec, Manifest, RecordSchema
 from svetovid.assets.seal import seal_stream
 from svetovid.crypto import Secret
@@ -72,7 +73,7 @@ def seal_dataset(
     schema = RecordSchema.from_json({"fields": fields, "records": records})
     return seal_stream(
         url,
-        _rows([v.cast("B") for v in views.values()], schema.fields, records),
+        _rows([flat(v) for v in views.values()], schema.fields, records),
         kind="dataset",
         name=name,
         owner=owner,

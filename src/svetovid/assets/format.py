@@ -32,9 +32,12 @@ __all__ = [
     "chunk_label",
     "chunk_nonce",
     "derive",
+    "flat",
     "leaf",
     "merkle_root",
+    "read_label",
     "trailer",
+    "trailer_root",
 ]
 
 MAGIC = b"svetovid.sealed\0"
@@ -131,6 +134,17 @@ def read_label(label: bytes) -> tuple[bytes, int, int]:
 def chunk_nonce(index: int, last: bool) -> bytes:
     """STREAM (Hoang, Reyhanitabar, Rogaway, Vizar 2015): the counter, and whether it ends here."""
     return _NONCE.pack(int(last), index)
+
+
+def flat(block: bytes | bytearray | memoryview) -> memoryview:
+    """A contiguous buffer of any type and shape as plain bytes, without a copy.
+
+    Raises:
+        TypeError: for what is no buffer, or not contiguous.
+    """
+    view = memoryview(block)
+    # Python casts nothing whose shape has a zero in it.
+    return view.cast("B") if view.nbytes else memoryview(b"")
 
 
 def leaf(chunk: bytes | bytearray | memoryview) -> bytes:

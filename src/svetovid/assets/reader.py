@@ -29,6 +29,7 @@ from svetovid.assets.format import (
     chunk_label,
     chunk_nonce,
     derive,
+    flat,
     leaf,
     merkle_root,
     trailer,
@@ -155,7 +156,7 @@ class AssetReader:
 
     def read_into(self, offset: int, buffer: bytearray | memoryview) -> None:
         """Fill a writable contiguous ``buffer`` with content from ``offset``."""
-        view = memoryview(buffer).cast("B")
+        view = flat(buffer)
         self._check_range(offset, len(view))
         chunk_bytes = self._layout.chunk_bytes
         while view:
@@ -233,7 +234,7 @@ class AssetReader:
                 is fastest.
             on_progress: told after each chunk how many bytes are in place.
         """
-        view = memoryview(buffer).cast("B")
+        view = flat(buffer)
         if len(view) < self.size:
             raise _range(f"room for {self.size} bytes", f"{len(view)} bytes")
         source = self._in_order()

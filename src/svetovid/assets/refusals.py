@@ -91,10 +91,12 @@ def altered_chunk(
     strange = int.from_bytes(digest, "big") ^ int.from_bytes(header_digest, "big")
     if strange.bit_count() >= _STRANGE_BITS:
         return refuse("asset.spliced", where, "a chunk of another container")
+    label = chunk_label(header_digest, index, last)
     try:
-        label = chunk_label(header_digest, index, last)
         cipher.decrypt(chunk_nonce(index, last), stored[LABEL_BYTES:], label)
     except InvalidTag:
+        label = b""
+    if stored[:LABEL_BYTES] != label:
         return refuse("asset.altered", where, "altered bytes")
     return refuse(
         "asset.equal_tag",

@@ -21,6 +21,7 @@ from svetovid.assets.format import (
     chunk_label,
     chunk_nonce,
     derive,
+    flat,
     leaf,
     merkle_root,
     trailer,
@@ -210,8 +211,8 @@ def seal_with_salt(
 
 def _flat(block: Block) -> memoryview:
     try:
-        return memoryview(block).cast("B")
-    except (TypeError, ValueError) as e:
+        return flat(block)
+    except TypeError as e:
         raise ParseError(
             "asset.block",
             expected="contiguous bytes",

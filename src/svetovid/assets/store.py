@@ -311,7 +311,7 @@ def _create_remote(url: str, address: Address) -> Iterator[Sink]:
         yield _Checked(url, file, _remote)
         _remote(url, file.close)
         if staged:
-            fs.mv(path, address.path)
+            _remote(url, lambda: fs.mv(path, address.path))
     except BaseException:
         with contextlib.suppress(Exception):
             _abandon(fs, file, path, staged)
