@@ -59,6 +59,8 @@ _SITE_WITHOUT = {
     "torch": frozenset({"bin", "include", "share", "test"}),
 }
 """Folders left out: at the top of site-packages, and at the top of one distribution."""
+_NEEDED_ALL_THE_SAME = frozenset({"torch/bin/torch_shm_manager"})
+"""torch does not load without it."""
 _TESTS = frozenset({"test", "tests"})
 _SUFFIXES_WITHOUT = frozenset({".a", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".pth"})
 _LDD_LINE = re.compile(r"^\s+(?:(\S+) => )?(/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
@@ -154,7 +156,8 @@ def distribution_files(name: str) -> Iterator[Pair]:
             continue
         if parts[0] in _SITE_WITHOUT[""] or _TESTS & set(parts[1:-1]):
             continue
-        if len(parts) > 1 and parts[1] in _SITE_WITHOUT.get(parts[0], ()):
+        left_out = len(parts) > 1 and parts[1] in _SITE_WITHOUT.get(parts[0], ())
+        if left_out and str(PurePosixPath(*parts)) not in _NEEDED_ALL_THE_SAME:
             continue
         path = Path(str(entry.locate()))
         if path.is_file():

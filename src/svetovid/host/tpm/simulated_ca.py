@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -108,11 +109,27 @@ def load_or_make_key(path: Path) -> ec.EllipticCurvePrivateKey:
             write_private(path, pem)
             return key
         loaded = load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as e:
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise _bad_file(path, e) from e
     if not isinstance(loaded, ec.EllipticCurvePrivateKey):
         raise _bad_file(path, "another kind of key")
     return loaded
+
+
+def load_certificate(path: Path, key: PublicKey) -> x509.Certificate:
+    """The certificate of ``key`` at ``path``.
+
+    Raises:
+        HostError: ``simulated.key`` where the file holds none.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        same = certificate.public_key() == key
+    except (OSError, ValueError, UnsupportedAlgorithm) as e:
+        raise _bad_file(path, e) from e
+    if not same:
+        raise _bad_file(path, "the certificate of another key")
+    return certificate
 
 
 def load_or_make_certificate(path: Path, made: x509.Certificate) -> x509.Certificate:
@@ -121,16 +138,15 @@ def load_or_make_certificate(path: Path, made: x509.Certificate) -> x509.Certifi
     Raises:
         HostError: ``simulated.key`` where the file holds no certificate of this key.
     """
+    if path.exists():
+        key = made.public_key()
+        assert isinstance(key, PublicKey)
+        return load_certificate(path, key)
     try:
-        if not path.exists():
-            write_private(path, made.public_bytes(Encoding.PEM))
-            return made
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as e:
+        write_private(path, made.public_bytes(Encoding.PEM))
+    except OSError as e:
         raise _bad_file(path, e) from e
-    if certificate.public_key() != made.public_key():
-        raise _bad_file(path, "the certificate of another key")
-    return certificate
+    return made
 
 
 def _bad_file(path: Path, observed: object) -> HostError:
