@@ -26,6 +26,7 @@ __all__ = [
     "interleave",
     "machine",
     "refuse_if_loaded",
+    "stamped",
     "summary",
     "write_json",
 ]
@@ -152,14 +153,19 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def write_json(path: Path, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``result`` with the benchmark's name, the time and the machine; returns all of it."""
-    full = {
+def stamped(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """``result`` with the benchmark's name before it, the time and the machine after it."""
+    return {
         "benchmark": name,
         **result,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
     }
+
+
+def write_json(path: Path, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Write :func:`stamped` ``result`` to ``path``, whole or not at all; returns what it wrote."""
+    full = stamped(name, result)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}")
     tmp.write_text(json.dumps(full, indent=2, allow_nan=False) + "\n")
