@@ -16,7 +16,7 @@ help: ## show this list
 setup: ## make .venv with .venv/bin/svetovid; as root also the system packages
 	@scripts/setup.sh
 
-demo: setup ## four owners train one model, end to end, and watch what is refused
+demo: setup ## owners who trust nobody train one model, end to end, and what is refused
 	@$(BIN)/svetovid demo
 
 test: setup ## the suite, with the gate on branch coverage
