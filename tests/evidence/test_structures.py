@@ -149,10 +149,6 @@ def test_name_algorithm():
     refused("tpm.algorithm", name, parse_public(rsa_public(RSA_AK, name_alg=0x0004)))
 
 
-def test_size_of_tpm2b():
-    refused("tpm.malformed", tpm2b, bytes(65536))
-
-
 @pytest.mark.parametrize("boot", vectors.BOOTS)
 def test_genuine_names(boot):
     v = vectors.boot(boot)

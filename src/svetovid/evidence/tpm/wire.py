@@ -8,13 +8,7 @@ __all__ = ["Reader", "tpm2b"]
 
 
 def tpm2b(data: bytes) -> bytes:
-    """A TPM2B: two bytes of size, then the bytes (Part 2, section 10.4).
-
-    Raises:
-        ParseError: ``tpm.malformed`` beyond 65,535 bytes.
-    """
-    if len(data) > 0xFFFF:
-        raise ParseError("tpm.malformed", expected="at most 65535 bytes", observed=len(data))
+    """A TPM2B: two bytes of size, then at most 65,535 bytes (Part 2, section 10.4)."""
     return len(data).to_bytes(2, "big") + data
 
 
