@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -101,11 +102,8 @@ def test_odd_addresses_are_refused(url: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=40), st.sampled_from(["", "file:///", "memory://", "s3://bucket/"]))
 def test_any_text_is_an_address_or_refused(text: str, prefix: str) -> None:
-    try:
+    with contextlib.suppress(InputError):
         address = parse_url(prefix + text)
-    except InputError as e:
-        assert e.code == "asset.url"
-    else:
         assert ".." not in address.path.split("/")
         assert "\0" not in address.path
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import fsspec
 
 from svetovid.assets.urls import Address, parse_url
-from svetovid.errors import HostError, InputError, SvetovidError, TransportError
+from svetovid.errors import HostError, InputError, TransportError
 
 __all__ = ["Ahead", "Sink", "Source", "create", "open_source", "read_small"]
 
@@ -92,8 +92,6 @@ def _remote(url: str, act: Callable[[], T]) -> T:
     """Do something through fsspec; whatever its back ends raise becomes ours."""
     try:
         return act()
-    except SvetovidError:
-        raise
     except FileNotFoundError as e:
         raise _missing(url) from e
     except Exception as e:  # each fsspec back end has an error tree of its own
