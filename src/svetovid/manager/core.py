@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from svetovid.crypto import Document, Envelope, Identity, sign
-from svetovid.errors import IntegrityError, LimitError, SvetovidError
+from svetovid.errors import IntegrityError, LimitError
 from svetovid.manager.rootkey import RootKey
 from svetovid.manager.state import State
 from svetovid.manager.store import Store
@@ -72,9 +72,7 @@ class Core:
         return sign(document, self.identity)
 
     def entry(self, kind: EntryKind, parties: Iterable[str], body: dict[str, Any]) -> LogEntry:
-        return LogEntry(
-            kind=kind, at=self.now(), parties=tuple(sorted(set(parties))), body=body
-        )
+        return LogEntry(kind=kind, at=self.now(), parties=tuple(sorted(set(parties))), body=body)
 
     def for_me(self, manager: str) -> None:
         """Refuse what names another manager (C2)."""
@@ -118,8 +116,3 @@ class Core:
                 observed=str(have),
                 next_step="ask the manager's operator to raise the bound",
             )
-
-
-def is_refusal(e: SvetovidError) -> bool:
-    """Whether ``e`` is a decision to record, and not a failure of our own."""
-    return e.exit_code in (2, 3)

@@ -22,8 +22,8 @@ from typing import Any
 
 from svetovid.crypto import Envelope, b64decode, b64encode, digest
 from svetovid.errors import EvidenceError, IntegrityError, LimitError
-from svetovid.evidence import check_enrolment
 from svetovid.evidence.documents import HostRecord, HostStatement
+from svetovid.evidence.enrolment import check_enrolment
 from svetovid.evidence.tpm.credential import RANDOMNESS_BYTES, make_credential
 from svetovid.manager.core import Core
 from svetovid.manager.state import Host, State

@@ -16,7 +16,6 @@ from typing import Any
 
 from svetovid.crypto import Envelope, b64encode
 from svetovid.errors import EvidenceError, LimitError, PolicyError, SvetovidError
-from svetovid.evidence import LogState, Proven, verify_evidence
 from svetovid.evidence.documents import (
     NO_SUBJECT,
     Challenge,
@@ -25,6 +24,8 @@ from svetovid.evidence.documents import (
     TeeEvidence,
     TpmEvidence,
 )
+from svetovid.evidence.ima.state import LogState
+from svetovid.evidence.verify import Proven, verify_evidence
 from svetovid.manager.core import Core
 from svetovid.manager.state import LeaseState
 from svetovid.protocol.messages import ChallengeRequest

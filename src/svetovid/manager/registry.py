@@ -146,7 +146,10 @@ class Registry:
         What it is worth is for each owner's policy to say, which pins its digest or its signer.
         """
         core = self._core
-        kinds = {payload_type(k.TYPE): k for k in (TrustAnchors, ReferenceValues)}
+        kinds: dict[str, type[TrustAnchors] | type[ReferenceValues]] = {
+            payload_type(TrustAnchors.TYPE): TrustAnchors,
+            payload_type(ReferenceValues.TYPE): ReferenceValues,
+        }
         kind = kinds.get(envelope.payloadType)
         if kind is None:
             raise ParseError(
@@ -188,8 +191,9 @@ class Registry:
         claimed = envelope.peek(Policy)
         core.for_me(claimed.manager)
         policy = core.opened(envelope, Policy, claimed.owner)
+        where = f"policy {policy.name}"
         errors = [
-            Reason(f.code, f.message, "", f.next_step, f"policy {policy.name} {f.where}", policy.owner)
+            Reason(f.code, f.message, "", f.next_step, f"{where} {f.where}", policy.owner)
             for f in lint(policy)
             if f.severity == "error"
         ]

@@ -89,11 +89,13 @@ class State:
         self.histories: dict[str, KeyHistory] = {}
         self.pinned: dict[str, str] = {}
         self.assets: dict[str, str] = {}
+        self.deposits: dict[str, str] = {}
         self.sealed: dict[tuple[str, str], str] = {}
         self.publications: list[Publication] = []
         self.policies: dict[tuple[str, str], str] = {}
         self.jobs: dict[str, JobState] = {}
         self.hosts: dict[str, Host] = {}
+        self.boots: dict[str, tuple[int, int]] = {}
         self.leases: dict[str, LeaseState] = {}
         self.agents: set[str] = set()
         self.devices: dict[str, str] = {}
@@ -101,6 +103,8 @@ class State:
         self.runs: Counter[tuple[str, str]] = Counter()
         self.users: dict[tuple[str, str], set[str]] = {}
         self.documents: set[str] = set()
+        self.records: set[str] = set()
+        self.shown: dict[str, frozenset[str]] = {}
         self.kept: Counter[str] = Counter()
 
     def history(self, key: str) -> KeyHistory:
@@ -133,6 +137,7 @@ class State:
         if "document" in body:
             self.documents.add(body["document"])
             self.kept[body.get("by", "")] += 1
+            self.shown[body["document"]] = frozenset(entry.parties)
         match entry.kind:
             case "identity":
                 self.histories[body["key"]] = KeyHistory.start(body["key"])
@@ -141,6 +146,7 @@ class State:
                 self._succession(body, entry.at, document)
             case "asset":
                 self.assets[body["asset"]] = body["owner"]
+                self.deposits[body["asset"]] = body["document"]
                 self.sealed["asset", body["asset"]] = body["sealed"]
             case "document":
                 fields = ("document", "payload", "type", "signer", "product", "version")
@@ -158,6 +164,7 @@ class State:
                 fields = ("name", "document", "agent", "operator", "device", "ak")
                 self.hosts[body["host"]] = Host(*(body[f] for f in fields))
                 self.agents.add(body["agent"])
+                self.records.add(body["document"])
                 self.devices[body["device"]] = body["host"]
             case "release" | "renewal":
                 self._lease(index, entry.kind, body)
@@ -196,6 +203,7 @@ class State:
                 self.runs[use] += 1
                 self.users.setdefault(use, set()).add(body["job"])
         job.lease = body["lease"]
+        self.boots[body["host"]] = (body["reset_count"], body["restart_count"])
         self.leases[body["lease"]] = LeaseState(
             id=body["lease"],
             job=body["job"],

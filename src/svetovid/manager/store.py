@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -148,6 +148,7 @@ class Store:
         self.state = State()
         self._tip: tuple[Envelope | None, MerkleTree] = (None, MerkleTree())
         self.parties: list[frozenset[str]] = []
+        self.leaves: list[bytes] = []
         self._engine = t.open_engine(path)
         self._writer = self._engine.execution_options(**{t.WRITE: True})
         self.envelope = lru_cache(maxsize=4096)(self._envelope)
@@ -221,6 +222,7 @@ class Store:
     def _take(self, index: int, entry: LogEntry, document: Envelope | None) -> None:
         self.state.apply(index, entry, document)
         self.parties.append(frozenset(entry.parties))
+        self.leaves.append(entry.leaf)
 
     # -- reading
 
@@ -279,7 +281,7 @@ class Store:
         row = self._one(sa.select(t.challenges.c.used).where(t.challenges.c.digest == name))
         return None if row is None else bool(row[0])
 
-    def _one(self, query: sa.Select[tuple[object, ...]]) -> sa.Row[tuple[object, ...]] | None:
+    def _one(self, query: Any) -> Any:
         with self._guard(), self._engine.connect() as connection:
             return connection.execute(query).first()
 

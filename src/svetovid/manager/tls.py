@@ -56,9 +56,7 @@ def make_certificate(path: Path, host: str, key_password: Secret, now: int) -> N
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         .sign(key, SHA256())
     )
     pem = key.private_bytes(
@@ -76,5 +74,5 @@ def server_context(path: Path, key_password: Secret) -> tuple[ssl.SSLContext, by
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0
     context.load_cert_chain(path, password=lambda: _password(key_password))
-    certificate = x509.load_pem_x509_certificate(path.read_bytes().partition(b"-----END ENC")[2])
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
     return context, certificate.public_bytes(Encoding.DER)

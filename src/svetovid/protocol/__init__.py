@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.contexts import (
     checkpoint_context,
     deposit_context,
@@ -36,6 +37,8 @@ from svetovid.protocol.messages import (
     RequestToken,
     request_digest,
 )
+from svetovid.protocol.records import EntryKind, LogEntry, LogProof, Record, RecordsPage
+from svetovid.protocol.seen import Seen, SeenFile, SeenMemory
 
 __all__ = [
     "Activation",
@@ -44,6 +47,7 @@ __all__ = [
     "EnrolAnswer",
     "EnrolChallenge",
     "EnrolRequest",
+    "EntryKind",
     "Evidence",
     "EvidenceRequest",
     "FinishRequest",
@@ -55,14 +59,22 @@ __all__ = [
     "KeyDeposit",
     "Lease",
     "LeaseEnd",
+    "LogEntry",
+    "LogProof",
+    "ManagerClient",
     "ManagerPin",
     "ManagerStatus",
     "PrivatePart",
     "Reasons",
+    "Record",
+    "RecordsPage",
     "Release",
     "ReleasedKey",
     "Renewal",
     "RequestToken",
+    "Seen",
+    "SeenFile",
+    "SeenMemory",
     "checkpoint_context",
     "deposit_context",
     "output_context",

@@ -1,4 +1,4 @@
-"""A manager's log as it is read back: what was decided, by whom it may be seen, and where it stands.
+"""A manager's log as it is read back: what was decided, who may see it, and where it stands.
 
 The log is an RFC 9162 Merkle tree over the canonical bytes of :class:`LogEntry`. Everybody may see
 every leaf's hash; an entry itself is shown to its parties; what one owner's clauses expected and
@@ -16,6 +16,7 @@ from svetovid.protocol.messages import PrivatePart, Size
 from svetovid.transparency.entries import EntryKind, LogEntry, LogProof
 
 __all__ = ["EntryKind", "LogEntry", "LogProof", "Record", "RecordsPage"]
+
 
 class Record(Document):
     """One place in the log: its leaf hash, and as much of its entry as the reader may see."""

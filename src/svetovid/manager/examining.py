@@ -1,0 +1,173 @@
+"""Evidence on its one way through a manager: admit, prove, appraise, decide, record.
+
+Rules:
+
+1. The challenge is used up, the decision written and the checkpoint signed in one transaction; the
+   answer is given after it is on the disk (K6). A refusal is a record like any other.
+2. A verdict counts for as long as its challenge does (K5).
+3. Owners get every reason of their own clauses; the host gets codes and next steps.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from svetovid.crypto import Envelope, b64encode
+from svetovid.errors import EvidenceError, PolicyError, Reason, SvetovidError
+from svetovid.evidence.documents import NO_SUBJECT, Role, TeeEvidence, TpmEvidence
+from svetovid.evidence.verify import Proven
+from svetovid.manager.core import Core
+from svetovid.manager.deciding import Deciding, Views
+from svetovid.manager.freshness import Admitted, Freshness
+from svetovid.manager.store import Transaction
+from svetovid.policy.documents import Job
+from svetovid.policy.request import Decision
+from svetovid.protocol.messages import JsonObject, PrivatePart, Reasons
+from svetovid.protocol.records import EntryKind
+
+__all__ = ["Case", "Examiner", "boot_of", "require"]
+
+_NOT_RECORDED = frozenset({"challenge.used", "challenge.unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One piece of evidence under examination; ``lease`` is the one it speaks of, if any."""
+
+    admitted: Admitted
+    job: Job
+    lease: str
+
+    @property
+    def name(self) -> str:
+        """The job's digest."""
+        return self.admitted.challenge.job
+
+    @property
+    def host(self) -> str:
+        return self.admitted.challenge.host
+
+    def body(self) -> JsonObject:
+        """What every record of this case says."""
+        return {
+            "job": self.name,
+            "host": self.host,
+            "role": self.admitted.challenge.role,
+            "challenge": self.admitted.name,
+            "evidence": self.admitted.evidence.digest(),
+        }
+
+
+Granted = Callable[[Transaction, Case, Proven, Views], JsonObject]
+"""Runs inside the transaction: decides, appends what it grants, and returns the answer; or raises,
+and the refusal is recorded in its stead."""
+
+
+class Examiner:
+    """Takes evidence all the way to a recorded decision."""
+
+    def __init__(self, core: Core, freshness: Freshness, deciding: Deciding) -> None:
+        self._core = core
+        self._freshness = freshness
+        self._deciding = deciding
+
+    def examine(
+        self,
+        evidence: TpmEvidence | TeeEvidence,
+        role: Role,
+        granted: Granted,
+        *,
+        lease: str = "",
+        subject: str = NO_SUBJECT,
+    ) -> JsonObject:
+        """Raises what was found, as the host may see it."""
+        core = self._core
+        with self._freshness.admit(evidence, role) as admitted:
+            case = Case(admitted, core.store.document(admitted.challenge.job, Job), lease)
+            views = Views(self._deciding.policies(case.job))
+            try:
+                proven = self._freshness.prove(admitted, subject)
+                self._no_older_boot(proven)
+                views = self._deciding.views(case.job, proven, admitted.record)
+                with core.store.write() as tx:
+                    if not tx.use_challenge(admitted.name):
+                        raise EvidenceError("challenge.used", next_step="ask for a new challenge")
+                    self._freshness.unexpired(admitted.challenge)
+                    return granted(tx, case, proven, views)
+            except SvetovidError as e:
+                if e.exit_code not in (2, 3) or e.code in _NOT_RECORDED:
+                    raise  # a failure of our own, or recorded already
+                self._refuse(case, e.reasons, views)
+                raise type(e).from_reasons(_for_host(e.reasons)) from None
+
+    def append(
+        self,
+        tx: Transaction,
+        kind: EntryKind,
+        case: Case,
+        body: JsonObject,
+        views: Views,
+        *,
+        reasons: tuple[Reason, ...] = (),
+        document: Envelope | None = None,
+    ) -> int:
+        """Record a decision, with what each owner alone may see of it."""
+        parts = [_private(o, reasons, views) for o in sorted(views.policies)]
+        host = tx.state.hosts[case.host]
+        parties = [*tx.state.jobs[case.name].parties, *views.policies, host.operator, host.agent]
+        entry = self._core.entry(kind, parties, body)
+        digests = {p.owner: p.digest() for p in parts}
+        return tx.append(entry.model_copy(update={"private": digests}), document, tuple(parts))
+
+    def _refuse(self, case: Case, reasons: Iterable[Reason], views: Views) -> None:
+        found = tuple(reasons)
+        with self._core.store.write() as tx:
+            if tx.use_challenge(case.admitted.name):
+                codes: list[JsonValue] = [*sorted({r.code for r in found})]
+                body: JsonObject = {**case.body(), "codes": codes}
+                if case.lease:
+                    body["lease"] = case.lease
+                self.append(tx, "refusal", case, body, views, reasons=found)
+
+    def _no_older_boot(self, proven: Proven) -> None:
+        """Refuse evidence from before what this host proved already (F9)."""
+        last, now = self._core.state.boots.get(proven.host, (0, 0)), boot_of(proven)
+        if now < last:
+            raise EvidenceError(
+                "tpm.clock_rollback",
+                expected=f"reset and restart counts from {last}",
+                observed=str(now),
+                next_step="the TPM's counters went back: find out what happened to this machine",
+            )
+
+
+def boot_of(proven: Proven) -> tuple[int, int]:
+    """Reset and restart count of the TPM; zeros for a TEE, which has none."""
+    clock = proven.clock
+    return (0, 0) if clock is None else (clock.reset_count, clock.restart_count)
+
+
+def require(decision: Decision, views: Views) -> None:
+    """Refuse unless the decision grants and every owner's view is there."""
+    reasons = (*views.reasons, *decision.reasons)
+    if reasons or not decision.granted:
+        raise PolicyError.from_reasons(reasons)
+
+
+def _private(owner: str, reasons: tuple[Reason, ...], views: Views) -> PrivatePart:
+    view = views.appraisals.get(owner)
+    return PrivatePart(
+        salt=b64encode(secrets.token_bytes(16)),
+        owner=owner,
+        reasons=tuple(Reasons(**r.to_dict()) for r in reasons if r.owner in ("", owner)),
+        claims={} if view is None else dict(view.facts()),
+    )
+
+
+def _for_host(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
+    """Reasons about the host's own bytes in full; an owner's clauses as codes and next steps."""
+    return tuple(dict.fromkeys(r.public() if r.owner else r for r in reasons))

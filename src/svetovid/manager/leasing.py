@@ -1,0 +1,197 @@
+"""Releases and renewals: evidence in, keys out for a time.
+
+Rules:
+
+1. Counts are taken inside the transaction that records the release, so limits hold under any
+   number of requests at once (K3).
+2. One live instance a job (T11). While a lease may still run, nobody else gets the job; only proof
+   that its very machine was restarted since ends it early (T12).
+3. A renewal takes the keys, the host and the boot of its lease, and nothing weaker (K4). A refused
+   lease is not renewed again, and stays taken until what was granted is over.
+4. Keys are sealed to the receiving key inside the evidence, for this job, host and challenge.
+"""
+
+from __future__ import annotations
+
+from svetovid.crypto import Secret, canonical, digest, seal
+from svetovid.errors import EvidenceError, PolicyError
+from svetovid.evidence.verify import Proven
+from svetovid.manager.core import Core
+from svetovid.manager.deciding import Deciding, Views
+from svetovid.manager.examining import Case, Examiner, boot_of, require
+from svetovid.manager.freshness import no_lease
+from svetovid.manager.registry import key_label
+from svetovid.manager.state import LeaseState, State
+from svetovid.manager.store import Transaction
+from svetovid.policy.decide import decide
+from svetovid.policy.renewal import decide_renewal
+from svetovid.policy.request import Decision
+from svetovid.protocol.contexts import checkpoint_context, release_context
+from svetovid.protocol.messages import (
+    EvidenceRequest,
+    JsonObject,
+    KeyDeposit,
+    Lease,
+    Release,
+    ReleasedKey,
+    Renewal,
+)
+
+__all__ = ["Leasing", "live_lease"]
+
+
+def live_lease(state: State, name: str, now: int) -> LeaseState:
+    """The lease ``name`` while it lives.
+
+    Raises:
+        PolicyError: ``lease.none``.
+    """
+    lease = state.leases.get(name)
+    if lease is None or not lease.live(now) or lease.refused:
+        raise no_lease(lease)
+    return lease
+
+
+def check_same(case: Case, proven: Proven, lease: LeaseState) -> None:
+    """Whether evidence speaks of the job, host and keys that hold the lease (K2).
+
+    Raises:
+        EvidenceError: ``lease.scope``.
+    """
+    if (case.name, case.host, proven.keys) != (lease.job, lease.host, lease.keys):
+        raise EvidenceError(
+            "lease.scope",
+            expected="evidence by the instance that holds the lease",
+            observed="another job, host or other keys",
+            next_step="renew with the keys the release was sealed to, or ask for a new release",
+        )
+
+
+class Leasing:
+    """Gives keys for a time, and more time."""
+
+    def __init__(self, core: Core, examiner: Examiner, deciding: Deciding) -> None:
+        self._core = core
+        self._examiner = examiner
+        self._deciding = deciding
+
+    def release(self, request: EvidenceRequest) -> JsonObject:
+        """Evidence for keys; a :class:`Release` back.
+
+        Raises:
+            EvidenceError, PolicyError: why not, as the host may see it.
+        """
+        return self._examiner.examine(request.evidence, "release", self._released)
+
+    def _released(self, tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
+        live = self._taken(tx.state, case, proven)
+        decision = self._decide(tx.state, case, views, live)
+        keys = self._keys(case, decision, proven)
+        checkpoint = self._checkpoint_key(case, proven)
+        lease, body = self._lease(case, proven, digest(canonical(case.body())))
+        uses = self._deciding.uses(case.job, views.policies)
+        body["uses"] = [{"owner": o, "asset": a} for o, a in uses]
+        index = self._examiner.append(tx, "release", case, body, views)
+        held = tx.state.jobs[case.name]
+        return Release(
+            lease=lease,
+            job=self._core.store.envelope(case.name),
+            consents=self._deciding.consents(held),
+            keys=keys,
+            checkpoint_key=checkpoint,
+            head=held.head,
+            decision=index,
+        ).to_json()
+
+    def _decide(self, state: State, case: Case, views: Views, live: bool) -> Decision:
+        challenge = case.admitted.challenge
+        request = self._deciding.request(state, case.job, challenge, views, live=live)
+        decision = decide(request)
+        require(decision, views)
+        return decision
+
+    def _taken(self, state: State, case: Case, proven: Proven) -> bool:
+        """Whether an instance may still run: not if its machine was provably restarted since."""
+        lease = state.leases.get(state.jobs[case.name].lease)
+        if lease is None or not lease.live(self._core.now()):
+            return False
+        restarted = boot_of(proven) > (lease.reset_count, lease.restart_count)
+        return not (lease.host == case.host and restarted)
+
+    def _keys(self, case: Case, decision: Decision, proven: Proven) -> tuple[ReleasedKey, ...]:
+        core = self._core
+        granted = frozenset(decision.assets)
+        keys = []
+        for slot, asset in sorted(case.job.assets.items()):
+            if asset.manifest not in granted or asset.manager != core.me:
+                continue
+            key = self._open("asset", asset.manifest)
+            context = release_context(
+                asset.manifest, case.name, case.host, case.admitted.name, core.me
+            )
+            deposit = core.store.envelope(core.state.deposits[asset.manifest]).peek(KeyDeposit)
+            sealed = seal(key, proven.keys.receiving, context)
+            keys.append(ReleasedKey(slot=slot, manifest=deposit.manifest, sealed=sealed))
+        return tuple(keys)
+
+    def _checkpoint_key(self, case: Case, proven: Proven) -> str:
+        context = checkpoint_context(case.name, case.host, case.admitted.name, self._core.me)
+        return seal(self._open("checkpoint", case.name), proven.keys.receiving, context)
+
+    def _open(self, label: str, subject: str) -> Secret:
+        owner, sealed = self._core.store.key(label, subject)
+        return self._core.root.open(sealed, key_label(label, subject, owner))
+
+    def _lease(self, case: Case, proven: Proven, name: str) -> tuple[Lease, JsonObject]:
+        seconds = self._core.settings.lease_s
+        lease = Lease(
+            id=name,
+            job=case.name,
+            host=case.host,
+            seconds=seconds,
+            renew_after=max(1, seconds // 3),
+        )
+        reset, restart = boot_of(proven)
+        body: JsonObject = {
+            **case.body(),
+            "lease": name,
+            "keys": proven.keys.to_json(),
+            "expires_at": self._core.now() + seconds,
+            "reset_count": reset,
+            "restart_count": restart,
+        }
+        return lease, body
+
+    def renew(self, request: EvidenceRequest) -> JsonObject:
+        """Evidence, better or equal, for more time; a :class:`Renewal` back.
+
+        Raises:
+            PolicyError: ``lease.none``, ``renew.weaker``, ``renew.reset``, or an owner's reasons.
+            EvidenceError: ``lease.scope``, or what is wrong with the evidence.
+        """
+        name = request.lease or ""
+        live_lease(self._core.state, name, self._core.now())
+        return self._examiner.examine(request.evidence, "renew", self._renewed, lease=name)
+
+    def _renewed(self, tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
+        held = live_lease(tx.state, case.lease, self._core.now())
+        check_same(case, proven, held)
+        challenge = case.admitted.challenge
+        request = self._deciding.request(tx.state, case.job, challenge, views, live=True)
+        require(decide_renewal(request, released_on=self._released_on(tx.state, case)), views)
+        lease, body = self._lease(case, proven, case.lease)
+        if boot_of(proven) != (held.reset_count, held.restart_count):
+            raise PolicyError(
+                "renew.reset",
+                expected="the boot of the release",
+                observed="another",
+                next_step="resume the job from its last checkpoint",
+            )
+        index = self._examiner.append(tx, "renewal", case, body, views)
+        return Renewal(lease=lease, decision=index).to_json()
+
+    def _released_on(self, state: State, case: Case) -> dict[str, JsonObject]:
+        index = state.jobs[case.name].release
+        store = self._core.store
+        parts = {o: store.private(index, o) for o in store.entry(index).private}
+        return {o: p.claims for o, p in parts.items() if p is not None}

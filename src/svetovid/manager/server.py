@@ -1,0 +1,210 @@
+"""One command starts a manager: its home folder, its keys, its TLS server.
+
+The home holds ``root.key`` (sealed), ``identity.json`` and ``tls.pem`` (under the root key),
+``store.db``, and ``manager.json``: the pin that stakeholders take away out of band (T1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from svetovid.crypto import Identity, Secret, b64encode, keystore
+from svetovid.errors import HostError
+from svetovid.manager.app import make_app
+from svetovid.manager.core import Settings
+from svetovid.manager.rootkey import RootKey, RootSealer, open_root_key
+from svetovid.manager.service import Manager
+from svetovid.manager.store import Fault
+from svetovid.manager.tls import make_certificate, server_context
+from svetovid.protocol.messages import ManagerPin
+
+__all__ = ["Home", "open_home", "open_manager", "serve"]
+
+MAX_CONNECTIONS = 512
+IDLE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A manager's home, open: everything :func:`serve` needs, and the pin."""
+
+    folder: Path
+    identity: Identity
+    root: RootKey
+    sealer: RootSealer
+    context: Any
+    pin: ManagerPin
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def open_home(
+    folder: Path, sealer: RootSealer, *, host: str, port: int, name: str = "manager"
+) -> Home:
+    """Open a manager's home; make what is missing; write ``manager.json``.
+
+    Raises:
+        InputError: ``key.file``.
+        IntegrityError: ``key.passphrase``, ``store.tamper``.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = open_root_key(folder / "root.key", sealer)
+    identity = _identity(folder / "identity.json", root, name)
+    certificate_path = folder / "tls.pem"
+    tls_key = root.derive("tls")
+    if not certificate_path.exists():
+        make_certificate(certificate_path, host, tls_key, _now())
+    context, certificate = server_context(certificate_path, tls_key)
+    shown = f"[{host}]" if ":" in host else host
+    pin = ManagerPin(
+        card=identity.signed_card(),
+        tls_certificate=b64encode(certificate),
+        url=f"https://{shown}:{port}",
+    )
+    keystore.write_private(folder / "manager.json", pin.canonical())
+    return Home(folder, identity, root, sealer, context, pin)
+
+
+def _identity(path: Path, root: RootKey, name: str) -> Identity:
+    passphrase = Secret(root.derive("identity").reveal().hex().encode("ascii"))
+    if not path.exists():
+        keystore.save(Identity.generate(name), path, passphrase)
+    return keystore.load(path, passphrase)
+
+
+def open_manager(
+    home: Home,
+    *,
+    clock: Callable[[], int] = _now,
+    settings: Settings | None = None,
+    fault: Fault | None = None,
+) -> Manager:
+    """The manager of an open home."""
+    more: dict[str, Any] = {} if fault is None else {"fault": fault}
+    return Manager(
+        home.folder / "store.db",
+        home.identity,
+        home.root,
+        home.sealer,
+        channel=home.pin.channel,
+        clock=clock,
+        settings=settings,
+        **more,
+    )
+
+
+class _Impatient(H11Protocol):
+    """Closes a connection that has had no whole request for too long (slow headers, D1)."""
+
+    _done: Any = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        self._done = self.cycle
+        self._timer = self.loop.call_later(IDLE_SECONDS, self._check)
+
+    def _check(self) -> None:
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.cycle is self._done:
+            self.transport.close()
+        else:
+            self._watch()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
+    except OSError as e:
+        raise HostError(
+            "server.port",
+            expected=f"an address to listen on: {host}:{port}",
+            observed=e.strerror or "unusable",
+            next_step="choose another port, or stop what uses it",
+        ) from e
+
+
+async def _run(server: uvicorn.Server, listener: socket.socket, ready: Callable[[], None]) -> None:
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not (server.started or running.done()):
+        await asyncio.sleep(0.01)
+    if server.started:
+        ready()
+    await running
+
+
+def serve(
+    folder: Path,
+    sealer: RootSealer,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8443,
+    name: str = "manager",
+    settings: Settings | None = None,
+    ready: Callable[[ManagerPin], None] = lambda _pin: None,
+    fault: Fault | None = None,
+) -> None:
+    """Run a manager until it is told to stop (SIGINT, SIGTERM).
+
+    Args:
+        folder: its home; made at the first start.
+        sealer: protects the root key.
+        port: 0 takes a free one; the pin names it.
+        ready: called once, when requests are answered.
+        fault: for tests.
+
+    What bounds a slow or greedy peer: 512 connections, 15 s without a whole request, 16 KiB of
+    headers, 20 s and 8 MiB of body, TLS 1.3 without resumption.
+
+    Raises:
+        SvetovidError: as :func:`open_home` and :class:`Manager` do.
+        HostError: ``server.port`` where the address cannot be used.
+    """
+    config = uvicorn.Config(
+        app="",
+        host=host,
+        port=port,
+        http=_Impatient,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        h11_max_incomplete_event_size=16 << 10,
+    )
+    listener = _listen(host, port)
+    home = open_home(folder, sealer, host=host, port=listener.getsockname()[1], name=name)
+    manager = open_manager(home, settings=settings, fault=fault)
+    config.app = make_app(manager)
+    config.load()
+    config.ssl = home.context
+    server = uvicorn.Server(config)
+    try:
+        asyncio.run(_run(server, listener, lambda: ready(home.pin)))
+    finally:
+        manager.close()

@@ -1,0 +1,150 @@
+"""The manager without its wire: every endpoint a method, JSON in and JSON out.
+
+What crosses the wire is verified in the parts; here they are put together, and answers are signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from svetovid.crypto import Document, Envelope, Identity
+from svetovid.errors import IntegrityError
+from svetovid.manager.access import Access
+from svetovid.manager.core import Core, Settings
+from svetovid.manager.deciding import Deciding
+from svetovid.manager.enrolment import Enrolment
+from svetovid.manager.examining import Examiner
+from svetovid.manager.finishing import Finishing
+from svetovid.manager.freshness import Freshness
+from svetovid.manager.leasing import Leasing
+from svetovid.manager.reading import Reading
+from svetovid.manager.registry import Registry
+from svetovid.manager.rootkey import RootKey, RootSealer
+from svetovid.manager.store import Fault, Store
+from svetovid.protocol.messages import Answer, EvidenceRequest, JsonObject
+
+__all__ = ["Manager"]
+
+D = TypeVar("D", bound=Document)
+
+
+def _no_fault(_point: str) -> None:
+    return
+
+
+class Manager:
+    """A policy manager: holds keys, and releases them to whom every owner agreed.
+
+    Args:
+        path: the store's file.
+        identity: signs every answer and checkpoint, and receives the owners' keys.
+        root: seals keys at rest.
+        sealer: what protects the root key; its counter anchors the store (T15).
+        channel: digest of the TLS certificate that hosts see (T6).
+        clock: Unix seconds.
+        settings: bounds.
+        fault: for tests that end the process between two steps.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity,
+        root: RootKey,
+        sealer: RootSealer,
+        *,
+        channel: str,
+        clock: Callable[[], int],
+        settings: Settings | None = None,
+        fault: Fault = _no_fault,
+    ) -> None:
+        self._store = Store(path, identity, clock, sealer=sealer, fault=fault)
+        core = Core(self._store, identity, root, clock, settings or Settings())
+        self._core = core
+        deciding = Deciding(core)
+        freshness = Freshness(core, channel)
+        examiner = Examiner(core, freshness, deciding)
+        self._access = Access(core)
+        self._registry = Registry(core)
+        self._enrolment = Enrolment(core)
+        self._freshness = freshness
+        self._leasing = Leasing(core, examiner, deciding)
+        self._finishing = Finishing(core, examiner, deciding)
+        self._reading = Reading(core, deciding, sealer)
+        self.changes: dict[str, Callable[[bytes], JsonObject]] = {
+            "/v1/identities": self._envelope(self._registry.register),
+            "/v1/rotations": self._envelope(self._registry.rotate),
+            "/v1/revocations": self._envelope(self._registry.revoke),
+            "/v1/assets": self._envelope(self._registry.deposit),
+            "/v1/policies": self._envelope(self._registry.put_policy),
+            "/v1/jobs": self._envelope(self._registry.put_job),
+            "/v1/consents": self._envelope(self._registry.consent),
+            "/v1/hosts": self._envelope(self._enrolment.enrol),
+            "/v1/activations": self._envelope(self._enrolment.activate),
+            "/v1/challenges": self._envelope(self._freshness.challenge),
+            "/v1/heads": self._envelope(self._finishing.head),
+            "/v1/lease-ends": self._envelope(self._finishing.end),
+            "/v1/releases": self._parsed(EvidenceRequest, self._leasing.release),
+            "/v1/renewals": self._parsed(EvidenceRequest, self._leasing.renew),
+            # "/v1/finishes": self._parsed(FinishRequest, self._finishing.finish),
+        }
+        """Path to what it does with a body. A method of its own for each document that may come."""
+
+    @staticmethod
+    def _envelope(handle: Callable[[Envelope], JsonObject]) -> Callable[[bytes], JsonObject]:
+        return lambda body: handle(Envelope.parse(body, max_bytes=MAX_BODY_BYTES))
+
+    @staticmethod
+    def _parsed(kind: type[D], handle: Callable[[D], JsonObject]) -> Callable[[bytes], JsonObject]:
+        return lambda body: handle(kind.parse(body, max_bytes=MAX_BODY_BYTES))
+
+    @property
+    def key_id(self) -> str:
+        return self._core.me
+
+    def close(self) -> None:
+        self._store.close()
+
+    def caller(self, header: str, method: str, path: str, body: bytes) -> frozenset[str]:
+        """The keys behind a request token; see :class:`Access`."""
+        return self._access.caller(header, method, path, body)
+
+    def publish(self, caller: frozenset[str], body: bytes) -> JsonObject:
+        envelope = Envelope.parse(body, max_bytes=MAX_BODY_BYTES)
+        return self._registry.publish(envelope, caller)
+
+    @property
+    def reading(self) -> Reading:
+        return self._reading
+
+    def answer(self, request: str, seen: int, body: JsonObject) -> Envelope:
+        """Sign an answer, with proof that the log grew from what the caller saw.
+
+        Raises:
+            IntegrityError: ``store.rollback`` where the caller saw more than this store has.
+        """
+        if seen > self._store.size:
+            self._store.refresh()
+        checkpoint, tree = self._store.tip
+        if seen > tree.size:
+            raise IntegrityError(
+                "store.rollback",
+                expected=f"a log of at least {seen} entries, which the caller saw",
+                observed=f"{tree.size} entries",
+                next_step="this manager runs on an older copy of its store",
+            )
+        answer: dict[str, Any] = {
+            "request": request,
+            "issued_at": self._core.now(),
+            "body": body,
+            "checkpoint": checkpoint.to_json(),
+            "seen": seen,
+            "consistency": list(tree.consistency(seen)),
+        }
+        return self._core.sign(Answer.from_json(answer))
+
+
+MAX_BODY_BYTES = 8 << 20
+"""The largest request body."""
