@@ -52,8 +52,11 @@ class Authority:
             extensions.append((x509.KeyUsage(key_cert_sign=self.cert_sign, **flags), True))
         issuer = self.parent or self
         self.certificate = issuer.issue(
-            self.key.public_key(), subject=dn(self.name), extensions=extensions,
-            start=self.start, end=self.end,
+            self.key.public_key(),
+            subject=dn(self.name),
+            extensions=extensions,
+            start=self.start,
+            end=self.end,
         )
 
     def issue(

@@ -133,7 +133,9 @@ class World:
         }
         return TpmEvidence(**{**parts, **changes})
 
-    def verify(self, evidence: TpmEvidence | TeeEvidence | None = None, **changes: object) -> Proven:
+    def verify(
+        self, evidence: TpmEvidence | TeeEvidence | None = None, **changes: object
+    ) -> Proven:
         arguments: dict = {
             "challenge": self.challenge,
             "channel": self.channel,
@@ -193,7 +195,12 @@ class TeeWorld:
 
     def report(self, **changes: object) -> SimulatedReport:
         data = binding(self.challenge, self.keys, CHANNEL, NO_SUBJECT).hex()
-        parts = {"measurement": self.measurement, "report_data": data, "debug": self.debug, "svn": 1}
+        parts = {
+            "measurement": self.measurement,
+            "report_data": data,
+            "debug": self.debug,
+            "svn": 1,
+        }
         return SimulatedReport(**{**parts, **changes})
 
     def evidence(self, report: bytes | None = None, **changes: object) -> TeeEvidence:

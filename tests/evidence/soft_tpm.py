@@ -66,7 +66,9 @@ def ek_public(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, **changes: ob
         "policy": hashlib.sha256(b"policy").digest(),
         **changes,
     }
-    return rsa_public(key, **parts) if isinstance(key, rsa.RSAPrivateKey) else ecc_public(key, **parts)
+    return (
+        rsa_public(key, **parts) if isinstance(key, rsa.RSAPrivateKey) else ecc_public(key, **parts)
+    )
 
 
 def name(public: bytes) -> bytes:

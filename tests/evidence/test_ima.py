@@ -80,9 +80,10 @@ def refused(code, call, *arguments, **named):
 def test_we_write_what_the_kernel_writes(boot):
     v = vectors.boot(boot)
     entries = parse_log(v.ima)
-    assert boot_aggregate(v.pcrs) + b"".join(
-        build_entry(e.path, e.named_digest) for e in entries[1:]
-    ) == v.ima
+    assert (
+        boot_aggregate(v.pcrs) + b"".join(build_entry(e.path, e.named_digest) for e in entries[1:])
+        == v.ima
+    )
 
 
 def test_parsed_fields():
@@ -111,7 +112,12 @@ def test_changed_bytes_never_pass_unseen():
         with pytest.raises(SvetovidError) as e:
             parse_log(bad)
         assert e.value.code in {
-            "ima.malformed", "ima.template", "ima.template_unknown", "ima.alg", "ima.path", "ima.pcr",
+            "ima.malformed",
+            "ima.template",
+            "ima.template_unknown",
+            "ima.alg",
+            "ima.path",
+            "ima.pcr",
         }
 
 
@@ -180,8 +186,18 @@ def test_m6_template_hash_of_other_data():
 @pytest.mark.parametrize(
     "path",
     [
-        b"relative", b"", b"/usr/bin/../../tmp/x", b"/..", b"/a\nb", b"/a\0b", b"/\xff\xfe",
-        b"memfd:x", b"/" + b"a" * 4096, b" /x", b"/a\n/../b", b"boot_aggregate ",
+        b"relative",
+        b"",
+        b"/usr/bin/../../tmp/x",
+        b"/..",
+        b"/a\nb",
+        b"/a\0b",
+        b"/\xff\xfe",
+        b"memfd:x",
+        b"/" + b"a" * 4096,
+        b" /x",
+        b"/a\n/../b",
+        b"boot_aggregate ",
     ],
 )
 def test_m9_paths(path):
@@ -324,7 +340,10 @@ def test_listing_finds_unlisted_and_changed_files():
     found = compare(state.entries, [references(f0=digest(b"0"), f1=digest(b"other"))])
     assert [m.code for m in found.mismatches] == ["ima.digest", "ima.unlisted", "ima.unlisted"]
     assert found.mismatches[0].expected == digest(b"other")
-    halves = [references(f0=digest(b"0"), f1=digest(b"1")), references(f2=digest(b"2"), f3=digest(b"3"))]
+    halves = [
+        references(f0=digest(b"0"), f1=digest(b"1")),
+        references(f2=digest(b"2"), f3=digest(b"3")),
+    ]
     assert compare(state.entries, halves).count == 0
 
 

@@ -175,7 +175,7 @@ def check_leaf(leaf: x509.Certificate, prefix: str, now: int, eku: str | None = 
     constraints = _constraints(leaf)
     if constraints is not None and constraints.ca:
         raise _refuse(f"{prefix}.ca_leaf", "a device's certificate", "one of an authority", step)
-    if leaf.subject == leaf.issuer or _issued(leaf, leaf):
+    if leaf.subject == leaf.issuer:
         raise _refuse(f"{prefix}.self_signed", "a vendor's signature", "a self-signed one", step)
     if eku is None:
         return
