@@ -14,19 +14,38 @@ from svetovid.transparency.merkle import (
     leaf_hash,
     node_hash,
 )
+from svetovid.transparency.receipt import (
+    MAX_BUNDLE_BYTES,
+    Countersignature,
+    Receipt,
+    ReceiptBundle,
+    assemble,
+    final_subject,
+    make_receipt,
+)
+from svetovid.transparency.verify import Verdict, verify_receipt
 
 __all__ = [
+    "MAX_BUNDLE_BYTES",
     "Checkpoint",
+    "Countersignature",
     "EntryKind",
     "LogEntry",
     "LogProof",
     "MerkleTree",
+    "Receipt",
+    "ReceiptBundle",
+    "Verdict",
     "advance",
+    "assemble",
     "check_consistency",
     "check_inclusion",
+    "final_subject",
     "leaf_hash",
+    "make_receipt",
     "node_hash",
     "verify_consistency",
     "verify_inclusion",
     "verify_proof",
+    "verify_receipt",
 ]
