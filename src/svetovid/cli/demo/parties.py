@@ -1,0 +1,176 @@
+"""The demo's parties: separate processes with separate homes, and uids where root allows (T18).
+
+A party acts only through the ``svetovid`` command, as a person would, and sees only its own home,
+the public folder and the storage.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svetovid.errors import HostError, SvetovidError, from_dict
+
+__all__ = ["Party", "Stage", "separate_uids"]
+
+_FIRST_UID = 64_100
+_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where the play is set: folders that everybody may read, and how long things took."""
+
+    folder: Path
+
+    @property
+    def public(self) -> Path:
+        return self.folder / "public"
+
+    @property
+    def storage(self) -> Path:
+        return self.folder / "storage"
+
+
+def _command() -> list[str]:
+    script = Path(sys.executable).with_name("svetovid")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "svetovid.cli"]
+
+
+@functools.cache
+def separate_uids() -> bool:
+    """Whether each party can have its own uid: we are root, and others can read this Python."""
+    if os.geteuid() != 0:
+        return False
+    done = subprocess.run(
+        [*_command(), "version"],
+        user=_FIRST_UID,
+        group=_FIRST_UID,
+        extra_groups=(),
+        cwd="/",
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode == 0
+
+
+class Party:
+    """One stakeholder, operator or service of the demo.
+
+    Args:
+        stage: the common folders.
+        name: also the name of its home.
+        number: which uid it gets where uids are separate.
+    """
+
+    def __init__(self, stage: Stage, name: str, number: int) -> None:
+        self.stage = stage
+        self.name = name
+        self.home = stage.folder / name
+        self.uid = _FIRST_UID + number if separate_uids() else None
+        self._passphrase = stage.folder / "passphrases" / name
+        self._passphrase.parent.mkdir(exist_ok=True)
+        self._passphrase.write_bytes(os.urandom(16).hex().encode())
+        self._passphrase.chmod(0o600)
+        self.own(self._passphrase)
+        self.commands = 0
+        self.seconds = 0.0
+
+    def own(self, path: Path) -> None:
+        """Make ``path`` this party's."""
+        if self.uid is not None:
+            os.chown(path, self.uid, self.uid)
+
+    def environment(self) -> dict[str, str]:
+        keep = {
+            k: v for k, v in os.environ.items() if k in {"PATH", "LANG", "COVERAGE_PROCESS_CONFIG"}
+        }
+        return {
+            **keep,
+            "HOME": str(self.home),
+            "SVETOVID_PASSPHRASE_FILE": str(self._passphrase),
+            "SVETOVID_PUBLIC": str(self.stage.public),
+        }
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start a command of this party; its JSON comes on standard output."""
+        return subprocess.Popen(
+            [*_command(), *map(str, arguments), "--json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+            cwd=self.stage.folder,
+            user=self.uid,
+            group=self.uid,
+            extra_groups=() if self.uid is not None else None,
+        )
+
+    def run(self, *arguments: str | Path) -> dict[str, Any]:
+        """Run one command; its JSON answer.
+
+        Raises:
+            SvetovidError: as the command refused, rebuilt from its JSON.
+        """
+        begun = time.monotonic()
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired as e:
+            process.kill()
+            raise HostError("demo.timeout", expected="an answer", observed=str(arguments[0])) from e
+        self.commands += 1
+        self.seconds += time.monotonic() - begun
+        try:
+            answer = json.loads(out)
+        except ValueError as e:
+            raise HostError(
+                "demo.answer",
+                expected="JSON",
+                observed=(out + err)[-300:],
+                next_step=f"run it by hand: svetovid {' '.join(map(str, arguments))}",
+            ) from e
+        if process.returncode != 0:
+            raise from_dict(answer)
+        assert isinstance(answer, dict)
+        return answer
+
+    def acts(self, *arguments: str | Path) -> dict[str, Any]:
+        """:meth:`run` with this party's own home."""
+        return self.run(*arguments, "--home", self.home)
+
+
+def refused(action: Callable[[], object]) -> SvetovidError | None:
+    """The refusal that ``action`` met; None where it went through."""
+    try:
+        action()
+    except SvetovidError as e:
+        return e
+    return None
+
+
+def fresh_folder(folder: Path) -> None:
+    """Empty ``folder``, which must be ours: new, or one that an earlier demo made."""
+    marker = folder / ".svetovid-demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise HostError(
+            "demo.folder",
+            expected="a new folder, or one of an earlier demo",
+            observed=str(folder),
+            next_step="choose another folder with --folder",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    marker.touch()

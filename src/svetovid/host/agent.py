@@ -1,0 +1,313 @@
+"""The agent: takes one agreed job from challenge to receipt on this host.
+
+It proves the host to every manager that holds a key of the job, opens the assets, checks the code
+against the job before it runs (T7), keeps the leases, seals what comes out, and signs a receipt
+with the key that the first quote bound. Whatever fails, the sandbox and the keys go first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import fsspec
+
+from svetovid.assets import AssetReader, Manifest, load_bundle, open_asset
+from svetovid.crypto import Envelope, Identity, ReceivingKey, Secret
+from svetovid.errors import InputError, IntegrityError, SvetovidError
+from svetovid.host.attester import Attester
+from svetovid.host.checkpoints import CheckpointStore
+from svetovid.host.deliver import METRICS, deliver, metrics_blob, metrics_digest
+from svetovid.host.home import HostHome
+from svetovid.host.link import ManagerLink
+from svetovid.host.progress import ProgressNotes
+from svetovid.host.receipts import finish_with_receipt
+from svetovid.host.runner import SandboxJob, SandboxResult, run_sandboxed
+from svetovid.policy.documents import Job
+from svetovid.protocol.client import ManagerClient
+from svetovid.protocol.messages import HeadUpdate
+from svetovid.protocol.output import OutputPackage
+
+__all__ = ["Event", "JobOutcome", "run_job"]
+
+Stage = Literal["attesting", "released", "opened", "running", "sealing", "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """All that the operator sees of a job: its stage, and when it got there (T9)."""
+
+    stage: Stage
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What a finished job leaves behind.
+
+    Attributes:
+        outputs: output name to the URL of its container (``metrics`` among them).
+        bundles: manager key id to the URL of the receipt bundle that it countersigned.
+        timings: seconds by stage: ``attest_s``, ``release_s``, ``open_s``, ``run_s``, ``seal_s``,
+            and what the sandbox reports of its own start.
+    """
+
+    outputs: dict[str, str]
+    bundles: dict[str, str]
+    timings: dict[str, float]
+
+
+class _Run:
+    """One job under way. Made to be used once."""
+
+    def __init__(
+        self,
+        home: HostHome,
+        job: Job,
+        links: Sequence[ManagerLink],
+        signer: Identity,
+        attester: Attester,
+        storage: Mapping[str, str],
+        outputs: str,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self._home = home
+        self._job = job
+        self._links = links
+        self._main = next(x for x in links if x.client.manager == job.code.manager)
+        self._signer = signer
+        self._attester = attester
+        self._storage = storage
+        self._prefix = outputs
+        self._on_event = on_event
+        self._begun = time.monotonic()
+        self._timings: dict[str, float] = {}
+        self._stop = threading.Event()
+
+    def _event(self, stage: Stage) -> None:
+        self._on_event(Event(stage, time.monotonic() - self._begun))
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self._timings[name] = self._timings.get(name, 0.0) + time.monotonic() - begun
+
+    def run(self) -> JobOutcome:
+        self._event("attesting")
+        with self._timed("measure_s"):
+            self._attester.measure()
+        for link in self._links:
+            link.ask()
+            for name, seconds in link.timings.items():
+                self._timings[name] = self._timings.get(name, 0.0) + seconds
+        try:
+            for link in self._links:
+                link.keep(self._stop)
+            self._event("released")
+            with contextlib.ExitStack() as stack:
+                result = self._execute(stack)
+            self._event("sealing")
+            with self._timed("seal_s"):
+                outcome = self._seal(result)
+        except BaseException as e:
+            self._give_back(e)
+            raise
+        finally:
+            for link in self._links:
+                link.stop_renewing()
+        self._event("finished")
+        return outcome
+
+    def _execute(self, stack: contextlib.ExitStack) -> SandboxResult:
+        job = self._job
+        with self._timed("open_s"):
+            readers = self._open(stack)
+            code = load_bundle(readers[next(s for s, a in job.assets.items() if a.use == "code")])
+            checkpoints = CheckpointStore(
+                f"{self._prefix}{job.name}.checkpoint",
+                job,
+                self._main.checkpoint_key(),
+                self._main.release.head,
+            )
+            resume = checkpoints.load()
+        self._event("opened")
+        notes = stack.enter_context(ProgressNotes(job, f"{self._prefix}{job.name}.progress.json"))
+
+        def save(data: bytes) -> None:
+            head = checkpoints.save(data)
+            update = HeadUpdate(
+                manager=self._main.client.manager,
+                lease=self._main.lease_id,
+                job=head.job,
+                sequence=head.sequence,
+                checkpoint=head.checkpoint,
+                predecessor=head.predecessor,
+            )
+            checkpoints.recorded(self._main.client.record_head(update, self._signer))
+
+        self._event("running")
+        spec = SandboxJob(
+            runtime=self._home.runtime,
+            code=code,
+            entry=job.entry,
+            arguments=job.arguments,
+            parameters=job.parameters,
+            seed=job.seed,
+            datasets={s: readers[s] for s, a in job.assets.items() if a.use == "data"},
+            models={s: readers[s] for s, a in job.assets.items() if a.use == "model"},
+            outputs=job.outputs,
+            metrics=job.metrics,
+            limits=job.limits,
+            devices=job.devices,
+            resume=resume,
+        )
+        try:
+            with self._timed("run_s"):
+                result = run_sandboxed(
+                    spec, on_event=notes.note, on_checkpoint=save, stop=self._stop
+                )
+        except SvetovidError:
+            self._raise_if_lost()
+            raise
+        self._raise_if_lost()
+        self._timings.update(result.timings)
+        return result
+
+    def _raise_if_lost(self) -> None:
+        """A job that was stopped because a lease ended says so, not that it was stopped."""
+        for link in self._links:
+            if self._stop.is_set() and link.lost is not None:
+                raise link.lost
+
+    def _open(self, stack: contextlib.ExitStack) -> dict[str, AssetReader]:
+        readers: dict[str, AssetReader] = {}
+        for link in self._links:
+            for slot, (manifest, key) in link.keys().items():
+                url = self._storage.get(slot)
+                if url is None:
+                    raise InputError(
+                        "job.storage",
+                        expected=f"where the container of slot {slot} is",
+                        observed=", ".join(sorted(self._storage)) or "nothing",
+                        next_step=f"name it: --storage {slot}=URL",
+                    )
+                agreed = self._job.assets[slot].manifest
+                reader = open_asset(url, Manifest.from_json(manifest), key, expected=agreed)
+                readers[slot] = stack.enter_context(reader)
+        missing = set(self._job.assets) - set(readers)
+        if missing:
+            raise IntegrityError(
+                "release.incomplete",
+                expected="a key for every asset of the job",
+                observed=f"none for {', '.join(sorted(missing))}",
+                next_step="name the pin of every manager that the job names",
+            )
+        return readers
+
+    def _seal(self, result: SandboxResult) -> JobOutcome:
+        job = self._job
+        blob = metrics_blob(result.metrics, Secret.random(32))
+        packages: dict[str, OutputPackage] = {}
+        urls: dict[str, str] = {}
+        for name, data in {**result.outputs, METRICS: blob}.items():
+            urls[name] = f"{self._prefix}{job.name}.{name}.sealed"
+            packages[name] = deliver(job, name, data, urls[name])
+        for link in self._links:
+            link.stop_renewing()  # a renewal could measure, and the log must stand still now
+        log = self._attester.log()
+        bundles = {}
+        for link in self._links:
+            bundle = finish_with_receipt(
+                link,
+                job,
+                self._signer,
+                host_record=self._home.signed_record(link.client.manager),
+                outputs={n: p.asset for n, p in packages.items()},
+                metrics=metrics_digest(blob),
+                log=log,
+            )
+            url = f"{self._prefix}{job.name}.receipt.json"
+            if link is not self._main:
+                url = f"{self._prefix}{job.name}.receipt.{link.client.manager[8:24]}.json"
+            with fsspec.open(url, "wb") as f:
+                f.write(bundle.canonical())
+            bundles[link.client.manager] = url
+        return JobOutcome(urls, bundles, dict(self._timings))
+
+    def _give_back(self, error: BaseException) -> None:
+        """Tell the managers that this host is done; they would find out when the lease ends."""
+        why = error.code if isinstance(error, SvetovidError) else "internal"
+        for link in self._links:
+            if link.holds_lease:
+                with contextlib.suppress(SvetovidError):
+                    link.client.end_lease(link.lease_id, why, self._signer)
+
+
+def _agreed(clients: Sequence[ManagerClient], digest: str) -> Job:
+    """The job of this digest, from the first manager that knows it."""
+    refused: SvetovidError | None = None
+    for client in clients:
+        try:
+            envelope: Envelope = client.job(digest).job
+        except SvetovidError as e:
+            refused = e
+            continue
+        job = envelope.peek(Job)
+        envelope.open(Job, by=job.proposer)
+        if job.digest() != digest:
+            raise IntegrityError("job.digest", expected=digest, observed=job.digest())
+        return job
+    raise refused or InputError("job.manager", expected="the pin of at least one manager")
+
+
+def run_job(
+    home: HostHome,
+    digest: str,
+    clients: Sequence[ManagerClient],
+    *,
+    storage: Mapping[str, str],
+    outputs: str,
+    on_event: Callable[[Event], None] = lambda _: None,
+    attester: Attester | None = None,
+) -> JobOutcome:
+    """Run one agreed job on this host.
+
+    Args:
+        home: an enrolled host.
+        digest: the job.
+        clients: one for each manager that the job names, signing as this host's agent.
+        storage: slot name to the fsspec URL of its container.
+        outputs: URL prefix for what comes out, for example ``file:///srv/out/``.
+        on_event: hears of each stage; this is all the operator sees.
+        attester: an attester that is open already (an agent that runs many jobs keeps one).
+
+    Raises:
+        RefusalError: a manager refused, or an asset, the code or an output does not hold.
+        HostError: this machine lacks something.
+    """
+    job = _agreed(clients, digest)
+    named = {c.manager: c for c in clients}
+    if missing := sorted(job.managers - named.keys()):
+        raise InputError(
+            "job.manager",
+            expected="the pin of every manager that the job names",
+            observed=f"none for {', '.join(missing)}",
+            next_step="pass each manager's pin with --pin",
+        )
+    signer = Identity.generate(home.config().name)
+    receiving = ReceivingKey.generate()
+    opened = attester or home.attester()
+    try:
+        links = [
+            ManagerLink(named[m], home.host_id, job, receiving, signer.key_id, opened)
+            for m in sorted(job.managers)
+        ]
+        return _Run(home, job, links, signer, opened, storage, outputs, on_event).run()
+    finally:
+        if attester is None:
+            opened.close()

@@ -1,0 +1,146 @@
+"""Sealed checkpoints: only the newest one of this very job can be resumed from (T11).
+
+A checkpoint is a container under a key that the manager makes for the job. Its plaintext begins
+with what it belongs to (job, code, environment, sequence, predecessor), and the manager holds the
+digest of the newest one: an older, foreign or altered checkpoint is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
+
+import fsspec
+from pydantic import Field
+
+from svetovid.assets import Manifest, open_asset, seal_stream
+from svetovid.crypto import Digest, Document, Secret
+from svetovid.errors import HostError, IntegrityError, ParseError
+from svetovid.policy.documents import Job
+from svetovid.protocol.messages import Head
+
+__all__ = ["CheckpointStore"]
+
+_MAX_HEADER = 4096
+
+
+class _Header(Document):
+    TYPE: ClassVar[str] = "checkpoint-header"
+    job: Digest
+    code: Digest
+    environment: Digest
+    sequence: Annotated[int, Field(ge=1)]
+    predecessor: Digest | None = None
+
+
+class CheckpointStore:
+    """Writes and reads the checkpoints of one job under a URL prefix.
+
+    Args:
+        prefix: fsspec URL prefix; ``<prefix>.<sequence>`` are the containers.
+        job: the agreed job.
+        key: the job's checkpoint key, from the release.
+        head: the head that the manager recorded, if the job ran before.
+    """
+
+    def __init__(self, prefix: str, job: Job, key: Secret, head: Head | None) -> None:
+        self._prefix = prefix
+        self._job = job
+        self._key = key
+        self.head = head
+
+    def _url(self, sequence: int) -> str:
+        return f"{self._prefix}.{sequence}"
+
+    def _header(self, sequence: int, predecessor: str | None) -> _Header:
+        return _Header(
+            job=self._job.digest(),
+            code=self._job.code.manifest,
+            environment=self._job.environment,
+            sequence=sequence,
+            predecessor=predecessor,
+        )
+
+    def save(self, data: bytes) -> Head:
+        """Write the next checkpoint durably; the head to have recorded before it counts.
+
+        The one before stays until :meth:`recorded` is called: whichever head the manager holds
+        after a crash, its container is there.
+        """
+        sequence = 1 if self.head is None else self.head.sequence + 1
+        predecessor = None if self.head is None else self.head.checkpoint
+        header = self._header(sequence, predecessor).canonical()
+
+        def blocks() -> Iterator[bytes]:
+            yield len(header).to_bytes(4, "little") + header
+            yield data
+
+        manifest, _ = seal_stream(
+            self._url(sequence),
+            blocks(),
+            kind="checkpoint",
+            name=self._job.name,
+            owner=self._job.proposer,
+            manager=self._job.code.manager,
+            version=sequence,
+            predecessor=predecessor,
+            key=self._key,
+        )
+        return Head(
+            job=self._job.digest(),
+            sequence=sequence,
+            checkpoint=manifest.digest(),
+            predecessor=predecessor,
+        )
+
+    def recorded(self, head: Head) -> None:
+        """The manager holds ``head`` now: what came before it can go."""
+        before, self.head = self.head, head
+        if before is not None:
+            fs, path = fsspec.url_to_fs(self._url(before.sequence))
+            for name in (path, path + ".manifest.json"):
+                if fs.exists(name):
+                    fs.rm(name)
+
+    def load(self) -> bytes | None:
+        """The recorded checkpoint's data; None where the job never saved one.
+
+        Raises:
+            HostError: ``checkpoint.missing`` where the container is gone.
+            IntegrityError: ``checkpoint.head`` for another checkpoint than the recorded one;
+                ``asset.*`` for altered bytes.
+        """
+        if self.head is None:
+            return None
+        url = self._url(self.head.sequence)
+        try:
+            with fsspec.open(url + ".manifest.json", "rb") as f:
+                manifest = Manifest.parse(f.read(1 << 20))
+        except FileNotFoundError as e:
+            raise HostError(
+                "checkpoint.missing",
+                expected=f"checkpoint {self.head.sequence} of this job",
+                observed="no such file",
+                next_step="restore the job's output folder, or propose the job anew",
+            ) from e
+        if manifest.digest() != self.head.checkpoint:
+            raise IntegrityError(
+                "checkpoint.head",
+                expected=self.head.checkpoint,
+                observed=manifest.digest(),
+                next_step="resume from the checkpoint that the manager recorded",
+            )
+        with open_asset(url, manifest, self._key, expected=self.head.checkpoint) as reader:
+            data = reader.read_at(0, reader.size)
+        length = int.from_bytes(data[:4], "little")
+        if length > _MAX_HEADER or len(data) < 4 + length:
+            raise ParseError("checkpoint.header", expected="a checkpoint's header")
+        header = _Header.parse(data[4 : 4 + length])
+        if header != self._header(self.head.sequence, self.head.predecessor):
+            raise IntegrityError(
+                "checkpoint.head",
+                expected="a checkpoint of this job, code, environment and sequence",
+                observed=f"job {header.job}, sequence {header.sequence}",
+                next_step="resume from the checkpoint that the manager recorded",
+            )
+        return data[4 + length :]

@@ -1,0 +1,69 @@
+"""What leaves a host: outputs and metrics, sealed to the recipients named in the job (T9).
+
+Each output is a container of its own with a fresh key. The key leaves only HPKE-sealed, once for
+each recipient, in a context that names the container, the job and the recipient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import fsspec
+
+from svetovid.assets import Manifest, seal_stream
+from svetovid.crypto import Card, Secret, canonical, digest, seal
+from svetovid.policy.documents import Job
+from svetovid.protocol.contexts import output_context
+from svetovid.protocol.output import OutputPackage, SealedFor
+
+__all__ = ["METRICS", "deliver", "metrics_blob", "metrics_digest"]
+
+METRICS = "metrics"
+"""Name under which metrics leave; no output of a job may bear it."""
+_BLOCK = 1 << 20
+
+
+def metrics_blob(metrics: Mapping[str, list[float]], salt: Secret) -> bytes:
+    """Metrics as they are sealed. The salt keeps their digest in the receipt from being guessed."""
+    return canonical(
+        {"salt": salt.reveal().hex(), "metrics": {k: list(metrics[k]) for k in metrics}}
+    )
+
+
+def metrics_digest(blob: bytes) -> str:
+    """What a receipt says of the metrics: SHA-256 of the salted blob (T13)."""
+    return digest(blob)
+
+
+def _blocks(data: bytes) -> Iterator[memoryview]:
+    view = memoryview(data)
+    for start in range(0, len(view), _BLOCK):
+        yield view[start : start + _BLOCK]
+
+
+def deliver(job: Job, name: str, data: bytes, url: str) -> OutputPackage:
+    """Seal one output to every recipient of ``job`` at ``url``, with its package beside it.
+
+    Args:
+        job: the agreed job.
+        name: output's name in the job, or :data:`METRICS`.
+        data: validated plaintext.
+        url: fsspec URL of the container; the package goes to ``url + ".package.json"``.
+    """
+    first = Card.open(job.recipients[0].card)
+    manifest: Manifest
+    manifest, key = seal_stream(
+        url, _blocks(data), kind="output", name=name, owner=first.signing, manager=job.code.manager
+    )
+    asset = manifest.digest()
+    keys = []
+    for recipient in job.recipients:
+        card = Card.open(recipient.card)
+        context = output_context(asset, job.digest(), card.signing)
+        keys.append(SealedFor(recipient=card.signing, sealed=seal(key, card.receiving, context)))
+    package = OutputPackage(
+        job=job.digest(), output=name, manifest=manifest.to_json(), keys=tuple(keys)
+    )
+    with fsspec.open(url + ".package.json", "wb") as f:
+        f.write(package.canonical())
+    return package
