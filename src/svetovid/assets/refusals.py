@@ -37,8 +37,9 @@ def refuse(code: str, expected: str, observed: str, next_step: str = _FETCH) -> 
 
 
 def wrong_length(expected: int, observed: int) -> IntegrityError:
-    code = "asset.truncated" if observed < expected else "asset.trailing"
-    return refuse(code, f"{expected} bytes", f"{observed} bytes")
+    if observed < expected:
+        return refuse("asset.truncated", f"{expected} bytes", f"{observed} bytes")
+    return refuse("asset.trailing", f"{expected} bytes", f"{observed} bytes")
 
 
 def altered_header(manifest: Manifest, found: bytes) -> SvetovidError:
