@@ -65,7 +65,7 @@ class Tpm:
         self._transport = transport
         self._pcrs = tuple(sorted(set(pcrs)))
         if not self._pcrs or not 0 <= self._pcrs[0] <= self._pcrs[-1] < PCR_COUNT:
-            raise InputError("tpm.pcrs", expected="PCR numbers 0 to 23", observed=list(pcrs))
+            raise _bad_pcrs("PCR numbers 0 to 23", self._pcrs)
         self._lock = threading.RLock()
         self._ak: tuple[int, bytes] | None = None
 
@@ -166,7 +166,7 @@ class Tpm:
             HostError: ``tpm.rc`` where it was made for another TPM or another AK (I3).
         """
         for part in (blob, secret):
-            if len(part) < 2 or int.from_bytes(part[:2], "big") != len(part) - 2 > 0:
+            if len(part) <= 2 or int.from_bytes(part[:2], "big") != len(part) - 2:
                 raise ParseError(
                     "tpm.credential",
                     expected="a TPM2B: length, then as many bytes",
@@ -190,7 +190,7 @@ class Tpm:
     def extend(self, pcr: int, sha256: bytes) -> None:
         """Extend one PCR of the SHA-256 bank with 32 bytes."""
         if len(sha256) != 32 or not 0 <= pcr < PCR_COUNT:
-            raise InputError("tpm.pcrs", expected="a PCR and 32 bytes", observed=len(sha256))
+            raise _bad_pcrs("PCR 0 to 23 and 32 bytes", (pcr, len(sha256)))
         with self._lock:
             commands.pcr_extend(self._transport, pcr, sha256)
 
@@ -324,6 +324,12 @@ class Tpm:
                 pass  # it is gone already, which is what was wanted
             finally:
                 self._transport.close()
+
+
+def _bad_pcrs(expected: str, observed: object) -> InputError:
+    return InputError(
+        "tpm.pcrs", expected=expected, observed=observed, next_step="name PCRs that a TPM has"
+    )
 
 
 def _two_2b(blob: bytes) -> bool:

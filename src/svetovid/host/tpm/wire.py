@@ -122,7 +122,7 @@ class TpmRefusedError(HostError):
         )
 
 
-def _parse(command: Cc, response: bytes, with_sessions: bool) -> tuple[int, Reader]:
+def _parse(command: Cc, response: bytes, sessions: int) -> tuple[int, Reader]:
     """Handle (0 if none) and parameters of a response."""
     reader = Reader(response)
     tag, size, code = reader.uint(2), reader.uint(4), reader.uint(4)
@@ -132,23 +132,17 @@ def _parse(command: Cc, response: bytes, with_sessions: bool) -> tuple[int, Read
         if tag != St.NO_SESSIONS or size != _HEADER:
             raise _malformed("an error of ten bytes", f"tag {tag:#06x}, {size} bytes")
         raise TpmRefusedError(command, code)
-    if tag != (St.SESSIONS if with_sessions else St.NO_SESSIONS):
+    if tag != (St.SESSIONS if sessions else St.NO_SESSIONS):
         raise _malformed("the tag that the command had", f"{tag:#06x}")
     handle = reader.uint(4) if command in _WITH_HANDLE else 0
-    if with_sessions:
+    if sessions:
         parameters = Reader(reader.take(reader.uint(4)))
-        _skip_sessions(reader)
+        for _ in range(sessions):
+            # Our sessions carry no response HMAC; their place is read all the same.
+            reader.sized(32), reader.uint(1), reader.sized(32)
+        reader.done()
         return handle, parameters
     return handle, Reader(reader.rest())
-
-
-def _skip_sessions(reader: Reader) -> None:
-    """Our sessions carry no response HMAC; their place is checked all the same."""
-    data = Reader(reader.rest())
-    while data.left:
-        data.sized(32)
-        data.uint(1)
-        data.sized(32)
 
 
 def execute(
@@ -175,7 +169,7 @@ def execute(
         raise _malformed(f"a command of at most {MAX_COMMAND} bytes", f"{len(message)} bytes")
     for attempt in range(_TRIES):
         try:
-            return _parse(command, transport.transmit(message), bool(sessions))
+            return _parse(command, transport.transmit(message), len(sessions))
         except TpmRefusedError as e:
             if e.rc not in _AGAIN or attempt == _TRIES - 1:
                 raise
