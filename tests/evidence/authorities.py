@@ -43,10 +43,16 @@ class Authority:
             extensions.append((x509.BasicConstraints(self.ca, length), True))
         if self.cert_sign is not None:
             flags = dict.fromkeys(
-                (
-                    "digital_signature content_commitment key_encipherment data_encipherment "
-                    "key_agreement crl_sign encipher_only decipher_only"
-                ).split(),
+                [
+                    "digital_signature",
+                    "content_commitment",
+                    "key_encipherment",
+                    "data_encipherment",
+                    "key_agreement",
+                    "crl_sign",
+                    "encipher_only",
+                    "decipher_only",
+                ],
                 False,
             )
             extensions.append((x509.KeyUsage(key_cert_sign=self.cert_sign, **flags), True))

@@ -10,11 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from evidence import vectors
-from evidence.authorities import EK_EKU, NOW, Authority, der, dn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evidence import vectors
+from evidence.authorities import EK_EKU, NOW, Authority, der, dn
 from svetovid.crypto.canonical import b64encode
 from svetovid.errors import SvetovidError
 from svetovid.evidence.certificates import check_leaf, find_path, load_certificate

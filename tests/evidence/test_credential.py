@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
 from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation, Mode
-from evidence.soft_tpm import RSA_AK, RSA_EK, SoftTpm, ek_public, name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evidence.soft_tpm import RSA_AK, RSA_EK, SoftTpm, ek_public, name
 from svetovid.errors import SvetovidError
 from svetovid.evidence.tpm import RANDOMNESS_BYTES, make_credential
 

@@ -136,6 +136,8 @@ def test_swtpm_opens_our_credential_and_we_verify_its_quote(swtpm, ek_kind, ak_k
     tool(
         swtpm,
         "tpm2_quote",
+        "--scheme",
+        scheme,
         "-c",
         "ak.ctx",
         "-l",

@@ -7,10 +7,10 @@ import struct
 import time
 
 import pytest
-from evidence import vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evidence import vectors
 from svetovid.crypto import digest
 from svetovid.errors import EvidenceError, LimitError, SvetovidError
 from svetovid.evidence import ReferenceValues

@@ -6,6 +6,7 @@ import hashlib
 import struct
 
 import pytest
+
 from evidence import vectors
 from evidence.soft_tpm import (
     ECDSA,
@@ -19,7 +20,6 @@ from evidence.soft_tpm import (
     bitmap,
     qualified,
 )
-
 from svetovid.errors import EvidenceError
 from svetovid.evidence.ima import advance, boot_aggregate_digest, parse_log, replay
 from svetovid.evidence.tpm import (

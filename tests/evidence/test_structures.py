@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from evidence import vectors
-from evidence.soft_tpm import RSA_AK, SoftTpm, bitmap, ecc_public, ek_public, rsa_public
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evidence import vectors
+from evidence.soft_tpm import RSA_AK, SoftTpm, bitmap, ecc_public, ek_public, rsa_public
 from svetovid.errors import EvidenceError, ParseError, SvetovidError
 from svetovid.evidence.tpm import (
     Alg,
