@@ -16,6 +16,16 @@ from svetovid.evidence.documents import TrustAnchor, TrustAnchors
 NOW = 1_800_000_000
 _START = dt.datetime.fromtimestamp(NOW - 1000, dt.UTC)
 _END = dt.datetime.fromtimestamp(NOW + 1000, dt.UTC)
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
 EK_EKU = x509.ObjectIdentifier("2.23.133.8.1")
 
 
@@ -42,19 +52,7 @@ class Authority:
             length = self.path_length if self.ca else None
             extensions.append((x509.BasicConstraints(self.ca, length), True))
         if self.cert_sign is not None:
-            flags = dict.fromkeys(
-                [
-                    "digital_signature",
-                    "content_commitment",
-                    "key_encipherment",
-                    "data_encipherment",
-                    "key_agreement",
-                    "crl_sign",
-                    "encipher_only",
-                    "decipher_only",
-                ],
-                False,
-            )
+            flags = dict.fromkeys(_USAGES, False)
             extensions.append((x509.KeyUsage(key_cert_sign=self.cert_sign, **flags), True))
         issuer = self.parent or self
         self.certificate = issuer.issue(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from evidence.authorities import NOW, Authority, anchors
+from evidence.ima_bytes import raw_entry
 from evidence.small_world import FILES, OPERATOR, World
-from evidence.test_ima import raw_entry
 from svetovid.crypto import b64encode, digest
 from svetovid.errors import EvidenceError
 from svetovid.evidence import ReferenceValues, appraise

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence import vectors
+from evidence.ima_bytes import raw_entry
 from svetovid.crypto import digest
 from svetovid.errors import EvidenceError, LimitError, SvetovidError
 from svetovid.evidence import ReferenceValues
@@ -29,27 +30,6 @@ from svetovid.evidence.tpm import ClockInfo
 
 CLOCK = ClockInfo(1000, 3, 1, True)
 BANK = {i: bytes([i]) * 32 for i in range(10)}
-
-
-def raw_entry(
-    path=b"/bin/x",
-    file_digest=hashlib.sha256(b"x").digest(),
-    *,
-    pcr=10,
-    template=b"ima-ng",
-    algorithm=b"sha256:\0",
-    sha1=None,
-    body=None,
-    nul=b"\0",
-):
-    """An entry packed apart from the code under test."""
-    if body is None:
-        d = algorithm + file_digest
-        n = path + nul
-        body = struct.pack("<I", len(d)) + d + struct.pack("<I", len(n)) + n
-    sha1 = hashlib.sha1(body).digest() if sha1 is None else sha1
-    head = struct.pack("<I20sI", pcr, sha1, len(template)) + template
-    return head + struct.pack("<I", len(body)) + body
 
 
 def value(lines, start=bytes(32)):

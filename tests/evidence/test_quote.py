@@ -20,7 +20,7 @@ from evidence.soft_tpm import (
     bitmap,
     qualified,
 )
-from svetovid.errors import EvidenceError
+from svetovid.errors import EvidenceError, SvetovidError
 from svetovid.evidence.ima import advance, boot_aggregate_digest, parse_log, replay
 from svetovid.evidence.tpm import (
     ClockInfo,
@@ -71,12 +71,12 @@ def test_a_changed_byte_anywhere_is_refused(scheme):
     data, signature = tpm.quote(EXTRA)
     for i in range(len(data)):
         bad = data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :]
-        with pytest.raises(Exception) as e:
+        with pytest.raises(SvetovidError) as e:
             verify(tpm, (bad, signature))
         assert e.value.code.split(".")[0] in {"attest", "sig", "challenge"}
     for i in range(4, len(signature), 7):
         bad = signature[:i] + bytes([signature[i] ^ 1]) + signature[i + 1 :]
-        with pytest.raises(Exception) as e:
+        with pytest.raises(SvetovidError) as e:
             verify(tpm, (data, bad))
         assert e.value.code in {"sig.invalid", "tpm.malformed"}
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evidence.authorities import NOW, anchors
+from evidence.authorities import NOW, Authority, anchors
 from evidence.small_world import TeeWorld, World
 from evidence.soft_tpm import RSA_AK
 from svetovid.crypto import b64encode, digest
@@ -46,8 +46,6 @@ def test_good_report_is_always_simulated():
     assert (facts["kind"], facts["measurement"]) == ("simulated-tee", "enclave")
     assert facts["simulated"] is True
     assert facts["log_entries"] == facts["reset_count"] == 0
-    from evidence.authorities import Authority
-
     assert judge(TeeWorld(root=Authority("Honest name"))).facts()["simulated"] is True
 
 

@@ -1,4 +1,4 @@
-"""Whole evidence, one change at a time: attack ids F4, F6, F7, I1, I2, I7, C4, M2, P1, P6; T6, T13."""
+"""Whole evidence, one change at a time: attack ids F4-F7, I1, I2, I7, C4, M2, P1, P6; T6, T13."""
 
 from __future__ import annotations
 
