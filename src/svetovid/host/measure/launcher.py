@@ -77,6 +77,7 @@ class Launcher:
         self._book = Book()
         self._entered: set[tuple[str, str]] = set()
         self._stamps: dict[str, tuple[int, int, int, int, int]] = {}
+        self._unsure = False
         self._reload()
         self._file = self._open()
 
@@ -108,6 +109,8 @@ class Launcher:
                 ``tpm.rc``.
         """
         with self._lock:
+            if self._unsure:
+                self._reload()
             before = self._book.count
             if not before:
                 self._enter([boot_aggregate(self._tpm.read_pcrs(range(10)))])
@@ -137,14 +140,20 @@ class Launcher:
     def _enter(self, entries: list[bytes]) -> None:
         if not entries:
             return
+        data = memoryview(b"".join(entries))
         try:
-            os.write(self._file, b"".join(entries))
+            os.ftruncate(self._file, self._book.size)  # what an earlier try may have left
+            while data:
+                data = data[os.write(self._file, data) :]
             os.fsync(self._file)
         except OSError as e:
             raise self._bad_file(e) from e
+        # A TPM that fails may have extended all the same: then the PCR and the file decide.
+        self._unsure = True
         for entry in entries:
             self._tpm.extend(MEASUREMENT_PCR, extension(entry))
             self._book.append(entry)
+        self._unsure = False
 
     # -- the log file -------------------------------------------------------------------------
 
@@ -160,6 +169,7 @@ class Launcher:
     def _reload(self) -> None:
         """Go on with the log of an agent that stopped, if PCR 10 still is what it led to."""
         pcr = self._tpm.read_pcrs([MEASUREMENT_PCR])[MEASUREMENT_PCR]
+        self._book, self._entered, self._unsure = Book(), set(), False
         if pcr == _ZERO:
             return  # the TPM was reset: a new log, and the file begins anew
         try:
