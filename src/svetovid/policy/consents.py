@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from svetovid.crypto.envelope import Envelope
 from svetovid.errors import SvetovidError
-from svetovid.policy.documents import Consent
+from svetovid.policy.documents import Consent, JobAsset
 from svetovid.policy.request import Book, Request
 
-__all__ = ["Agreement", "agreement", "check_consent", "open_consents"]
+__all__ = ["Agreement", "Consents", "open_consents"]
 
 CLOCK_SKEW_S = 300
 """How far ahead of the manager's clock an owner's may be."""
@@ -44,46 +44,61 @@ class Agreement:
         return not self.code
 
 
-def agreement(
-    request: Request, good: Sequence[Consent], bad: Sequence[Consent], owner: str, slot: str
-) -> Agreement:
-    """Look for a consent of ``owner`` to ``slot``; the nearest miss explains a no.
+class Consents:
+    """The consents of one request, opened once."""
 
-    A policy that another manager holds cannot be compared here: there the owner's signature over
-    the job is what counts, and the other manager checks the rest.
-    """
-    wanted = request.job.digest()
-    policy = request.policies.get(owner)
-    best = Agreement("consent.missing", "none")
-    if any(c.owner == owner and c.job == wanted for c in bad):
-        best = Agreement("consent.signature", "one whose signature does not hold")
-    for c in good:
-        if c.owner != owner:
-            continue
-        if c.job != wanted or slot not in c.slots:
-            if best.code == "consent.missing":
-                best = Agreement("consent.scope", f"for job {c.job}, slots {', '.join(c.slots)}")
-        elif owner in request.revoked:
-            best = Agreement("consent.revoked", "by a revoked key")
-        elif c.issued_at > request.now + CLOCK_SKEW_S:
-            best = Agreement("consent.time", f"issued at {c.issued_at}, now {request.now}")
-        elif policy is not None and c.policy != policy.digest():
-            best = Agreement("consent.stale", f"under policy {c.policy}")
-        else:
-            return Agreement()
-    return best
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.job = request.job.digest()
+        self._good, self._bad = open_consents(request.consents)
 
+    def agreement(self, owner: str, slot: str) -> Agreement:
+        """Look for a consent of ``owner`` to ``slot``; the nearest miss explains a no.
 
-def check_consent(book: Book, request: Request, owner: str, slot: str, found: Agreement) -> None:
-    """Note the consent clause of one slot."""
-    policy = request.policies.get(owner)
-    under = f" under policy {policy.digest()}" if policy is not None else ""
-    book.check(
-        found.ok,
-        found.code,
-        f"consent to slot {slot}",
-        owner=owner,
-        observed=found.observed,
-        expected=f"a consent by {owner} to job {request.job.digest()}{under}",
-        next_step="the owner must look at this job under its current policy, and consent",
-    )
+        A policy that another manager holds cannot be compared here: there the owner's signature
+        over the job is what counts, and the other manager checks the rest.
+        """
+        request = self._request
+        policy = request.policies.get(owner)
+        best = Agreement("consent.missing", "none")
+        if any(c.owner == owner and c.job == self.job for c in self._bad):
+            best = Agreement("consent.signature", "one whose signature does not hold")
+        for c in self._good:
+            if c.owner != owner:
+                continue
+            if c.job != self.job or slot not in c.slots:
+                if best.code == "consent.missing":
+                    scope = f"for job {c.job}, slots {', '.join(c.slots)}"
+                    best = Agreement("consent.scope", scope)
+            elif owner in request.revoked:
+                best = Agreement("consent.revoked", "by a revoked key")
+            elif c.issued_at > request.now + CLOCK_SKEW_S:
+                best = Agreement("consent.time", f"issued at {c.issued_at}, now {request.now}")
+            elif policy is not None and c.policy != policy.digest():
+                best = Agreement("consent.stale", f"under policy {c.policy}")
+            else:
+                return Agreement()
+        return best
+
+    def importer(self, slot: str, asset: JobAsset) -> str | None:
+        """The first owner, by key, that imports this asset and consented to its use."""
+        for owner, policy in sorted(self._request.policies.items()):
+            imports = any(i.asset == asset.manifest for i in policy.imports)
+            if owner != asset.owner and imports and self.agreement(owner, slot).ok:
+                return owner
+        return None
+
+    def check(self, book: Book, owner: str, slot: str) -> None:
+        """Note the consent clause of one slot."""
+        found = self.agreement(owner, slot)
+        policy = self._request.policies.get(owner)
+        under = f" under policy {policy.digest()}" if policy is not None else ""
+        book.check(
+            found.ok,
+            found.code,
+            f"consent to slot {slot}",
+            owner=owner,
+            observed=found.observed,
+            expected=f"a consent by {owner} to job {self.job}{under}",
+            next_step="the owner must look at this job under its current policy, and consent",
+        )

@@ -30,8 +30,8 @@ from svetovid.crypto.identity import Card
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import Role
 from svetovid.policy.conditions import job_view
-from svetovid.policy.consents import agreement, check_consent, open_consents
-from svetovid.policy.documents import Consent, JobAsset
+from svetovid.policy.consents import Consents
+from svetovid.policy.documents import JobAsset
 from svetovid.policy.grant_clauses import Context, check_slot
 from svetovid.policy.owner_clauses import check_owner
 from svetovid.policy.request import Book, Decision, Request
@@ -117,19 +117,16 @@ def everything(book: Book, request: Request, *, counting: bool) -> list[str]:
         expected="at least one",
         next_step="ask the managers that the job names",
     )
-    good, bad = open_consents(request.consents)
+    consents = Consents(request)
     ctx = Context(request, recipients, view, counting)
     parties: set[str] = set()
     importers: dict[str, str | None] = {}
     for slot, asset in slots:
         held = asset.manager == request.manager
-        found = agreement(request, good, bad, asset.owner, slot)
         importer = None
-        if held and not found.ok:
-            importer = _importer(request, good, bad, slot, asset)
-        if importer is not None:
-            found = agreement(request, good, bad, importer, slot)
-        check_consent(book, request, importer or asset.owner, slot, found)
+        if held and not consents.agreement(asset.owner, slot).ok:
+            importer = consents.importer(slot, asset)
+        consents.check(book, importer or asset.owner, slot)
         if held:
             importers[slot] = importer
             parties |= {asset.owner} | ({importer} if importer else set())
@@ -180,18 +177,3 @@ def _deposit(book: Book, request: Request, slot: str, asset: JobAsset) -> None:
         if owner
         else "its owner must deposit the asset with this manager first",
     )
-
-
-def _importer(
-    request: Request,
-    good: list[Consent],
-    bad: list[Consent],
-    slot: str,
-    asset: JobAsset,
-) -> str | None:
-    """The first owner, by key, that imports this asset and consented to its use."""
-    for owner, policy in sorted(request.policies.items()):
-        imports = any(i.asset == asset.manifest for i in policy.imports)
-        if owner != asset.owner and imports and agreement(request, good, bad, owner, slot).ok:
-            return owner
-    return None

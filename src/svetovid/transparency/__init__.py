@@ -16,6 +16,7 @@ from svetovid.transparency.merkle import (
 )
 from svetovid.transparency.receipt import (
     MAX_BUNDLE_BYTES,
+    METRICS,
     Countersignature,
     Receipt,
     ReceiptBundle,
@@ -27,6 +28,7 @@ from svetovid.transparency.verify import Verdict, verify_receipt
 
 __all__ = [
     "MAX_BUNDLE_BYTES",
+    "METRICS",
     "Checkpoint",
     "Countersignature",
     "EntryKind",
