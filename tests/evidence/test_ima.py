@@ -327,6 +327,12 @@ def test_listing_finds_unlisted_and_changed_files():
     assert compare(state.entries, halves).count == 0
 
 
+def test_m13_a_second_boot_aggregate_is_never_passed_over():
+    """Also where somebody hands in entries that :func:`advance` did not see."""
+    found = compare(parse_log(FIRST + FIRST), [ALL])
+    assert [m.code for m in found.mismatches] == ["ima.unlisted"]
+
+
 def test_mismatches_are_bounded():
     log = parse_log(b"".join(build_entry(f"/x/{i}", digest(b"")) for i in range(100)))
     found = compare(log, [ALL])

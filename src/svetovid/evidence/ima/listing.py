@@ -41,7 +41,7 @@ class Findings:
 def compare(
     entries: Sequence[Entry], references: Sequence[ReferenceValues], before: Findings | None = None
 ) -> Findings:
-    """Compare the entries after those of ``before``; ``boot_aggregate`` is judged elsewhere.
+    """Compare the entries after those of ``before``; a first ``boot_aggregate`` is judged elsewhere.
 
     A violation has no digest to compare and is counted where violations are.
     """
@@ -51,8 +51,8 @@ def compare(
     tables = [r.files for r in references]
     mismatches = list(before.mismatches)
     count = before.count
-    for entry in entries[before.compared :]:
-        if entry.path == BOOT_AGGREGATE or entry.violation:
+    for index, entry in enumerate(entries[before.compared :], before.compared):
+        if entry.violation or (index == 0 and entry.path == BOOT_AGGREGATE):
             continue
         observed = entry.named_digest
         listed = [digests for table in tables if (digests := table.get(entry.path)) is not None]
