@@ -41,7 +41,7 @@ class Findings:
 def compare(
     entries: Sequence[Entry], references: Sequence[ReferenceValues], before: Findings | None = None
 ) -> Findings:
-    """Compare the entries after those of ``before``; a first ``boot_aggregate`` is judged elsewhere.
+    """Compare the entries after those of ``before``; the first may be ``boot_aggregate``.
 
     A violation has no digest to compare and is counted where violations are.
     """
