@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class Stakeholder:
     Attributes:
         home: where its files lie.
         identity: the current signing and receiving keys.
-        transport: another way to the manager than its pinned channel, for managers in process.
+        transport: makes another way to the manager than its pinned channel, for managers in process.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Stakeholder:
         identity: Identity,
         passphrase: Secret,
         *,
-        transport: httpx.BaseTransport | None = None,
+        transport: Callable[[], httpx.BaseTransport] | None = None,
     ) -> None:
         self.home = home
         self.identity = identity

@@ -53,14 +53,16 @@ def connect(who: Stakeholder, *, register: bool = True) -> ManagerClient:
         InputError: ``manager.unpinned``.
         TransportError, IntegrityError: as :class:`ManagerClient`.
     """
+    transport = None if who.transport is None else who.transport()
     client = ManagerClient(
-        pinned_manager(who.home),
-        who.identity,
-        seen=SeenFile(who.home.seen),
-        transport=who.transport,
+        pinned_manager(who.home), who.identity, seen=SeenFile(who.home.seen), transport=transport
     )
     if register:
-        client.register_identity(who.identity.signed_card())
+        try:
+            client.register_identity(who.identity.signed_card())
+        except BaseException:
+            client.close()
+            raise
     return client
 
 

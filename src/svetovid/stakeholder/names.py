@@ -97,7 +97,8 @@ def _files(public: Path | None) -> Iterator[tuple[Path, str]]:
     found = 0
     for path in sorted(public.iterdir()):
         parts = path.name.split(".")
-        if len(parts) < 3 or parts[-1] != "json":
+        # sealing leaves a manifest beside each container, of old versions too
+        if len(parts) < 3 or parts[-1] != "json" or "sealed" in parts[:-2]:
             continue
         found += 1
         if found > MAX_PUBLIC_FILES:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from svetovid.crypto import Document, Envelope, Identity, b64encode, sign
+from svetovid.crypto import Document, Envelope, b64encode, sign
 from svetovid.errors import InputError
 from svetovid.evidence.documents import HostStatement, ReferenceValues, TrustAnchors
 from svetovid.stakeholder.home import read_bounded
@@ -21,7 +21,7 @@ __all__ = ["make_anchors", "publish", "publish_file", "sign_host_statement"]
 MAX_CERTIFICATE_BYTES = 64 << 10
 
 
-def sign_host_statement(operator: Identity, request: HostStatement) -> Envelope:
+def sign_host_statement(operator: Stakeholder, request: HostStatement) -> Envelope:
     """An operator's word on its own machine (T3).
 
     Raises:
@@ -34,7 +34,7 @@ def sign_host_statement(operator: Identity, request: HostStatement) -> Envelope:
             observed=request.operator,
             next_step="have the operator that the request names sign it",
         )
-    return sign(request, operator)
+    return sign(request, operator.identity)
 
 
 def make_anchors(

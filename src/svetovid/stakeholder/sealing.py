@@ -23,7 +23,12 @@ _READ_BYTES = 1 << 20
 
 
 def seal_asset(
-    who: Stakeholder, source: Path, *, name: str | None = None, url: str | None = None
+    who: Stakeholder,
+    source: Path,
+    *,
+    name: str | None = None,
+    url: str | None = None,
+    folder: Path | None = None,
 ) -> Manifest:
     """Seal a data file, a code folder or a ``.safetensors`` model; keep its key in the home.
 
@@ -32,7 +37,8 @@ def seal_asset(
         source: what to seal; a folder is code, its files become a bundle.
         name: the asset's name; from the source's name where none is given. Sealing under a name
             again makes its next version.
-        url: fsspec URL of the container; ``HOME/sealed/NAME.vN.sealed`` where none is given.
+        url: fsspec URL of the container; ``FOLDER/NAME.vN.sealed`` where none is given.
+        folder: where containers go by default, ``HOME/sealed`` if it is not said.
 
     Raises:
         InputError: ``data.*``, ``asset.*``, ``file.*``, ``manager.unpinned``, ``name.invalid``.
@@ -46,7 +52,7 @@ def seal_asset(
             next_step="give --name",
         )
     before = newest_manifest(who, label)
-    place = url or (who.home.sealed.resolve() / _file_name(label, before)).as_uri()
+    place = url or ((folder or who.home.sealed).resolve() / _file_name(label, before)).as_uri()
     manager = pinned_manager(who.home).open().signing
     version = before.version + 1 if before else 1
     predecessor = before.digest() if before else None

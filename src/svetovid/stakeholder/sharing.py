@@ -9,6 +9,7 @@ from pathlib import Path
 from svetovid.assets import Manifest
 from svetovid.crypto import Digest, Envelope
 from svetovid.evidence.documents import NO_SUBJECT, ReferenceValues, TrustAnchors
+from svetovid.policy import require_sound
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.names import Names, read_names, read_signed, write_public
 from svetovid.stakeholder.operator import publish
@@ -47,13 +48,15 @@ def share(
         who: the owner.
         source, name, url: as :func:`svetovid.stakeholder.seal_asset`.
         policy_file: YAML.
-        public: folder of the parties' public files; the manifest is put there.
+        public: folder of the parties' public files; the manifest is put there, and the sealed
+            container where no ``url`` is given.
         anchors, references: documents this owner chooses to believe (T2). Those nobody signed, the
             owner signs; those somebody else signed are passed on as they are.
 
     Raises:
         SvetovidError: as :func:`seal_asset`, :func:`read_policy`, :func:`publish_policy`.
     """
+    public.mkdir(parents=True, exist_ok=True)
     names = read_names(public)
     documents: list[TrustAnchors | ReferenceValues | Envelope] = []
     extra = {"asset": NO_SUBJECT}
@@ -61,8 +64,8 @@ def share(
         extra["anchors"] = _choose(path, TrustAnchors, names, documents)
     for path in references:
         extra["references"] = _choose(path, ReferenceValues, names, documents)
-    read_policy(who.home, policy_file, names, owner=who.key_id, extra=extra)
-    manifest = seal_asset(who, source, name=name, url=url)
+    require_sound(read_policy(who.home, policy_file, names, owner=who.key_id, extra=extra))
+    manifest = seal_asset(who, source, name=name, url=url, folder=public)
     extra["asset"] = manifest.digest()
     names.digests.pop(manifest.name, None)  # an older version's manifest may lie in the folder
     names.add(manifest.name, manifest.digest())

@@ -1,0 +1,115 @@
+"""What ``svetovid example`` writes: real data split between two owners, code, policies, a job."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from svetovid.cli.checkout import checkout
+from svetovid.errors import HostError, InputError
+
+__all__ = ["write_example"]
+
+_DATA_POLICY = """\
+# {owner} lets the one reviewed training program use these records, for rita, three times.
+version: svetovid.policy/v1
+name: {owner}-policy
+profile: test               # a software TPM is accepted below: production would refuse it
+accepts: [simulated, launcher]
+anchors: {{document: $anchors}}
+references: [{{document: $references}}]
+operators: [$olga]
+grants:
+  - asset: $asset
+    use: data
+    code: [$train]
+    modes: [attested]
+    recipients: [$rita]
+    conditions:
+      - name: reviewed-entry
+        cel: job.entry == "train.py"
+        because: only this script was reviewed
+    limits: {{runs: 3, output_bytes: 3000000}}
+"""
+
+_CODE_POLICY = """\
+# carol lets her training program run where her policy's host conditions hold, for rita.
+version: svetovid.policy/v1
+name: carol-policy
+profile: test
+accepts: [simulated, launcher]
+anchors: {document: $anchors}
+references: [{document: $references}]
+operators: [$olga]
+grants:
+  - asset: $asset
+    use: code
+    modes: [attested]
+    recipients: [$rita]
+    limits: {runs: 3, output_bytes: 3000000}
+"""
+
+
+def write_example(name: str, folder: Path) -> list[Path]:
+    """Write an example into ``folder``; the paths written.
+
+    Raises:
+        InputError: ``example.name``, ``example.exists``.
+        HostError: ``example.sklearn``, ``cli.checkout``.
+    """
+    if name != "breast-cancer":
+        raise InputError(
+            "example.name",
+            expected="breast-cancer",
+            observed=name,
+            next_step="svetovid example breast-cancer .",
+        )
+    source = checkout() / "examples" / "breast_cancer"
+    columns = _breast_cancer()
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / n for n in ("alice.npz", "bob.npz")]
+    taken = [p for p in (*written, folder / "train") if p.exists()]
+    if taken:
+        raise InputError(
+            "example.exists",
+            expected="a folder without this example",
+            observed=str(taken[0]),
+            next_step="choose an empty folder",
+        )
+    half = len(columns["label"]) // 2
+    for path, rows in zip(written, (slice(None, half), slice(half, None)), strict=True):
+        np.savez(path, **{k: v[rows] for k, v in columns.items()})
+    (folder / "train").mkdir()
+    shutil.copy(source / "train.py", folder / "train" / "train.py")
+    texts = {
+        "alice.yaml": _DATA_POLICY.format(owner="alice"),
+        "bob.yaml": _DATA_POLICY.format(owner="bob"),
+        "carol.yaml": _CODE_POLICY,
+        "job.yaml": (source / "job.yaml").read_text(),
+    }
+    for file, text in texts.items():
+        (folder / file).write_text(text)
+    return [*written, folder / "train" / "train.py", *(folder / f for f in texts)]
+
+
+def _breast_cancer() -> dict[str, Any]:
+    """Wisconsin Diagnostic Breast Cancer: 569 records, 30 features, shuffled with a fixed seed."""
+    try:
+        import numpy as np
+        from sklearn.datasets import load_breast_cancer
+    except ImportError as e:
+        raise HostError(
+            "example.sklearn",
+            expected="scikit-learn, which carries the data",
+            observed=f"no module {e.name}",
+            next_step="pip install 'svetovid[dev]'",
+        ) from e
+    data = load_breast_cancer()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    return {
+        "features": data.data[order].astype(np.float32),
+        "label": data.target[order].astype(np.int64),
+    }

@@ -1,0 +1,108 @@
+"""Options that many commands share, and the passphrase, which is never one of them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svetovid.crypto import Secret
+from svetovid.errors import InputError
+
+__all__ = ["AsJson", "HomeOption", "PublicOption", "passphrase", "storage_url"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="SVETOVID_HOME", help="The stakeholder's own private folder."),
+]
+PublicOption = Annotated[
+    Path,
+    typer.Option(
+        "--public",
+        envvar="SVETOVID_PUBLIC",
+        help="Folder of what the parties show each other: cards, manifests, jobs, receipts.",
+    ),
+]
+
+_MAX_PASSPHRASE = 1024
+
+
+def storage_url(place: str | None) -> str | None:
+    """A local path as a ``file`` URL; URLs as they are."""
+    if place is None or "://" in place:
+        return place
+    return Path(place).absolute().as_uri()
+
+
+def passphrase(*, confirm: bool = False) -> Secret:
+    """From ``SVETOVID_PASSPHRASE_FILE``, ``SVETOVID_PASSPHRASE_FD`` or a prompt; never from argv.
+
+    Raises:
+        InputError: ``passphrase.file``, ``passphrase.fd``, ``passphrase.missing``.
+    """
+    if name := os.environ.get("SVETOVID_PASSPHRASE_FILE"):
+        return _from_file(Path(name))
+    if number := os.environ.get("SVETOVID_PASSPHRASE_FD"):
+        return _from_fd(number)
+    if not sys.stdin.isatty():
+        raise InputError(
+            "passphrase.missing",
+            expected="a passphrase",
+            observed="no terminal to ask at",
+            next_step="set SVETOVID_PASSPHRASE_FILE to a file with mode 0600",
+        )
+    text = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    return Secret(str(text).encode())
+
+
+def _from_file(path: Path) -> Secret:
+    try:
+        with path.open("rb") as f:
+            mode = os.fstat(f.fileno()).st_mode
+            data = f.read(_MAX_PASSPHRASE + 1)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            "passphrase.file",
+            expected="a readable file in SVETOVID_PASSPHRASE_FILE",
+            observed=getattr(e, "strerror", None) or "not a path",
+            next_step="check the path",
+        ) from e
+    if stat.S_ISREG(mode) and stat.S_IMODE(mode) & 0o077:
+        raise InputError(
+            "passphrase.file",
+            expected="mode 0600",
+            observed=oct(stat.S_IMODE(mode)),
+            next_step=f"chmod 600 {path}",
+        )
+    return _checked(data, "passphrase.file")
+
+
+def _from_fd(number: str) -> Secret:
+    try:
+        with os.fdopen(int(number), "rb", closefd=False) as f:
+            data = f.read(_MAX_PASSPHRASE + 1)
+    except (OSError, ValueError) as e:
+        raise InputError(
+            "passphrase.fd",
+            expected="an open file descriptor in SVETOVID_PASSPHRASE_FD",
+            observed="none that can be read",
+            next_step="for example: SVETOVID_PASSPHRASE_FD=3 svetovid … 3<FILE",
+        ) from e
+    return _checked(data, "passphrase.fd")
+
+
+def _checked(data: bytes, code: str) -> Secret:
+    line = data.rstrip(b"\r\n")
+    if not line or len(data) > _MAX_PASSPHRASE:
+        raise InputError(
+            code,
+            expected=f"one passphrase of 1 to {_MAX_PASSPHRASE} bytes",
+            observed=f"{len(data)} bytes" if data else "an empty file",
+            next_step="write the passphrase into it",
+        )
+    return Secret(line)

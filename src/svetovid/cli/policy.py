@@ -1,0 +1,109 @@
+"""``svetovid policy``: check, publish, show, withdraw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase
+from svetovid.cli.output import emit, table
+
+group = typer.Typer(help="Who may use an asset, and under which conditions.", no_args_is_help=True)
+
+PolicyFile = Annotated[Path, typer.Argument(help="The policy, in YAML.")]
+
+
+@group.command()
+def check(
+    file: PolicyFile,
+    home: HomeOption,
+    public: PublicOption = Path("public"),
+    as_json: AsJson = False,
+) -> None:
+    """Lint a policy: what can never or always be true, unknown claims, grants that are too wide.
+
+    Exit code 3 where something found is an error. No passphrase is needed.
+
+    Example: `svetovid policy check alice.yaml --home alice`
+    """
+    from svetovid import stakeholder
+
+    policy, findings = stakeholder.check_policy(home, file, stakeholder.read_names(public))
+    table(
+        ("level", "code", "where", "what"),
+        [(f.severity, f.code, f.where, f.message) for f in findings]
+        or [("ok", "", "", "no finding")],
+        {
+            "policy": policy.digest(),
+            "findings": [
+                {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message}
+                for f in findings
+            ],
+        },
+        as_json,
+    )
+    if any(f.severity == "error" for f in findings):
+        raise typer.Exit(3)
+
+
+@group.command()
+def publish(
+    file: PolicyFile,
+    home: HomeOption,
+    public: PublicOption = Path("public"),
+    as_json: AsJson = False,
+) -> None:
+    """Sign a policy as its next edition and put it in force at the manager.
+
+    Example: `svetovid policy publish alice.yaml --home alice`
+    """
+    from svetovid import stakeholder
+
+    who = stakeholder.load(home, passphrase())
+    names = stakeholder.read_names(public)
+    policy = stakeholder.read_policy(who.home, file, names)
+    digest = stakeholder.publish_policy(who, policy)
+    emit(
+        {"policy": digest, "name": policy.name, "sequence": policy.sequence},
+        [f"policy {policy.name}, edition {policy.sequence}: {digest}"],
+        as_json,
+    )
+
+
+@group.command()
+def show(home: HomeOption, as_json: AsJson = False) -> None:
+    """Show the newest edition of each policy that a home signed.
+
+    Example: `svetovid policy show --home alice`
+    """
+    from svetovid import stakeholder
+
+    policies = stakeholder.own_policies(stakeholder.load(home, passphrase()))
+    table(
+        ("name", "edition", "profile", "grants", "digest"),
+        [(p.name, p.sequence, p.profile, len(p.grants), p.digest()) for p in policies],
+        {"policies": [{"digest": p.digest(), "policy": p.to_json()} for p in policies]},
+        as_json,
+    )
+
+
+@group.command()
+def withdraw(
+    name: Annotated[str, typer.Argument(help="The policy's name.")],
+    home: HomeOption,
+    as_json: AsJson = False,
+) -> None:
+    """End every consent given under a policy, by publishing it again as its next edition.
+
+    Example: `svetovid policy withdraw alice-policy --home alice`
+    """
+    from svetovid import stakeholder
+
+    digest = stakeholder.withdraw_consents(stakeholder.load(home, passphrase()), name)
+    emit(
+        {"policy": digest},
+        [f"new edition {digest}", "consents to jobs under the edition before no longer count"],
+        as_json,
+    )

@@ -1,0 +1,62 @@
+"""``svetovid share``: seal, deposit and publish in one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase, storage_url
+from svetovid.cli.output import emit
+
+
+def share(
+    source: Annotated[Path, typer.Argument(help="Data file, code folder or .safetensors model.")],
+    home: HomeOption,
+    policy: Annotated[Path, typer.Option("--policy", help="Who may use it: YAML.")],
+    name: Annotated[str | None, typer.Option("--name", help="The asset's name.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Path or fsspec URL to write.")] = None,
+    anchors: Annotated[
+        list[Path] | None, typer.Option("--anchors", help="Trust anchors to believe.")
+    ] = None,
+    references: Annotated[
+        list[Path] | None, typer.Option("--references", help="Reference values to believe.")
+    ] = None,
+    public: PublicOption = Path("public"),
+    as_json: AsJson = False,
+) -> None:
+    """Seal an asset, put its policy in force, and give its key to the pinned manager.
+
+    Example: `svetovid share alice.npz --home alice --policy alice.yaml`
+    """
+    from svetovid import stakeholder
+
+    who = stakeholder.load(home, passphrase())
+    claims = stakeholder.verify_manager(who)
+    shared = stakeholder.share(
+        who,
+        source,
+        policy,
+        public=public,
+        name=name,
+        url=storage_url(to),
+        anchors=anchors or (),
+        references=references or (),
+    )
+    asset = shared.manifest.digest()
+    emit(
+        {
+            "asset": asset,
+            "name": shared.manifest.name,
+            "policy": shared.policy,
+            "manager": claims.key,
+            "verdict": claims.verdict,
+        },
+        [
+            claims.verdict,
+            f"asset   {asset}  ({shared.manifest.name})",
+            f"policy  {shared.policy}",
+        ],
+        as_json,
+    )

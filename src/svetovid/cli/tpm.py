@@ -1,0 +1,47 @@
+"""``svetovid tpm``: what stands in for a TPM where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from svetovid.cli.options import AsJson
+from svetovid.cli.output import emit
+
+group = typer.Typer(help="TPMs, and what simulates one.", no_args_is_help=True)
+
+
+@group.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Where the simulated authority is kept.")],
+    tpm: Annotated[
+        str | None,
+        typer.Option("--tpm", help="Certify this TPM too: libtpms:STATEFILE or swtpm:unix:PATH."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an authority for software TPMs, and certify one. It protects nothing.
+
+    Whoever runs the host reads a software TPM's keys; a production policy refuses it.
+
+    Example: `svetovid tpm simulate ca --tpm libtpms:tpm.state`
+    """
+    from svetovid.host.tpm.simulated_ca import create_ca, issue_ek_certificate
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    authority = create_ca(folder)
+    data = {"ca_certificate": str(folder / "ca.pem"), "simulated": True, "protects": "nothing"}
+    lines = [f"authority  {folder / 'ca.pem'}", "SIMULATED: it protects nothing"]
+    if tpm is not None:
+        from svetovid.host.tpm import Tpm, open_transport
+
+        with Tpm(open_transport(tpm)) as device:
+            device.startup()
+            certificate = issue_ek_certificate(authority, device.ek())
+            device.store_ek_certificate(certificate)
+        (folder / "ek.der").write_bytes(certificate)
+        data["ek_certificate"] = str(folder / "ek.der")
+        lines.append(f"EK         {folder / 'ek.der'}, also in the TPM")
+    emit(data, lines, as_json)

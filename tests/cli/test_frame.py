@@ -1,0 +1,228 @@
+"""The frame of every command: help, exit codes, JSON, passphrases, terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from svetovid.cli import main as console_script
+from svetovid.cli import output
+from svetovid.cli.app import app
+from svetovid.cli.main import run
+from svetovid.cli.options import passphrase
+from svetovid.errors import (
+    EvidenceError,
+    HostError,
+    InputError,
+    PolicyError,
+    Reason,
+    SvetovidError,
+    TransportError,
+)
+
+COMMAND = [sys.executable, "-c", "from svetovid.cli import main; main()"]
+
+
+def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every leaf of the command tree."""
+    command = command or typer.main.get_command(app)
+    children = getattr(command, "commands", None)
+    if not children:
+        yield path
+        return
+    for name, child in children.items():
+        yield from commands(child, (*path, name))
+
+
+@pytest.mark.parametrize("path", sorted(commands()), ids=" ".join)
+def test_every_command_has_an_example_and_json(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"svetovid {' '.join(path)}" in result.output
+    assert "--json" in result.output
+
+
+def test_help_is_quick_and_light() -> None:
+    """Neither torch nor the wings are imported to show help."""
+    code = (
+        "import sys; from svetovid.cli.main import run; code = run(['--help']);"
+        "heavy = {'torch', 'numpy', 'sqlalchemy', 'uvicorn', 'httpx', 'sklearn',"
+        " 'svetovid.manager', 'svetovid.host', 'svetovid.stakeholder'} & set(sys.modules);"
+        "print(heavy, file=sys.stderr); sys.exit(code or bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "identity" in done.stdout
+
+
+def test_completion_is_on() -> None:
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["version", "--json"]) == 0
+    assert "svetovid" in json.loads(capsys.readouterr().out)
+    assert run(["version"]) == 0
+    assert capsys.readouterr().out.startswith("svetovid ")
+
+
+@pytest.mark.parametrize(
+    "args", [["nonsense"], ["version", "--nonsense"], ["identity", "create"], ["bench"]]
+)
+def test_wrong_usage_is_exit_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(args) == 2
+    assert "cli.usage" in capsys.readouterr().err
+    assert run([*args, "--json", "x"] if args == ["bench"] else [*args, "--json"]) in (2, 4)
+    assert json.loads(capsys.readouterr().out)["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError, 2), (PolicyError, 3), (EvidenceError, 3), (HostError, 4), (TransportError, 5)],
+)
+def test_exit_codes_and_both_forms(
+    error: type[SvetovidError],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error(
+            "x.y", expected="this", observed="that\x1b[2J", next_step="do it", clause="policy a"
+        )
+
+    monkeypatch.setattr("svetovid.cli.app.app", fail)
+    assert run(["version"]) == code
+    seen = capsys.readouterr()
+    assert not seen.out
+    for word in ("x.y", "this", "that", "do it", "policy a"):
+        assert word in seen.err
+    assert "\x1b[2J" not in seen.err
+    assert run(["version", "--json"]) == code
+    value = json.loads(capsys.readouterr().out)
+    assert value["error"] == "x.y"
+    assert value["exit_code"] == code
+
+
+def test_each_reason_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    error = PolicyError.from_reasons([Reason("a.b", owner="alice"), Reason("c.d", expected="x")])
+    output.emit_error(error, as_json=False)
+    text = capsys.readouterr().err
+    assert "a.b" in text
+    assert "alice" in text
+    assert "c.d" in text
+    output.emit_error(PolicyError("e.f"), as_json=False)
+    assert "no more is known" in capsys.readouterr().err
+
+
+def test_a_defect_is_internal_and_silent_about_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a canary-secret in a message")
+
+    monkeypatch.setattr("svetovid.cli.app.app", fail)
+    monkeypatch.delenv("SVETOVID_DEBUG", raising=False)
+    assert run(["version"]) == 1
+    seen = capsys.readouterr()
+    assert "internal" in seen.err
+    assert "Traceback" not in seen.err
+    assert "canary-secret" not in seen.err + seen.out
+    monkeypatch.setenv("SVETOVID_DEBUG", "1")
+    assert run(["version", "--json"]) == 1
+    seen = capsys.readouterr()
+    assert "Traceback" in seen.err
+    assert json.loads(seen.out)["error"] == "internal"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, EOFError, typer.Abort])
+def test_interrupted(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("svetovid.cli.app.app", fail)
+    assert run(["version"]) == 130
+
+
+def test_console_script_and_a_reader_that_has_gone() -> None:
+    done = subprocess.run([*COMMAND, "version", "--json"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)
+    assert console_script is not None
+    gone, writer = os.pipe()
+    os.close(gone)
+    done = subprocess.run([*COMMAND, "version"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+class TestPassphrase:
+    """Never from argv; a file must be private."""
+
+    @pytest.fixture(autouse=True)
+    def _no_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("SVETOVID_PASSPHRASE_FILE", "SVETOVID_PASSPHRASE_FD"):
+            monkeypatch.delenv(name, raising=False)
+
+    def _refused(self) -> str:
+        with pytest.raises(InputError) as e:
+            passphrase()
+        assert e.value.reason.next_step
+        return e.value.code
+
+    def test_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "p"
+        monkeypatch.setenv("SVETOVID_PASSPHRASE_FILE", str(file))
+        assert self._refused() == "passphrase.file"
+        file.write_bytes(b"correct horse\n")
+        file.chmod(0o644)
+        assert self._refused() == "passphrase.file"
+        file.chmod(0o600)
+        assert passphrase().reveal() == b"correct horse"
+        file.write_bytes(b"\n")
+        assert self._refused() == "passphrase.file"
+        file.write_bytes(b"x" * 2000)
+        assert self._refused() == "passphrase.file"
+        monkeypatch.setenv("SVETOVID_PASSPHRASE_FILE", str(tmp_path))
+        assert self._refused() == "passphrase.file"
+
+    def test_fd(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, b"by pipe\n")
+        os.close(writer)
+        monkeypatch.setenv("SVETOVID_PASSPHRASE_FD", str(reader))
+        assert passphrase().reveal() == b"by pipe"
+        assert self._refused() == "passphrase.fd"
+        os.close(reader)
+        for wrong in (str(reader), "seven", "-1"):
+            monkeypatch.setenv("SVETOVID_PASSPHRASE_FD", wrong)
+            assert self._refused() == "passphrase.fd"
+
+    def test_prompt_or_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+        assert self._refused() == "passphrase.missing"
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr(typer, "prompt", lambda *a, **k: "typed")
+        assert passphrase(confirm=True).reveal() == b"typed"
+
+
+def test_tables_show_text_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("a",), [("[red]x[/red]\x1b[31m",)], {"a": 1}, as_json=False)
+    text = capsys.readouterr().out
+    assert "[red]x[/red]" in text
+    assert "\x1b" not in text
+    output.table(("a",), [("x",)], {"a": 1}, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
+    output.note("wait\x07")
+    assert "\x07" not in capsys.readouterr().err
