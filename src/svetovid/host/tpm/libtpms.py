@@ -20,7 +20,7 @@ from pydantic import Field
 from svetovid.crypto import Base64, Document, b64decode, b64encode
 from svetovid.crypto.keystore import write_private
 from svetovid.errors import HostError, SvetovidError
-from svetovid.host.tpm.transports import MAX_RESPONSE, _lost, response_length
+from svetovid.host.tpm.transports import MAX_RESPONSE, lost, response_length
 
 __all__ = ["LibtpmsTransport"]
 
@@ -235,7 +235,7 @@ class LibtpmsTransport:
 
     def transmit(self, command: bytes) -> bytes:
         if LibtpmsTransport._open_one is not self:
-            raise _lost("an open TPM", "a closed one")
+            raise lost("an open TPM", "a closed one")
         code = self._library.TPMLIB_Process(
             ctypes.byref(self._response),
             ctypes.byref(self._size),
@@ -247,10 +247,10 @@ class LibtpmsTransport:
         if failure is not None:
             raise self._broken(failure.strerror) from failure
         if code != _OK or not self._response or self._size.value > MAX_RESPONSE:
-            raise _lost("an answer from libtpms", f"code {code:#x}")
+            raise lost("an answer from libtpms", f"code {code:#x}")
         answer = ctypes.string_at(self._response, self._size.value)
         if response_length(answer) != len(answer):
-            raise _lost("as many bytes as announced", f"{len(answer)} bytes")
+            raise lost("as many bytes as announced", f"{len(answer)} bytes")
         return answer
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ class Transport(Protocol):
     def close(self) -> None: ...
 
 
-def _lost(expected: str, observed: object) -> TransportError:
+def lost(expected: str, observed: object) -> TransportError:
     return TransportError(
         "tpm.transport",
         expected=expected,
@@ -74,7 +74,7 @@ def response_length(header: bytes) -> int:
     """
     length = int.from_bytes(header[2:6], "big") if len(header) >= _HEADER else 0
     if not _HEADER <= length <= MAX_RESPONSE:
-        raise _lost(f"a response of {_HEADER} to {MAX_RESPONSE} bytes", f"{length} bytes")
+        raise lost(f"a response of {_HEADER} to {MAX_RESPONSE} bytes", f"{length} bytes")
     return length
 
 
@@ -109,17 +109,17 @@ class DeviceTransport:
     def transmit(self, command: bytes) -> bytes:
         try:
             if os.write(self._fd, command) != len(command):
-                raise _lost("the whole command taken at once", "a part of it")
+                raise lost("the whole command taken at once", "a part of it")
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
             if not poll.poll(self._timeout_s * 1000):
-                raise _lost(f"an answer within {self._timeout_s:g} s", "none")
+                raise lost(f"an answer within {self._timeout_s:g} s", "none")
             # The driver gives a response with one read; a longer one than ours is cut and refused.
             answer = os.read(self._fd, MAX_RESPONSE + 1)
         except OSError as e:
-            raise _lost("an answer from the TPM", e.strerror or e) from e
+            raise lost("an answer from the TPM", e.strerror or e) from e
         if response_length(answer) != len(answer):
-            raise _lost("as many bytes as announced", f"{len(answer)} bytes")
+            raise lost("as many bytes as announced", f"{len(answer)} bytes")
         return answer
 
     def close(self) -> None:
@@ -155,11 +155,11 @@ class SwtpmTransport:
             # One deadline for all of it: a peer that drips bytes gains no more time.
             left = deadline - time.monotonic()
             if left <= 0:
-                raise _lost(f"an answer within {self._timeout_s:g} s", f"{len(data)} bytes")
+                raise lost(f"an answer within {self._timeout_s:g} s", f"{len(data)} bytes")
             self._socket.settimeout(left)
             part = self._socket.recv(count - len(data))
             if not part:
-                raise _lost("an answer", "the connection was closed")
+                raise lost("an answer", "the connection was closed")
             data += part
         return bytes(data)
 
@@ -171,7 +171,7 @@ class SwtpmTransport:
             header = self._receive(_HEADER, deadline)
             return header + self._receive(response_length(header) - _HEADER, deadline)
         except OSError as e:
-            raise _lost("an answer from swtpm", e.strerror or e) from e
+            raise lost("an answer from swtpm", e.strerror or e) from e
 
     def close(self) -> None:
         self._socket.close()
