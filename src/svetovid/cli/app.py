@@ -14,6 +14,7 @@ from svetovid.cli.identity import group as identity
 from svetovid.cli.job import group as job
 from svetovid.cli.manager import group as manager
 from svetovid.cli.policy import group as policy
+from svetovid.cli.receipt import output, receipt
 from svetovid.cli.share import share
 from svetovid.cli.tpm import group as tpm
 from svetovid.cli.version import version
@@ -38,6 +39,8 @@ for name, group in {
     "job": job,
     "host": host,
     "tpm": tpm,
+    "output": output,
+    "receipt": receipt,
 }.items():
     app.add_typer(group, name=name)
 app.command()(share)

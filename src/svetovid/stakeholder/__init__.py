@@ -18,6 +18,7 @@ from svetovid.stakeholder.manager import (
 )
 from svetovid.stakeholder.names import Names, read_document, read_names, write_public
 from svetovid.stakeholder.operator import make_anchors, publish, publish_file, sign_host_statement
+from svetovid.stakeholder.outputs import Opened, open_output
 from svetovid.stakeholder.pins import pin_manager, pinned_manager, read_pin
 from svetovid.stakeholder.policies import (
     check_policy,
@@ -27,6 +28,7 @@ from svetovid.stakeholder.policies import (
     withdraw_consents,
 )
 from svetovid.stakeholder.readers import Column, read_columns
+from svetovid.stakeholder.receipts import check_receipt, read_receipt
 from svetovid.stakeholder.sealing import (
     deposit_key,
     newest_manifest,
@@ -41,11 +43,13 @@ __all__ = [
     "Home",
     "ManagerClaims",
     "Names",
+    "Opened",
     "Shared",
     "Stakeholder",
     "announce",
     "check_job",
     "check_policy",
+    "check_receipt",
     "connect",
     "consent",
     "create",
@@ -54,6 +58,7 @@ __all__ = [
     "load",
     "make_anchors",
     "newest_manifest",
+    "open_output",
     "own_policies",
     "own_slots",
     "pin_manager",
@@ -71,6 +76,7 @@ __all__ = [
     "read_names",
     "read_pin",
     "read_policy",
+    "read_receipt",
     "records",
     "revoke_key",
     "rotate",

@@ -27,7 +27,7 @@ class Stakeholder:
     Attributes:
         home: where its files lie.
         identity: the current signing and receiving keys.
-        transport: makes another way to the manager than its pinned channel, for managers in process.
+        transport: makes another way to the manager than its pinned channel (managers in process).
     """
 
     def __init__(
