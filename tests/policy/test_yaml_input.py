@@ -127,6 +127,7 @@ REFUSED = {
     "big": b"a: 9007199254740993\n",
     "huge": b"a: 1" + b"0" * 5000 + b"\n",
     "huge float": b"a: 1e999\n",
+    "big float": b"a: 9007199254740992.0\n",
     "value": b"a: =\n",
     "two documents": b"a: 1\n---\nb: 2\n",
     "empty": b"",

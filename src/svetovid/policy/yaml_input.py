@@ -72,8 +72,8 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
         return int(text)
     if _FLOAT.fullmatch(text):
         value = float(text)
-        if value in (float("inf"), float("-inf")):
-            raise _bad("a finite number", text, event)
+        if abs(value) > _MAX_INT:
+            raise _bad("a number within 2**53 - 1", text, event)
         return value
     if _SURPRISE.fullmatch(text):
         raise _bad("quotes around a word that YAML readers disagree on", text, event)
