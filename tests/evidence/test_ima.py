@@ -259,6 +259,8 @@ def test_m13_boot_aggregate():
     refused("ima.boot_aggregate", go, [FIRST, LINES[1], FIRST])
     refused("ima.boot_aggregate", go, [other, *LINES[1:]])
     refused("ima.boot_aggregate", go, [violated, *LINES[1:]])
+    named = build_entry("/x", "sha256:" + boot_aggregate_digest(BANK).hex())
+    refused("ima.boot_aggregate", go, [named, *LINES[1:]])
     state = go(LINES)
     refused("ima.boot_aggregate", go, [FIRST], state=state, offset=5)
     # PCR 4 changed since: not the boot that the log began with

@@ -185,6 +185,7 @@ def test_p7_resettable_pcrs_never_count():
         (ClockInfo(9000, 3, 0, True), "tpm.clock_rollback"),
         (ClockInfo(9000, 4, 0, True), "tpm.reset"),
         (ClockInfo(9000, 4, 1, True), "tpm.reset"),
+        (ClockInfo(10, 4, 0, False), "tpm.reset"),
         (ClockInfo(9000, 3, 2, True), "tpm.reset"),
     ],
 )

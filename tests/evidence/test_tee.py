@@ -95,13 +95,15 @@ def test_device_of_another_statement():
     refused("enrol.device", world)
 
 
-def test_key_of_another_kind():
-    root = World().root
+@pytest.mark.parametrize("key", [RSA_AK, ec.generate_private_key(ec.SECP384R1())])
+def test_key_of_another_kind(key):
+    report = TeeWorld().report(report_data="0" * 64).canonical()
+    signed = b"" if key is RSA_AK else key.sign(report, ec.ECDSA(hashes.SHA256()))
     with pytest.raises(SvetovidError) as e:
         verify_report(
-            TeeWorld().report(report_data="0" * 64).canonical(),
-            b"",
-            certificate=root.leaf(RSA_AK.public_key(), eku=None),
+            report,
+            signed,
+            certificate=World().root.leaf(key.public_key(), eku=None),
             report_data=bytes(32),
         )
     assert e.value.code == "tee.algorithm"

@@ -230,6 +230,8 @@ def test_m18_offset_must_be_the_challenges():
     refused("ima.offset", world, world.evidence(log_offset=1))
     state = world.verify().log
     refused("ima.offset", world, log=state)
+    # it fits what the verifier holds, and still is not what the challenge asks for
+    refused("ima.offset", world, world.evidence(log_offset=6, log=""), log=state)
     world.challenge = world.make_challenge(log_offset=6)
     refused("ima.offset", world, log=None)
     world.measure("/opt/runtime/lib0.so", digest(b"0"))
