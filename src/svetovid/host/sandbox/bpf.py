@@ -1,4 +1,4 @@
-"""Classic BPF as seccomp runs it (Documentation/userspace-api/seccomp_filter.rst): a tiny assembler.
+"""A tiny assembler of classic BPF as seccomp runs it (seccomp(2), BSD packet filter, 1993).
 
 A program is a list of 8-byte instructions. Everything here is a self-contained block that either
 returns or falls through to the next, so no jump ever leaves its block and none needs a label.

@@ -71,7 +71,10 @@ def main() -> None:
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
-    os.execv(orders["bwrap"], [orders["bwrap"], "--args", str(orders["arguments"]), "--", *orders["command"]])
+    os.execv(  # noqa: S606
+        orders["bwrap"],
+        [orders["bwrap"], "--args", str(orders["arguments"]), "--", *orders["command"]],
+    )
 
 
 try:

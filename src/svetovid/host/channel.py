@@ -1,0 +1,205 @@
+"""The one way out of a sandbox: frames over a socket pair. docs/spec/sandbox-channel.md.
+
+A frame is ``<u32 header length> <u64 payload length> header payload``, little-endian; the header
+is a small JSON object of a closed set of forms, the payload raw bytes. Everything is read into this
+process's own memory first and looked at after, so a sandbox that changes its copy gains nothing
+(T8). A frame that is not of these forms ends the job.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from svetovid.crypto import canonical
+from svetovid.crypto.canonical import load_json
+from svetovid.errors import InputError, LimitError, ParseError
+from svetovid.training._wire import KINDS
+
+__all__ = ["Channel", "Message"]
+
+Type = Literal["ready", "progress", "metric", "output", "checkpoint", "done", "failed"]
+_PREFIX = struct.Struct("<IQ")
+_MAX_HEADER = 512
+_MAX_COUNT = 2**53 - 1
+_BYTES_PER_S = 1 << 20
+"""A payload slower than this is taken for a stall."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One validated message.
+
+    Attributes:
+        type: which; it says which of the others are set.
+        name: of a metric or output.
+        value: of a metric.
+        done, total: of progress.
+        kind: of a failure, one of :data:`svetovid.training._wire.KINDS`.
+        payload: of an output or checkpoint, a private copy.
+    """
+
+    type: Type
+    name: str = ""
+    value: float = 0
+    done: int = 0
+    total: int = 0
+    kind: str = ""
+    payload: bytes = b""
+
+
+def _protocol(expected: str, observed: object = "") -> ParseError:
+    return ParseError(
+        "sandbox.protocol",
+        expected=expected,
+        observed=observed,
+        next_step="let the job's code speak through svetovid.training only",
+    )
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COUNT
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 64
+
+
+_FORMS: dict[str, dict[str, Callable[[object], bool]]] = {
+    "ready": {},
+    "progress": {"done": _is_count, "total": _is_count},
+    "metric": {"name": _is_name, "value": _is_number},
+    "output": {"name": _is_name},
+    "checkpoint": {},
+    "done": {},
+    "failed": {"kind": lambda v: isinstance(v, str) and v in KINDS},
+}
+_WITH_PAYLOAD = frozenset({"output", "checkpoint"})
+
+
+def _read_header(data: bytes) -> dict[str, Any]:
+    try:
+        header = load_json(data, max_bytes=_MAX_HEADER, max_depth=2)
+    except InputError as e:
+        raise _protocol("a header of strict JSON", e.code) from e
+    kind = header.get("type") if isinstance(header, dict) else None
+    form = _FORMS.get(kind) if isinstance(kind, str) else None
+    if form is None:
+        raise _protocol("a known type of message")
+    if header.keys() != form.keys() | {"type"}:
+        raise _protocol(f"exactly the fields of {header['type']}")
+    for name, check in form.items():
+        if not check(header[name]):
+            raise _protocol(f"a sound {name} in {header['type']}")
+    return header  # type: ignore[no-any-return]
+
+
+class Channel:
+    """The host's end.
+
+    Args:
+        sock: a connected stream socket; this object closes it.
+        room: bytes that a payload of this type and name may have, asked before it is read; raises
+            to refuse.
+        stall_s: how long a frame that was begun may rest.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        room: Callable[[str, str], int],
+        *,
+        stall_s: float = 30.0,
+    ) -> None:
+        self._sock = sock
+        self._sock.setblocking(False)
+        self._room = room
+        self._stall_s = stall_s
+
+    def receive(self) -> Message | None:
+        """The next message; None once the other side is gone. Waits for as long as it takes to
+        begin, and a bounded time to end.
+
+        Raises:
+            ParseError: ``sandbox.protocol``.
+            LimitError: ``output.limit``, ``checkpoint.limit``; whatever ``room`` raises.
+        """
+        select.select([self._sock], [], [])
+        prefix = bytearray(_PREFIX.size)
+        if not self._fill(memoryview(prefix), may_end=True):
+            return None
+        header_bytes, payload_bytes = _PREFIX.unpack(prefix)
+        if not 0 < header_bytes <= _MAX_HEADER:
+            raise _protocol(f"a header of at most {_MAX_HEADER} bytes", header_bytes)
+        raw = bytearray(header_bytes)
+        self._fill(memoryview(raw))
+        header = _read_header(bytes(raw))
+        payload = b""
+        if header["type"] in _WITH_PAYLOAD:
+            payload = self._payload(header["type"], header.get("name", ""), payload_bytes)
+        elif payload_bytes:
+            raise _protocol(f"no payload with {header['type']}", payload_bytes)
+        return Message(**header, payload=payload)
+
+    def _payload(self, kind: str, name: str, length: int) -> bytes:
+        room = self._room(kind, name)
+        if length > room:
+            raise LimitError(
+                f"{kind}.limit",
+                expected=f"at most {room} bytes",
+                observed=f"{length} bytes",
+                next_step=f"save a smaller {kind}, or agree on a larger limit",
+            )
+        data = bytearray(length)
+        self._fill(memoryview(data), length / _BYTES_PER_S)
+        return bytes(data)
+
+    def _fill(self, view: memoryview, more_s: float = 0.0, *, may_end: bool = False) -> bool:
+        end = time.monotonic() + self._stall_s + more_s
+        empty = may_end
+        while view:
+            try:
+                # Without room for ancillary data: descriptors that are sent along are dropped.
+                got = self._sock.recv_into(view)
+            except BlockingIOError:
+                left = end - time.monotonic()
+                if left <= 0 or not select.select([self._sock], [], [], left)[0]:
+                    raise _protocol("a frame to be sent in one go", "a stall") from None
+                continue
+            except ConnectionError:
+                got = 0
+            if got == 0:
+                if empty:
+                    return False
+                raise _protocol("a whole frame", "an end in its middle")
+            view = view[got:]
+            empty = False
+        return True
+
+    def acknowledge(self) -> None:
+        """Tell the sandbox that its output or checkpoint is taken.
+
+        Raises:
+            ParseError: ``sandbox.protocol`` where it does not read its answers.
+        """
+        answer = canonical({"type": "taken"})
+        try:
+            if self._sock.send(_PREFIX.pack(len(answer), 0) + answer) != _PREFIX.size + len(answer):
+                raise BlockingIOError
+        except BlockingIOError as e:
+            raise _protocol("a sandbox that reads its answers") from e
+        except OSError:
+            return  # it is gone; whoever waits for it sees that
+
+    def close(self) -> None:
+        self._sock.close()

@@ -1,0 +1,374 @@
+"""Runs one job's code in a sandbox, from decrypted assets to validated outputs.
+
+Whatever happens, the sandbox is dead and the decrypted memory freed before this returns. ``stop``
+(the end of a lease, T12) and the wall clock kill it from a thread of their own, so that neither a
+slow callback nor a silent sandbox delays them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from svetovid.assets import AssetReader
+from svetovid.crypto import canonical
+from svetovid.errors import LimitError, ParseError, RefusalError, SvetovidError
+from svetovid.host.channel import Channel, Message
+from svetovid.host.feed import Feed
+from svetovid.host.outputs import MAX_HEADER_BYTES, Metrics, rebuild, size_of
+from svetovid.host.runtime import BOOTSTRAP, interpreter
+from svetovid.host.sandbox import Confinement, Sandbox
+from svetovid.host.sandbox.memory import frozen
+from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec
+
+__all__ = ["SandboxJob", "SandboxResult", "run_sandboxed"]
+
+_MAX_PROGRESS = 1_000_000
+_MAX_CHECKPOINTS = 100_000
+_TICK_S = 0.05
+_DONE_S = 10.0
+"""How long an interpreter may take to end after it said that it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxJob:
+    """What to run. Attributes are those of :class:`svetovid.policy.documents.Job`, opened.
+
+    Attributes:
+        runtime: tree from :func:`svetovid.host.runtime.build_runtime`.
+        code: path to content; verified against the job before.
+        entry: which of them to run.
+        datasets, models: slot name to opened asset.
+        resume: a checkpoint's bytes, or None to start afresh.
+        threads: for numerical libraries; by default one for each processor this host may use.
+        max_asset_bytes: bound of all decrypted assets together; by default four fifths of the free
+            memory.
+    """
+
+    runtime: Path
+    code: Mapping[str, bytes]
+    entry: str
+    outputs: Mapping[str, OutputSpec]
+    arguments: tuple[str, ...] = ()
+    parameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    seed: int = 0
+    datasets: Mapping[str, AssetReader] = field(default_factory=dict)
+    models: Mapping[str, AssetReader] = field(default_factory=dict)
+    metrics: Mapping[str, MetricSpec] = field(default_factory=dict)
+    limits: JobLimits = field(default_factory=JobLimits)
+    devices: tuple[str, ...] = ()
+    resume: bytes | None = None
+    threads: int = 0
+    max_asset_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxResult:
+    """What came out, validated.
+
+    Attributes:
+        outputs: output name to canonical safetensors bytes.
+        metrics: metric name to its values, in order.
+        nan: output name to how many NaN are in it.
+        timings: seconds: ``start_s`` until the first line of the job's code, ``decrypt_s`` for all
+            assets, ``sandbox_s`` in all.
+        bounds: what the kernel bounded for the job as a whole (``memory``, ``pids``).
+        locked: whether decrypted memory was locked against swapping.
+    """
+
+    outputs: dict[str, bytes]
+    metrics: dict[str, list[float]]
+    nan: dict[str, int]
+    timings: dict[str, float]
+    bounds: tuple[str, ...]
+    locked: bool
+
+
+class _Watch:
+    """Kills the sandbox when the job must end; says why."""
+
+    def __init__(
+        self, sandbox: Sandbox, feed: Feed, stop: threading.Event, deadline: float
+    ) -> None:
+        self._sandbox = sandbox
+        self._feed = feed
+        self._stop = stop
+        self._deadline = deadline
+        self._over = threading.Event()
+        self.reason: SvetovidError | None = None
+        self._thread = threading.Thread(target=self._keep, name="watch", daemon=True)
+
+    def _why(self) -> SvetovidError | None:
+        if self._stop.is_set():
+            return RefusalError(
+                "sandbox.stopped",
+                expected="a lease that lasts as long as the job",
+                observed="the job was told to stop",
+                next_step="look at why the lease ended",
+            )
+        if time.monotonic() >= self._deadline:
+            return LimitError(
+                "sandbox.wall",
+                expected="the job to end within its time",
+                observed="it still runs",
+                next_step="agree on a job with a larger limits.wall_s",
+            )
+        return self._feed.failed
+
+    def _keep(self) -> None:
+        while not self._over.is_set():
+            reason = self._why()
+            if reason is not None:
+                self.reason = reason
+                self._sandbox.kill()
+                return
+            self._stop.wait(_TICK_S)
+
+    def __enter__(self) -> _Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+class _Inbox:
+    """What the sandbox has said so far, held against the job."""
+
+    def __init__(
+        self,
+        job: SandboxJob,
+        on_event: Callable[[Mapping[str, Any]], None],
+        on_checkpoint: Callable[[bytes], None],
+    ) -> None:
+        self._job = job
+        self._on_event = on_event
+        self._on_checkpoint = on_checkpoint
+        self._counts = {"progress": 0, "checkpoint": 0}
+        self.metrics = Metrics(job.metrics)
+        self.outputs: dict[str, bytes] = {}
+        self.nan: dict[str, int] = {}
+        self.ready = self.done = False
+
+    def room(self, kind: str, name: str) -> int:
+        """Bytes that a payload may have, before any of it is read."""
+        if kind == "checkpoint":
+            return self._job.limits.checkpoint_bytes
+        spec = self._job.outputs.get(name)
+        if spec is None or name in self.outputs:
+            raise RefusalError(
+                "output.unknown" if spec is None else "output.repeated",
+                expected=f"each of {', '.join(sorted(self._job.outputs))} once",
+                observed="a name that was not agreed" if spec is None else f"{name} again",
+                next_step="save what the job's outputs name, each once",
+            )
+        left = self._job.limits.output_bytes - sum(map(len, self.outputs.values()))
+        return min(left, size_of(spec) + MAX_HEADER_BYTES + 8)
+
+    def take(self, message: Message) -> bool:
+        """Handle one message; whether the sandbox waits for an answer."""
+        if (message.type == "ready") == self.ready or self.done:
+            raise ParseError(
+                "sandbox.protocol",
+                expected="ready first and once, done last",
+                observed=message.type,
+                next_step="let the job's code speak through svetovid.training only",
+            )
+        self._count(message.type)
+        match message.type:
+            case "ready":
+                self.ready = True
+            case "progress":
+                self._on_event({"done": message.done, "total": message.total})
+            case "metric":
+                self.metrics.add(message.name, message.value)
+            case "output":
+                data, nan = rebuild(message.payload, self._job.outputs[message.name])
+                self.outputs[message.name], self.nan[message.name] = data, nan
+            case "checkpoint":
+                self._on_checkpoint(message.payload)
+            case "done":
+                self.done = True
+            case "failed":
+                raise RefusalError(
+                    "sandbox.script",
+                    expected="the job's code to end well",
+                    observed=message.kind,
+                    next_step="run it on data of your own: svetovid.training.local",
+                )
+        return message.type in ("output", "checkpoint")
+
+    def _count(self, kind: str) -> None:
+        if kind not in self._counts:
+            return
+        self._counts[kind] += 1
+        limit = _MAX_PROGRESS if kind == "progress" else _MAX_CHECKPOINTS
+        if self._counts[kind] > limit:
+            raise LimitError(
+                "sandbox.flood",
+                expected=f"at most {limit} messages of {kind}",
+                observed="one more",
+                next_step=f"report {kind} less often",
+            )
+
+    def finish(self) -> None:
+        missing = sorted(self._job.outputs.keys() - self.outputs.keys())
+        if missing:
+            raise RefusalError(
+                "output.missing",
+                expected="every agreed output",
+                observed=f"no {', '.join(missing)}",
+                next_step="save it with svetovid.training.save",
+            )
+
+
+def _config(job: SandboxJob, feed: Feed, channel: int, resume: int | None) -> bytes:
+    slots: dict[str, object] = {}
+    for slot, region in feed.regions.items():
+        reader = job.datasets.get(slot) or job.models[slot]
+        schema = reader.manifest.record_schema
+        slots[slot] = {
+            "data": region.data,
+            "mark": region.mark,
+            "size": region.size,
+            "schema": None if schema is None else schema.to_json(),
+        }
+    return canonical(
+        {
+            "channel": channel,
+            "entry": job.entry,
+            "arguments": list(job.arguments),
+            "parameters": dict(job.parameters),
+            "seed": job.seed,
+            "slots": slots,
+            "metrics": {name: spec.type for name, spec in job.metrics.items()},
+            "outputs": sorted(job.outputs),
+            "resume": None if resume is None else {"data": resume, "size": len(job.resume or b"")},
+        }
+    )
+
+
+@contextlib.contextmanager
+def _memory(name: str, data: bytes | None) -> Iterator[int | None]:
+    if data is None:
+        yield None
+        return
+    fd = frozen(name, data)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _confinement(job: SandboxJob) -> Confinement:
+    return Confinement(
+        memory_mib=job.limits.memory_mib,
+        processes=job.limits.processes,
+        threads=job.threads or len(os.sched_getaffinity(0)),
+        devices=job.devices,
+    )
+
+
+def run_sandboxed(
+    job: SandboxJob,
+    *,
+    on_event: Callable[[Mapping[str, Any]], None] = lambda _: None,
+    on_checkpoint: Callable[[bytes], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> SandboxResult:
+    """Run a job's code to its end.
+
+    Args:
+        job: what to run.
+        on_event: hears of progress, ``{"done": n, "total": n}``; for recipients' eyes (T9).
+        on_checkpoint: keeps a checkpoint; the script goes on once it returns.
+        stop: ends the job within a second of being set.
+
+    Raises:
+        HostError: ``sandbox.*`` where this machine cannot confine; ``feed.*``.
+        RefusalError: ``sandbox.stopped``, ``sandbox.script``, ``sandbox.died``, ``output.*``.
+        LimitError: ``sandbox.wall``, ``sandbox.flood``, ``*.limit``.
+        ParseError: ``sandbox.protocol``, ``output.malformed``.
+        PolicyError: ``metric.*``.
+        IntegrityError: ``asset.*`` where an asset proves altered while it is decrypted.
+    """
+    begun = time.monotonic()
+    inbox = _Inbox(job, on_event, on_checkpoint)
+    with contextlib.ExitStack() as stack:
+        feed = stack.enter_context(
+            Feed({**job.datasets, **job.models}, max_bytes=job.max_asset_bytes)
+        )
+        ours, theirs = socket.socketpair()
+        channel = Channel(ours, inbox.room)
+        stack.callback(channel.close)
+        with theirs, _memory("resume", job.resume) as resume:
+            config = stack.enter_context(
+                _memory("config", _config(job, feed, theirs.fileno(), resume))
+            )
+            assert config is not None
+            keep = [theirs.fileno(), config, *([] if resume is None else [resume])]
+            for region in feed.regions.values():
+                keep += [region.data, region.mark]
+            sandbox = Sandbox(
+                job.runtime,
+                job.code,
+                [str(interpreter()), "-I", "-S", "-B", str(BOOTSTRAP), str(config)],
+                keep,
+                _confinement(job),
+            )
+        stack.enter_context(sandbox)
+        watch = _Watch(sandbox, feed, stop or threading.Event(), begun + job.limits.wall_s)
+        stack.enter_context(watch)
+        try:
+            start_s = _listen(channel, sandbox, inbox) - begun
+        except SvetovidError:
+            if watch.reason is not None:
+                raise watch.reason from None
+            raise
+        if watch.reason is not None:
+            raise watch.reason
+        inbox.finish()
+        return SandboxResult(
+            outputs=inbox.outputs,
+            metrics=inbox.metrics.values,
+            nan=inbox.nan,
+            timings={
+                "start_s": start_s,
+                "decrypt_s": feed.open_s,
+                "sandbox_s": time.monotonic() - begun,
+            },
+            bounds=sandbox.bounds,
+            locked=feed.locked,
+        )
+
+
+def _listen(channel: Channel, sandbox: Sandbox, inbox: _Inbox) -> float:
+    """Hear the sandbox out; when its code began."""
+    ready_at = 0.0
+    while (message := channel.receive()) is not None:
+        if inbox.take(message):
+            channel.acknowledge()
+        if message.type == "ready":
+            ready_at = time.monotonic()
+            sandbox.hush()
+        if message.type == "done":
+            break
+    if not inbox.ready:
+        raise sandbox.why_not_started()
+    if not inbox.done:
+        status = sandbox.wait(_DONE_S)
+        raise RefusalError(
+            "sandbox.died",
+            expected="the job's code to end well",
+            observed="it closed its channel" if status is None else f"exit status {status}",
+            next_step="agree on more memory or processes, or run the code on data of your own",
+        )
+    return ready_at
