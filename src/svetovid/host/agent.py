@@ -21,7 +21,7 @@ from svetovid.crypto import Envelope, Identity, ReceivingKey, Secret
 from svetovid.errors import InputError, IntegrityError, SvetovidError
 from svetovid.host.attester import Attester
 from svetovid.host.checkpoints import CheckpointStore
-from svetovid.host.deliver import METRICS, deliver, metrics_blob, metrics_digest
+from svetovid.host.deliver import deliver, metrics_blob, metrics_digest
 from svetovid.host.home import HostHome
 from svetovid.host.link import ManagerLink
 from svetovid.host.progress import ProgressNotes
@@ -31,6 +31,7 @@ from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import HeadUpdate
 from svetovid.protocol.output import OutputPackage
+from svetovid.transparency import METRICS
 
 __all__ = ["Event", "JobOutcome", "run_job"]
 

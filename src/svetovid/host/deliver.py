@@ -16,10 +16,8 @@ from svetovid.policy.documents import Job
 from svetovid.protocol.contexts import output_context
 from svetovid.protocol.output import OutputPackage, SealedFor
 
-__all__ = ["METRICS", "deliver", "metrics_blob", "metrics_digest"]
+__all__ = ["deliver", "metrics_blob", "metrics_digest"]
 
-METRICS = "metrics"
-"""Name under which metrics leave; no output of a job may bear it."""
 _BLOCK = 1 << 20
 
 
