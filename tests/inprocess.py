@@ -24,7 +24,8 @@ class InProcess(httpx.BaseTransport):
     async def _go(self, request: httpx.Request) -> httpx.Response:
         response = await self._asgi.handle_async_request(request)
         body = await response.aread()
-        return httpx.Response(response.status_code, headers=response.headers, content=body)
+        stream = httpx.ByteStream(body)
+        return httpx.Response(response.status_code, headers=response.headers, stream=stream)
 
     def close(self) -> None:
         self._stack.close()

@@ -138,7 +138,8 @@ class SoftHost:
 
     def release(self, job: str) -> Any:
         challenge = self.client.challenge(self.host_id, job, "release")
-        return self.client.release(self.evidence(challenge))
+        self.start = self.evidence(challenge)
+        return self.client.release(self.start)
 
     def renew(self, job: str, lease: str) -> Any:
         challenge = self.client.challenge(self.host_id, job, "renew")

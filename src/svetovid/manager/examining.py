@@ -28,6 +28,7 @@ from svetovid.policy.documents import Job
 from svetovid.policy.request import Decision
 from svetovid.protocol.messages import JsonObject, PrivatePart, Reasons
 from svetovid.protocol.records import EntryKind
+from svetovid.transparency.receipt import without_log
 
 __all__ = ["Case", "Examiner", "boot_of", "require"]
 
@@ -58,7 +59,7 @@ class Case:
             "host": self.host,
             "role": self.admitted.challenge.role,
             "challenge": self.admitted.name,
-            "evidence": self.admitted.evidence.digest(),
+            "evidence": without_log(self.admitted.evidence).digest(),
         }
 
 

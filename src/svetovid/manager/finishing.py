@@ -1,14 +1,31 @@
-"""A job's way to its end: checkpoints recorded, leases given back (T11)."""
+"""A job's way to its end: checkpoints recorded (T11), leases given back, receipts countersigned.
+
+A receipt is countersigned when it is signed by the very key that held the lease, speaks of this
+run and nothing else, and the final evidence, whose subject it is, stands before every owner (T13).
+The outputs' sizes are the attested host's to bound: here they count as all that the job allows.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from svetovid.crypto import Envelope
-from svetovid.errors import IntegrityError
+from svetovid.errors import IntegrityError, PolicyError
+from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
-from svetovid.manager.deciding import Deciding
-from svetovid.manager.examining import Examiner
-from svetovid.manager.leasing import live_lease
-from svetovid.protocol.messages import Head, HeadUpdate, JsonObject, LeaseEnd
+from svetovid.manager.deciding import Views
+from svetovid.manager.examining import Case, Examiner
+from svetovid.manager.leasing import check_same, live_lease
+from svetovid.manager.store import Transaction
+from svetovid.protocol.messages import FinishRequest, Head, HeadUpdate, JsonObject, LeaseEnd
+from svetovid.protocol.records import LogProof
+from svetovid.transparency.receipt import (
+    METRICS,
+    Countersignature,
+    Receipt,
+    final_subject,
+    without_log,
+)
 
 __all__ = ["Finishing"]
 
@@ -16,10 +33,9 @@ __all__ = ["Finishing"]
 class Finishing:
     """What an instance says while it holds a lease, signed by the key in its evidence."""
 
-    def __init__(self, core: Core, examiner: Examiner, deciding: Deciding) -> None:
+    def __init__(self, core: Core, examiner: Examiner) -> None:
         self._core = core
         self._examiner = examiner
-        self._deciding = deciding
 
     def head(self, envelope: Envelope) -> JsonObject:
         """A :class:`HeadUpdate`; the recorded :class:`Head` back. The same update twice is one.
@@ -77,6 +93,104 @@ class Finishing:
             body: JsonObject = {"lease": lease.id, "job": lease.job, "why": message.why or "given"}
             tx.append(core.entry("lease-end", parties, body))
         return {"lease": claimed.lease}
+
+    def finish(self, request: FinishRequest) -> JsonObject:
+        """Final evidence and receipt; the signed :class:`Countersignature` back.
+
+        The same receipt again gives its countersignature again.
+
+        Raises:
+            PolicyError: ``lease.none``, ``output.schema``, or an owner's reasons.
+            IntegrityError: ``receipt.scope``, ``signature.*``.
+            EvidenceError: ``lease.scope``, or what is wrong with the evidence.
+        """
+        core = self._core
+        held = core.state.leases.get(request.lease)
+        claimed = request.receipt.peek(Receipt)
+        if held is None or core.state.jobs[held.job].finished != claimed.digest():
+            held = live_lease(core.state, request.lease, core.now())
+            receipt = request.receipt.open(Receipt, by=held.keys.signing)
+
+            def granted(tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
+                check_same(case, proven, live_lease(tx.state, request.lease, core.now()))
+                self._scope(receipt, case)
+                _affirmed(views)
+                body: JsonObject = {
+                    **case.body(),
+                    "lease": request.lease,
+                    "document": receipt.digest(),
+                    "by": tx.state.hosts[case.host].operator,
+                    "output_bytes": case.job.limits.output_bytes,
+                }
+                self._examiner.append(tx, "finish", case, body, views, document=request.receipt)
+                return {}
+
+            subject = final_subject(receipt.outputs, receipt.log, receipt.metrics)
+            self._examiner.examine(
+                request.evidence, "finish", granted, lease=request.lease, subject=subject
+            )
+        return self._countersigned(held.job).to_json()
+
+    def _scope(self, receipt: Receipt, case: Case) -> None:
+        state, store = self._core.state, self._core.store
+        held = state.jobs[case.name]
+        consents = {store.envelope(d).payload_digest() for d in held.consents.values()}
+        expected = Receipt(
+            job=case.name,
+            manager=self._core.me,
+            host=case.host,
+            environment=case.job.environment,
+            consents=tuple(sorted(consents)),
+            start=str(store.entry(held.release).body["evidence"]),
+            end=without_log(case.admitted.evidence).digest(),
+            outputs=receipt.outputs,
+            metrics=receipt.metrics,
+            log=receipt.log,
+        )
+        if receipt != expected:
+            wrong = [f for f in Receipt.model_fields if getattr(receipt, f) != getattr(expected, f)]
+            raise IntegrityError(
+                "receipt.scope",
+                expected="a receipt of this run",
+                observed=f"another {', '.join(wrong)}",
+                next_step="make the receipt from this run's evidence and consents",
+            )
+        if set(receipt.outputs) - {METRICS} != set(case.job.outputs):
+            raise PolicyError(
+                "output.schema",
+                expected=", ".join(sorted(case.job.outputs)),
+                observed=", ".join(sorted(receipt.outputs)),
+                next_step="hand in exactly the agreed outputs",
+            )
+
+    def _countersigned(self, name: str) -> Envelope:
+        core = self._core
+        job = core.state.jobs[name]
+        return core.sign(
+            Countersignature(
+                manager=core.me,
+                job=name,
+                receipt=job.finished,
+                release=self._proof(job.release),
+                finish=self._proof(job.finish),
+                resumes=job.releases - 1,
+                issued_at=core.now(),
+            )
+        )
+
+    def _proof(self, index: int) -> LogProof:
+        checkpoint, tree = self._core.store.tip
+        entry = self._core.store.entry(index)
+        path = tree.inclusion(index)
+        return LogProof(index=index, entry=entry, path=path, checkpoint=checkpoint)
+
+
+def _affirmed(views: Views) -> None:
+    reasons = [*views.reasons]
+    for owner, view in sorted(views.appraisals.items()):
+        reasons += [replace(r, owner=owner) for r in view.reasons()]
+    if reasons:
+        raise PolicyError.from_reasons(reasons)
 
 
 def _refused(code: str, expected: str, observed: str) -> IntegrityError:

@@ -23,7 +23,7 @@ from svetovid.manager.reading import Reading
 from svetovid.manager.registry import Registry
 from svetovid.manager.rootkey import RootKey, RootSealer
 from svetovid.manager.store import Fault, Store
-from svetovid.protocol.messages import Answer, EvidenceRequest, JsonObject
+from svetovid.protocol.messages import Answer, EvidenceRequest, FinishRequest, JsonObject
 
 __all__ = ["Manager"]
 
@@ -71,7 +71,7 @@ class Manager:
         self._enrolment = Enrolment(core)
         self._freshness = freshness
         self._leasing = Leasing(core, examiner, deciding)
-        self._finishing = Finishing(core, examiner, deciding)
+        self._finishing = Finishing(core, examiner)
         self._reading = Reading(core, deciding, sealer)
         self.changes: dict[str, Callable[[bytes], JsonObject]] = {
             "/v1/identities": self._envelope(self._registry.register),
@@ -88,7 +88,7 @@ class Manager:
             "/v1/lease-ends": self._envelope(self._finishing.end),
             "/v1/releases": self._parsed(EvidenceRequest, self._leasing.release),
             "/v1/renewals": self._parsed(EvidenceRequest, self._leasing.renew),
-            # "/v1/finishes": self._parsed(FinishRequest, self._finishing.finish),
+            "/v1/finishes": self._parsed(FinishRequest, self._finishing.finish),
         }
         """Path to what it does with a body. A method of its own for each document that may come."""
 

@@ -80,6 +80,7 @@ class JobState:
     lease: str = ""
     head: Head | None = None
     finished: str = ""
+    finish: int = -1
 
 
 class State:
@@ -174,6 +175,7 @@ class State:
                 self.jobs[body["head"]["job"]].head = Head.from_json(body["head"])
             case "finish":
                 self.jobs[body["job"]].finished = body["document"]
+                self.jobs[body["job"]].finish = index
                 self.jobs[body["job"]].put_out = body["output_bytes"]
                 self.leases[body["lease"]].ended = "finished"
             case "refusal":
