@@ -215,7 +215,9 @@ def test_no_capability_and_no_new_privileges() -> None:
     status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
     caps = sum(int(status[k], 16) for k in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"))
     """
-    assert ask("caps == 0 and int(status['NoNewPrivs']) and int(status['Seccomp']) == 2", setup) == 1
+    assert (
+        ask("caps == 0 and int(status['NoNewPrivs']) and int(status['Seccomp']) == 2", setup) == 1
+    )
     assert ask("os.getuid() == 1000 and os.getgid() == 1000") == 1
 
 
