@@ -137,6 +137,23 @@ def test_weak_signature_hash():
     refused("ek.untrusted", [weak.leaf(KEY)], [weak.anchor()])
 
 
+def test_issuer_without_a_hash():
+    """Ed25519 authorities are not among what device vendors use: refused, not a crash."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    builder = (
+        x509.CertificateBuilder()
+        .issuer_name(dn("Ed"))
+        .serial_number(1)
+        .not_valid_before(dt.datetime.fromtimestamp(NOW - 9, dt.UTC))
+        .not_valid_after(dt.datetime.fromtimestamp(NOW + 9, dt.UTC))
+    )
+    root = builder.subject_name(dn("Ed")).public_key(key.public_key()).sign(key, None)
+    leaf = builder.subject_name(dn("device")).public_key(KEY).sign(key, None)
+    certificate = b64encode(der(root))
+    anchor = TrustAnchor(kind="tpm-ek", name="Ed", certificate=certificate, simulated=False)
+    refused("ek.untrusted", [der(leaf)], [anchor])
+
+
 def test_keys():
     small = rsa.generate_private_key(65537, 1024).public_key()
     refused("ek.size", [ROOT.leaf(small)])
@@ -205,6 +222,8 @@ def test_unreadable_certificates():
     refused("ek.certificate", [LEAF + b"\0"])
     refused("ek.certificate", [LEAF, b"junk"], [Authority("Another").anchor()])
     refused("tee.certificate", [bytes(1 << 15)], prefix="tee")
+    big = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), bytes(1 << 15))
+    refused("ek.certificate", [ROOT.leaf(KEY, extensions=[(big, False)])])
 
 
 @settings(max_examples=120, deadline=None)

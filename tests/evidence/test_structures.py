@@ -90,6 +90,7 @@ def test_t2_t8_type(tag):
     [
         {"count": 17},
         {"count": 0xFFFFFFFF},
+        {"selections": tuple(bitmap((), bank) for bank in range(17))},
         {"safe": 2},
         {"signer": bytes(67)},
         {"extra": bytes(65)},
@@ -121,11 +122,14 @@ P384 = ec.generate_private_key(ec.SECP384R1())
         struct.pack(">H", 0x0008) + TPM.ak[2:],
         ecc_public(TPM.key, attributes=0x80050072),
         ecc_public(TPM.key, symmetric=struct.pack(">H", 0x000A)),
+        ecc_public(TPM.key, symmetric=struct.pack(">HHH", 0x0026, 128, 0x0043)),
         ecc_public(TPM.key, scheme=struct.pack(">HH", 0x0014, 0x000B)),
+        ecc_public(TPM.key, scheme=struct.pack(">H", 0x0015)),
         ecc_public(TPM.key, curve=0x0010),
         ecc_public(TPM.key, curve=0x00FF),
         rsa_public(RSA_AK, scheme=struct.pack(">HH", 0x0018, 0x000B)),
         rsa_public(RSA_AK)[:-1],
+        rsa_public(RSA_AK)[:-258] + tpm2b(bytes([0x80]) + bytes(127)),
     ],
 )
 def test_public_malformed(bad):

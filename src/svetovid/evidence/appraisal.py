@@ -172,7 +172,8 @@ def _log(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]:
             next_step="" if count == 0 else _STEPS[mismatches[0].code],
         )
     )
-    first = next((e.path for e in (*log.entries, *log.pending) if e.violation), "")
+    broken = (e.path for e in (*log.entries, *log.pending) if e.violation)
+    first = next(broken, "") if log.violations else ""
     claims.append(
         Claim(
             name="log.violations",
