@@ -169,7 +169,8 @@ def test_a_killed_write_leaves_no_container(tmp_path: Path) -> None:
 def test_nothing_is_overwritten(place: str, tmp_path: Path) -> None:
     url = (tmp_path / "a").as_uri() if place == "file" else fresh_url()
     manifest, key = seal_stream(url, [b"first"], **MODEL)
-    assert code_of(lambda: seal_stream(url, [b"second"], **MODEL)) == "asset.exists"
+    # Said before anything is read: failing() would raise otherwise.
+    assert code_of(lambda: seal_stream(url, failing(), **MODEL)) == "asset.exists"
     with open_asset(url, manifest, key, expected=manifest.digest()) as reader:
         assert reader.read_at(0, 5) == b"first"
 
