@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from sandboxing import LIMITS, ask, job, run, small_runtime
 
+from sandboxing import LIMITS, ask, job, run, small_runtime
 from svetovid.errors import LimitError, RefusalError
+from svetovid.host.runner import run_sandboxed
 
 ENOSYS, EPERM = errno.ENOSYS, errno.EPERM
 
@@ -49,7 +50,8 @@ def test_files_of_the_host_are_not_there(tmp_path: Path) -> None:
     secret.write_text("the host's")
     os.chmod(tmp_path, 0o755)
     setup = f"""
-    paths = ["/etc/passwd", "/etc/shadow", "/root/.bashrc", {str(secret)!r}, "/proc/1/root/etc/passwd",
+    paths = ["/etc/passwd", "/etc/shadow", "/root/.bashrc", {str(secret)!r},
+             "/proc/1/root/etc/passwd",
              "/proc/1/root{secret}", "/proc/self/root/../etc/passwd", "/sys/kernel/notes",
              "/dev/mem", "/dev/kmsg", "/dev/vda", "/dev/sda", "/proc/kcore", "/proc/sysrq-trigger"]
     opened = [p for p in paths if not refused(lambda: open(p, "rb").read(1))]
@@ -192,7 +194,7 @@ def test_clone_cannot_make_a_namespace() -> None:
     import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
     wrong = 0
-    for flag in (0x80, 0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+    for flag in (0x80, 0x20000, *(1 << n for n in range(25, 31))):
         pid = libc.syscall({number}, flag | 17, 0, 0, 0, 0)
         if pid == 0:
             os._exit(0)
@@ -202,7 +204,7 @@ def test_clone_cannot_make_a_namespace() -> None:
 
 
 def test_terminal_input_cannot_be_faked() -> None:
-    setup = f"""
+    setup = """
     import fcntl
     master, slave = os.openpty()
     got = [refused(lambda: fcntl.ioctl(slave, r, b"x")) for r in (0x5412, 0x541C)]
@@ -236,8 +238,6 @@ def test_uid_on_the_host_is_the_jobs_own() -> None:
                 except OSError:
                     continue
 
-    from svetovid.host.runner import run_sandboxed
-
     run_sandboxed(job("wire.send('progress', done=1, total=1)\nanswer(1)"), on_event=look)
     assert seen
     assert all(0x70000000 <= uid < 0x70010000 for uid in seen)
@@ -254,8 +254,6 @@ def test_names_of_code_files_are_not_on_a_command_line() -> None:
                     found.append((entry / "cmdline").read_bytes())
                 except OSError:
                     continue
-
-    from svetovid.host.runner import run_sandboxed
 
     spec = job("wire.send('progress', done=1, total=1)\nanswer(1)")
     secret = {**spec.code, "tell_tale_name.py": b""}
@@ -323,7 +321,8 @@ def test_many_processes_cannot_take_more_memory_together() -> None:
     try:
         assert ask("killed", setup) >= 1
     except RefusalError as e:
-        assert e.code == "sandbox.died"  # the kernel chose the script itself
+        if e.code != "sandbox.died":  # else the kernel chose the script itself
+            raise
 
 
 def test_open_files_and_core_dumps_are_bounded() -> None:
