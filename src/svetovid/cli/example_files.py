@@ -50,6 +50,32 @@ grants:
     limits: {runs: 3, output_bytes: 3000000}
 """
 
+_JOB = """\
+# rita asks for one model, trained on both owners' records; only she can open it.
+version: svetovid.job/v1
+name: breast-cancer
+mode: attested
+assets:
+  a: {manifest: $alice-records, owner: $alice, manager: $manager, use: data}
+  b: {manifest: $bob-records, owner: $bob, manager: $manager, use: data}
+  code: {manifest: $train, owner: $carol, manager: $manager, use: code}
+entry: train.py
+parameters: {epochs: 200, lr: 0.05}
+seed: 7
+environment: $lab1-runtime
+outputs:
+  model:
+    tensors:
+      weight: {dtype: float32, shape: [1, 30]}
+      bias: {dtype: float32, shape: [1]}
+      mean: {dtype: float32, shape: [30]}
+      scale: {dtype: float32, shape: [30]}
+metrics:
+  loss: {type: float, max_count: 200}
+recipients: [$rita]
+limits: {wall_s: 600, memory_mib: 4096, output_bytes: 1000000}
+"""
+
 
 def write_example(name: str, folder: Path) -> list[Path]:
     """Write an example into ``folder``; the paths written.
@@ -79,7 +105,7 @@ def write_example(name: str, folder: Path) -> list[Path]:
             observed=str(taken[0]),
             next_step="choose an empty folder",
         )
-    half = len(columns["label"]) // 2
+    half = len(columns["benign"]) // 2
     for path, rows in zip(written, (slice(None, half), slice(half, None)), strict=True):
         np.savez(path, **{k: v[rows] for k, v in columns.items()})
     (folder / "train").mkdir()
@@ -88,7 +114,7 @@ def write_example(name: str, folder: Path) -> list[Path]:
         "alice.yaml": _DATA_POLICY.format(owner="alice"),
         "bob.yaml": _DATA_POLICY.format(owner="bob"),
         "carol.yaml": _CODE_POLICY,
-        "job.yaml": (source / "job.yaml").read_text(),
+        "job.yaml": _JOB,
     }
     for file, text in texts.items():
         (folder / file).write_text(text)
@@ -111,5 +137,5 @@ def _breast_cancer() -> dict[str, Any]:
     order = np.random.default_rng(0).permutation(len(data.target))
     return {
         "features": data.data[order].astype(np.float32),
-        "label": data.target[order].astype(np.int64),
+        "benign": data.target[order].astype(np.uint8),
     }

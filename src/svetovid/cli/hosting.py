@@ -14,7 +14,7 @@ from svetovid.assets import Manifest
 from svetovid.cli.options import storage_url
 from svetovid.cli.output import note
 from svetovid.crypto import Envelope, Secret
-from svetovid.errors import InputError, SvetovidError
+from svetovid.errors import InputError, SvetovidError, TransportError
 from svetovid.host.agent import Event, JobOutcome, run_job
 from svetovid.host.home import HostHome, StatementRequest, init_host
 from svetovid.host.runtime import build_runtime, reference_values
@@ -54,9 +54,10 @@ def setup_host(
     tree = build_runtime(home / "runtime") if runtime is None else runtime
     simulated = kind == "simulated-tee" or not tpm.startswith("device:")
     authority = home / "simulated-ca" if simulated else None
+    device: Literal["tpm", "tee"] = "tpm" if kind == "tpm" else "tee"
     if authority is not None:
         make_private(authority)
-        create_ca(authority)
+        create_ca(authority, device)
     init_host(
         home,
         name=name,
@@ -73,8 +74,8 @@ def setup_host(
     stakeholder.write_public(published[0], values)
     if authority is not None:
         anchors = stakeholder.make_anchors(
-            [authority / "ca.pem"],
-            kind="tpm-ek" if kind == "tpm" else "tee",
+            [authority / f"{device}-ca.pem"],
+            kind="tpm-ek" if device == "tpm" else "tee",
             product=f"{name}-anchors",
             version=1,
             simulated=True,
@@ -91,6 +92,7 @@ def sign_request(request: Path, operator: Path, secret: Secret, machine_owner: s
     )
     who = stakeholder.load(operator, secret)
     statement = asked.statement(who.key_id, machine_owner, int(time.time()))
+    _make_known(who)
     return stakeholder.sign_host_statement(who, statement)
 
 
@@ -113,7 +115,6 @@ def enrol_host(
         )
     if operator is not None:
         signed = sign_request(home / "request.json", operator, secret, machine_owner)
-        _register(operator, secret)
     else:
         assert statement is not None
         signed = read_envelope(statement)
@@ -201,8 +202,9 @@ def _clients(
     return clients
 
 
-def _register(operator: Path, secret: Secret) -> None:
-    """A manager believes operators it knows; this makes the operator's card known."""
-    who = stakeholder.load(operator, secret)
-    with stakeholder.connect(who):
-        pass
+def _make_known(operator: stakeholder.Stakeholder) -> None:
+    """Managers enrol the hosts of operators they know; offline, an operator does this later."""
+    try:
+        stakeholder.connect(operator).close()
+    except (InputError, TransportError) as e:
+        note(f"the manager was not told of this operator: {e.code}")

@@ -32,8 +32,8 @@ def simulate(
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     authority = create_ca(folder)
-    data = {"ca_certificate": str(folder / "ca.pem"), "simulated": True, "protects": "nothing"}
-    lines = [f"authority  {folder / 'ca.pem'}", "SIMULATED: it protects nothing"]
+    data = {"ca_certificate": str(folder / "tpm-ca.pem"), "simulated": True, "protects": "nothing"}
+    lines = [f"authority  {folder / 'tpm-ca.pem'}", "SIMULATED: it protects nothing"]
     if tpm is not None:
         from svetovid.host.tpm import Tpm, open_transport
 

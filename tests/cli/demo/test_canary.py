@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from svetovid.cli.demo.canary import _BLOCK, key_needles, needles_of, search
+from svetovid.cli.demo.canary import _BLOCK, Needle, key_needles, needles_of, search
 from svetovid.cli.demo.wiretap import Wiretap
 
 
@@ -19,21 +19,31 @@ def test_finds_plaintext_across_block_borders(tmp_path: Path) -> None:
     needles = needles_of("data", secret)
     assert len(needles) >= 10
     (tmp_path / "a").write_bytes(b"\0" * (_BLOCK - 2000) + secret)
-    assert {h.what for h in search([tmp_path], needles, {})} == {"data"}
-    assert len(search([tmp_path], needles, {})) == len(needles)
+    assert {h.what for h in search([tmp_path], needles)} == {"data"}
+    assert len(search([tmp_path], needles)) == len(needles)
 
 
 @pytest.mark.parametrize("shift", range(3))
-def test_finds_a_key_in_base64_at_every_alignment(shift: int) -> None:
+def test_finds_a_key_in_base64_at_every_alignment(tmp_path: Path, shift: int) -> None:
     key = secrets.token_bytes(32)
     text = base64.b64encode(secrets.token_bytes(3 + shift) + key + secrets.token_bytes(7))
-    assert search([], key_needles("key", key), {"answer": text})
+    (tmp_path / "answer").write_bytes(text)
+    assert search([tmp_path], key_needles("key", key))
 
 
-def test_finds_a_key_raw_and_in_hex() -> None:
+def test_finds_a_key_raw_and_in_hex(tmp_path: Path) -> None:
     key = secrets.token_bytes(32)
     for form in (b"x" + key, key.hex().encode(), key.hex().upper().encode()):
-        assert search([], key_needles("key", key), {"dump": form})
+        (tmp_path / "dump").write_bytes(form)
+        assert search([tmp_path / "dump"], key_needles("key", key))
+
+
+def test_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime" / "a").write_bytes(b"needle")
+    needle = [Needle("n", b"needle")]
+    assert search([tmp_path], needle)
+    assert not search([tmp_path], needle, {tmp_path / "runtime"})
 
 
 def test_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
@@ -41,7 +51,7 @@ def test_finds_nothing_where_nothing_is(tmp_path: Path) -> None:
     needles = needles_of("data", secrets.token_bytes(4096)) + key_needles(
         "key", secrets.token_bytes(32)
     )
-    assert search([tmp_path, tmp_path / "missing"], needles, {"b": b""}) == []
+    assert search([tmp_path, tmp_path / "missing"], needles) == []
 
 
 def test_blank_data_makes_no_needles() -> None:
