@@ -130,7 +130,8 @@ def test_what_is_built_is_read_back(name, value):
         {"body": b"\0" * 7},
         {"body": struct.pack("<I", 0xFFFFFFFF) + b"sha256:\0" + bytes(40)},
         {"body": struct.pack("<I", 8) + b"sha256:\0" + struct.pack("<I", 9) + b"/x\0"},
-        {"body": struct.pack("<I", 8) + b"sha256:\0" + struct.pack("<I", 0)},
+        {"body": struct.pack("<I", 40) + b"sha256:\0" + bytes(32) + struct.pack("<I", 9) + b"/x\0"},
+        {"body": struct.pack("<I", 40) + b"sha256:\0" + bytes(32) + struct.pack("<I", 0)},
         {"algorithm": b"sha256"},
         {"file_digest": bytes(31)},
         {"nul": b""},
@@ -194,6 +195,7 @@ def test_build_refuses_what_cannot_be_read():
     refused("ima.path", build_entry, "/x\udcff", digest(b""))
     refused("ima.alg", build_entry, "/x", "sha1:" + "0" * 40)
     refused("ima.alg", build_entry, "/x", "sha256:zz")
+    refused("ima.alg", build_entry, "/x", "sha512:" + "0" * 64)
     refused("ima.malformed", extension, LINES[0] + LINES[1])
     refused("pcr.missing", boot_aggregate, {0: bytes(32)})
 
