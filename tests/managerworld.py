@@ -138,8 +138,10 @@ class SoftHost:
 
     def release(self, job: str) -> Any:
         challenge = self.client.challenge(self.host_id, job, "release")
-        self.start = self.evidence(challenge)
-        return self.client.release(self.start)
+        evidence = self.evidence(challenge)
+        release = self.client.release(evidence)
+        self.start = evidence
+        return release
 
     def renew(self, job: str, lease: str) -> Any:
         challenge = self.client.challenge(self.host_id, job, "renew")

@@ -14,9 +14,10 @@ import struct
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.hazmat.decrepit.ciphers.modes import CFB
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID, ObjectIdentifier
@@ -89,9 +90,7 @@ class SoftCa:
             .not_valid_before(datetime.datetime(2020, 1, 1))
             .not_valid_after(datetime.datetime(2049, 1, 1))
             .add_extension(x509.BasicConstraints(False, None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DirectoryName(maker)]), critical=True
-            )
+            .add_extension(x509.SubjectAlternativeName([x509.DirectoryName(maker)]), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ObjectIdentifier("2.23.133.8.1")]), critical=False
             )
@@ -210,7 +209,7 @@ class SoftTpm:
         ):
             raise ValueError("TPM_RC_INTEGRITY: not for this AK")
         key = _kdfa(seed, b"STORAGE", name, 128)
-        opened = Cipher(algorithms.AES(key), modes.CFB(bytes(16))).decryptor().update(encrypted)
+        opened = Cipher(algorithms.AES(key), CFB(bytes(16))).decryptor().update(encrypted)
         return opened[2 : 2 + struct.unpack(">H", opened[:2])[0]]
 
 

@@ -199,7 +199,25 @@ class Freshness:
             )
 
     def prove(self, admitted: Admitted, subject: str = NO_SUBJECT) -> Proven:
-        """What the evidence proves, whoever asks. Raises EvidenceError and ParseError."""
+        """What the evidence proves, whoever asks.
+
+        Where the log does not go on from what is held (after a reboot), what is held is forgotten:
+        the host's next challenge asks for the whole log.
+
+        Raises:
+            EvidenceError, ParseError: of :func:`verify_evidence`.
+        """
+        try:
+            proven = self._proven(admitted, subject)
+        except EvidenceError as e:
+            if e.code.startswith("ima."):
+                self._by_host.pop(admitted.challenge.host)
+            raise
+        if proven.log is not None:
+            self._by_host.put(admitted.challenge.host, proven.log)
+        return proven
+
+    def _proven(self, admitted: Admitted, subject: str) -> Proven:
         if admitted.challenge.log_offset and admitted.log is None:
             raise EvidenceError(
                 "ima.offset",
@@ -207,7 +225,7 @@ class Freshness:
                 observed=f"the log from entry {admitted.challenge.log_offset} on",
                 next_step="ask for a fresh challenge, and send the whole log",
             )
-        proven = verify_evidence(
+        return verify_evidence(
             admitted.evidence,
             admitted.record,
             challenge=admitted.challenge,
@@ -216,9 +234,6 @@ class Freshness:
             log=admitted.log,
             now=self._core.now(),
         )
-        if proven.log is not None:
-            self._by_host.put(admitted.challenge.host, proven.log)
-        return proven
 
 
 def no_lease(lease: LeaseState | None) -> PolicyError:

@@ -1,0 +1,271 @@
+"""Who may tell a manager what: identities, keys, documents, policies, jobs, consents, hosts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from managerworld import SoftHost, World, fake_manifest
+from softtpm import SoftCa, SoftTpm
+from svetovid.crypto import Identity, Secret, seal, sign
+from svetovid.errors import SvetovidError
+from svetovid.evidence.documents import TrustAnchors
+from svetovid.manager import Settings
+from svetovid.policy.documents import Consent
+from svetovid.protocol import IdentityRegistration, KeyDeposit, deposit_context
+
+D = "sha256:" + "%064d"
+
+
+def refused(call: Any, *args: Any, **more: Any) -> SvetovidError:
+    with pytest.raises(SvetovidError) as e:
+        call(*args, **more)
+    return e.value
+
+
+def entries(world: World) -> int:
+    return world.clients["alice"].status().entries
+
+
+def test_everything_twice_is_one_entry(world: World) -> None:
+    world.ready()
+    before = entries(world)
+    world.register()
+    world.publish()
+    for owner in (world.alice, world.bob, world.carol):
+        world.clients[owner.name].put_policy(sign(world.policies[owner.name], owner))
+    assert entries(world) == before
+    manifest = fake_manifest("dataset", world.alice.key_id, world.manager_identity.key_id, "left")
+    world.clients["alice"].deposit_key(manifest, world.keys[manifest.digest()])
+    assert entries(world) == before
+
+
+def test_a_registration_for_another_manager(world: World) -> None:
+    """C2: what is signed for one manager is worth nothing at another."""
+    message = IdentityRegistration(
+        card=world.alice.signed_card(), manager=world.bob.key_id, issued_at=world.now
+    )
+    body = sign(message, world.alice).canonical()
+    assert refused(world.manager.changes["/v1/identities"], body).code == "request.manager"
+
+
+def test_nobody_registers_anothers_card(world: World) -> None:
+    client = world.clients["alice"]
+    e = refused(client.register_identity, world.bob.signed_card())
+    assert e.code == "signature.missing"
+
+
+def test_the_number_of_identities_and_documents_is_bounded(world: World) -> None:
+    """D1."""
+    world.settings = Settings(identities=1, documents=1)
+    world.stop()
+    world.start()
+    world.clients["alice"].register_identity(world.alice.signed_card())
+    e = refused(world.clients["bob"].register_identity, world.bob.signed_card())
+    assert e.code == "store.quota"
+    me = world.manager_identity.key_id
+    e = refused(
+        world.clients["alice"].deposit_key,
+        fake_manifest("dataset", world.alice.key_id, me, "x"),
+        Secret.random(32),
+    )
+    assert e.code == "store.quota"
+
+
+def test_a_deposit_is_the_owners_and_for_this_manager(world: World) -> None:
+    """T1, K1."""
+    world.register()
+    me = world.manager_identity.key_id
+    deposit = world.clients["bob"].deposit_key
+    alices = fake_manifest("dataset", world.alice.key_id, me, "x")
+    assert refused(deposit, alices, Secret.random(32)).code == "asset.owner"
+    elsewhere = fake_manifest("dataset", world.bob.key_id, world.alice.key_id, "x")
+    assert refused(deposit, elsewhere, Secret.random(32)).code == "asset.manager"
+    mine = fake_manifest("dataset", world.bob.key_id, me, "x")
+    assert refused(deposit, mine, Secret.random(16)).code == "asset.key"
+    context = deposit_context(D % 1, world.bob.key_id, me)
+    message = KeyDeposit(
+        manifest=mine.to_json(),
+        sealed=seal(Secret.random(32), world.manager_identity.card.receiving, context),
+        owner=world.bob.key_id,
+        manager=me,
+    )
+    body = sign(message, world.bob).canonical()
+    assert refused(world.manager.changes["/v1/assets"], body).code == "hpke.open"
+    for name in ("A", "a/b", "a%2Fb", "..", "аlice"):
+        json = {**message.to_json(), "manifest": {**mine.to_json(), "name": name}}
+        bad = sign(KeyDeposit.from_json(json), world.bob).canonical()
+        assert refused(world.manager.changes["/v1/assets"], bad).code == "document.invalid"
+
+
+def test_only_registered_keys_that_stand_may_sign(world: World) -> None:
+    """V6: unknown, rotated and revoked keys."""
+    job = world.ready()
+    stranger = Identity.generate("eve")
+    eve = world.client(stranger)
+    me = world.manager_identity.key_id
+    e = refused(eve.deposit_key, fake_manifest("code", stranger.key_id, me, "x"), Secret.random(32))
+    assert e.code == "identity.unknown"
+    new, rotation = world.alice.rotate(world.now)
+    world.clients["alice"].rotate(rotation)
+    world.clients["alice"].rotate(rotation)
+    policy = world.policy_of(world.alice, sequence=2, predecessor=world.policies["alice"].digest())
+    old = sign(policy, world.alice)
+    assert refused(world.clients["alice"].put_policy, old).code == "key.rotated"
+    after = world.client(new)
+    after.put_policy(sign(policy, new))
+    assert after.policy(world.alice.key_id, "main").payload_digest() == policy.digest()
+    assert after.job(job).state == "ready"
+    world.clients["bob"].revoke(world.bob.revoke(world.bob.key_id, "lost", world.now))
+    e = refused(world.clients["bob"].put_policy, sign(world.policies["bob"], world.bob))
+    assert e.code == "key.revoked"
+    host = world.host()
+    codes = {r.code for r in refused(host.release, job).reasons}
+    assert "consent.revoked" in codes
+    world.stop()
+    world.start()
+    assert "consent.revoked" in {r.code for r in refused(host.release, job).reasons}
+
+
+def test_a_rotation_to_somebody_elses_key(world: World) -> None:
+    world.register()
+    from svetovid.crypto import Rotation
+
+    statement = Rotation(old=world.alice.key_id, new=world.bob.card, issued_at=world.now)
+    envelope = sign(statement, world.alice, world.bob)
+    assert refused(world.clients["alice"].rotate, envelope).code == "identity.conflict"
+
+
+def test_published_documents_are_anchors_and_values_only(world: World) -> None:
+    world.register()
+    client = world.clients["alice"]
+    assert refused(client.publish, world.alice.signed_card()).code == "document.kind"
+    anchors = TrustAnchors.from_json(
+        {
+            "product": "x",
+            "version": 1,
+            "anchors": [{"kind": "tee", "name": "n", "certificate": "", "simulated": True}],
+        }
+    )
+    two = sign(anchors, world.alice, world.bob)
+    assert refused(client.publish, two).code == "signature.missing"
+    name = client.publish(sign(anchors, world.bob))
+    client.publish(sign(anchors, world.alice))
+    assert client.document(name).payload_digest() == name
+
+
+def test_policies_follow_one_another(world: World) -> None:
+    """V1, V8: none is rolled back, and of two successors one wins, even at two managers."""
+    world.ready()
+    client = world.clients["alice"]
+    first = world.policies["alice"]
+    more = {"sequence": 2, "predecessor": first.digest()}
+    second = world.policy_of(world.alice, **more)
+    other = world.policy_of(world.alice, **more, profile="production", accepts=())
+    replica = world.open()
+    client.put_policy(sign(second, world.alice))
+    body = sign(other, world.alice).canonical()
+    assert refused(replica.changes["/v1/policies"], body).code == "policy.fork"
+    replica.close()
+    assert refused(client.put_policy, sign(first, world.alice)).code == "policy.version"
+    lost = world.policy_of(world.alice, sequence=4, predecessor=second.digest())
+    assert refused(client.put_policy, sign(lost, world.alice)).code == "policy.version"
+    anyones = world.policy_of(
+        world.alice, sequence=3, predecessor=second.digest(), operators=(), hosts=()
+    )
+    assert refused(client.put_policy, sign(anyones, world.alice)).code.startswith("lint.")
+    elsewhere = world.policy_of(world.alice, manager=world.bob.key_id)
+    assert refused(client.put_policy, sign(elsewhere, world.alice)).code == "request.manager"
+
+
+def test_a_newer_policy_makes_the_consent_stale(world: World) -> None:
+    """V12: an owner stops releases of its own asset by one signature."""
+    job = world.ready()
+    host = world.host()
+    second = world.policy_of(world.alice, sequence=2, predecessor=world.policies["alice"].digest())
+    world.clients["alice"].put_policy(sign(second, world.alice))
+    assert "consent.stale" in {r.code for r in refused(host.release, job).reasons}
+
+
+def test_jobs_and_consents_of_nobody(world: World) -> None:
+    world.ready()
+    assets = {
+        n: a.model_copy(update={"manager": world.bob.key_id}) for n, a in world.assets.items()
+    }
+    foreign = sign(world.job_document(assets=assets), world.carol)
+    assert refused(world.clients["carol"].put_job, foreign).code == "job.manager"
+    consent = Consent(
+        job=D % 1, policy=D % 2, owner=world.alice.key_id, slots=("left",), issued_at=world.now
+    )
+    client = world.clients["alice"]
+    assert refused(client.consent, sign(consent, world.alice)).code == "job.unknown"
+    job = world.propose()
+    eve = Identity.generate("eve")
+    eves = consent.model_copy(update={"job": job, "owner": eve.key_id})
+    assert refused(client.consent, sign(eves, eve)).code == "consent.owner"
+    assert refused(client.consent, sign(consent, eve)).code == "signature.missing"
+
+
+def test_a_host_needs_an_operator_who_is_known(world: World) -> None:
+    """T3, I10: enrolment is signed by a registered operator and by the agent."""
+    host = SoftHost(world, "host", SoftTpm(world.ca))
+    assert refused(host.enrol).code == "enrol.operator"
+    world.register()
+    assert refused(host.enrol, agent=world.alice.key_id).code == "signature.missing"
+    assert refused(host.enrol, operator=world.bob.key_id).code in (
+        "signature.missing",
+        "signature.invalid",
+    )
+    host.enrol()
+    again = host.client.document(host.record.payload_digest())
+    assert again.payload_digest() == host.record.payload_digest()
+
+
+def test_a_credential_answered_by_another_tpm(world: World) -> None:
+    """I3: and one try each."""
+    world.register()
+    host = SoftHost(world, "host", SoftTpm(world.ca))
+    statement = sign(host.statement(), world.operator)
+    ask = (statement, [host.tpm.ek_certificate], host.tpm.ek_public, host.tpm.ak_public)
+    challenge = host.client.enrol(*ask).challenge
+    assert challenge is not None
+    assert refused(host.client.activate, challenge.id, bytes(32)).code == "enrol.name"
+    assert refused(host.client.activate, challenge.id, bytes(32)).code == "enrol.unknown"
+    other = SoftTpm(SoftCa())
+    from svetovid.crypto import b64decode
+
+    challenge = host.client.enrol(*ask).challenge
+    assert challenge is not None
+    with pytest.raises(ValueError, match="INTEGRITY|RC"):
+        other._ek = host.tpm._ek
+        other.activate(b64decode(challenge.credential), b64decode(challenge.secret))
+    secret = host.tpm.activate(b64decode(challenge.credential), b64decode(challenge.secret))
+    world.now += 61
+    assert refused(host.client.activate, challenge.id, secret).code == "enrol.expired"
+
+
+def test_one_machine_one_host(world: World) -> None:
+    """I4, I9."""
+    world.register()
+    host = world.host("one")
+    two = SoftHost(world, "two", host.tpm)
+    assert refused(two.enrol).code == "enrol.identity_conflict"
+    same_name = SoftHost(world, "one", SoftTpm(world.ca))
+    assert refused(same_name.enrol).code == "enrol.identity_conflict"
+    shared = SoftTpm(world.ca)
+    shared._ak = host.tpm._ak
+    assert refused(SoftHost(world, "three", shared).enrol).code == "ak.duplicate"
+    again = SoftHost(world, "one", host.tpm)
+    again.enrol()
+    assert again.host_id != host.host_id
+    assert refused(host.client.document, D % 1).code == "read.denied"
+
+
+def test_open_enrolments_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1."""
+    from svetovid.manager import enrolment
+
+    monkeypatch.setattr(enrolment, "_MAX_PENDING", 0)
+    world.register()
+    assert refused(SoftHost(world, "one", SoftTpm(world.ca)).enrol).code == "enrol.pending"

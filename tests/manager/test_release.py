@@ -1,0 +1,556 @@
+"""Evidence for keys: the walk, and what must not get through it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from managerworld import SELECTION, SoftHost, World, sha
+from softtpm import SoftCa, SoftTpm
+from svetovid.crypto import Identity, ReceivingKey, b64encode, sign
+from svetovid.crypto.canonical import b64decode
+from svetovid.errors import SvetovidError
+from svetovid.evidence.documents import Challenge
+from svetovid.manager import Settings
+from svetovid.manager import freshness as freshness_module
+from svetovid.policy.documents import Job, Limits
+from svetovid.protocol import (
+    EvidenceRequest,
+    HeadUpdate,
+    LeaseEnd,
+    checkpoint_context,
+    release_context,
+)
+from svetovid.transparency.entries import verify_proof
+from svetovid.transparency.receipt import (
+    Countersignature,
+    final_subject,
+    make_receipt,
+)
+
+D = "sha256:" + "%064d"
+
+
+def refused(call: Any, *args: Any) -> SvetovidError:
+    with pytest.raises(SvetovidError) as e:
+        call(*args)
+    return e.value
+
+
+def last(world: World, who: str = "alice") -> Any:
+    client = world.clients[who]
+    size = client.status().entries
+    return client.records(size - 1, 1).records[0]
+
+
+def test_keys_open_for_the_evidence_and_nobody_else(world: World) -> None:
+    """K8: sealed to the key in the evidence, for this job, host and challenge."""
+    job = world.ready()
+    host = world.host()
+    release = host.release(job)
+    challenge = host.start.challenge.payload_digest()
+    me = world.manager_identity.key_id
+    assert {k.slot for k in release.keys} == {"left", "right", "code"}
+    for key in release.keys:
+        name = world.assets[key.slot].manifest
+        context = release_context(name, job, host.host_id, challenge, me)
+        assert host.keys.open(key.sealed, context) == world.keys[name]
+        with pytest.raises(SvetovidError, match="hpke.open"):
+            ReceivingKey.generate().open(key.sealed, context)
+        with pytest.raises(SvetovidError, match="hpke.open"):
+            host.keys.open(key.sealed, {**context, "job": D % 1})
+    assert len(release.consents) == 3
+    assert release.job.payload_digest() == job
+    assert last(world).entry.kind == "release"
+    assert last(world).index == release.decision
+
+
+def test_a_replayed_quote_is_refused_also_after_a_restart(world: World) -> None:
+    """F1, F2."""
+    job = world.ready()
+    host = world.host()
+    host.release(job)
+    size = world.clients["alice"].status().entries
+    assert refused(host.client.release, host.start).code == "challenge.used"
+    world.stop()
+    world.start()
+    assert refused(host.client.release, host.start).code == "challenge.used"
+    assert world.clients["alice"].status().entries == size
+
+
+def test_a_challenge_of_ones_own_making(world: World) -> None:
+    """F3, F4."""
+    job = world.ready()
+    host = world.host()
+    challenge = host.client.challenge(host.host_id, job, "release").peek(Challenge)
+    forged = sign(challenge, Identity.generate("mallory"))
+    assert refused(host.client.release, host.evidence(forged)).code == "challenge.unknown"
+    unkept = challenge.model_copy(update={"nonce": b64encode(bytes(32))})
+    signed = sign(unkept, world.manager_identity)
+    assert refused(host.client.release, host.evidence(signed)).code == "challenge.unknown"
+
+
+def test_a_challenge_for_another_host_or_purpose(world: World) -> None:
+    """F5, K2."""
+    job = world.ready()
+    one, two = world.host("one"), world.host("two")
+    challenge = one.client.challenge(one.host_id, job, "release")
+    assert refused(two.client.release, two.evidence(challenge)).code == "challenge.scope"
+    release = one.release(job)
+    renewal = one.client.challenge(one.host_id, job, "renew")
+    assert refused(one.client.release, one.evidence(renewal)).code == "challenge.scope"
+    start = one.client.challenge(one.host_id, job, "release")
+    late = refused(one.client.renew, release.lease.id, one.evidence(start))
+    assert late.code == "challenge.scope"
+
+
+@pytest.mark.parametrize("step", [60, 61, -1, -3600])
+def test_a_challenge_outside_its_time(world: World, step: int) -> None:
+    """F6: over, or from the future of a clock that was set back."""
+    job = world.ready()
+    host = world.host()
+    challenge = host.client.challenge(host.host_id, job, "release")
+    world.now += step
+    assert refused(host.client.release, host.evidence(challenge)).code == "challenge.expired"
+
+
+def test_a_verdict_lasts_as_long_as_its_challenge(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K5: an appraisal that took too long is worth nothing."""
+    job = world.ready()
+    host = world.host()
+    challenge = host.client.challenge(host.host_id, job, "release")
+    verify = freshness_module.verify_evidence
+
+    def slow(*args: Any, **more: Any) -> Any:
+        proven = verify(*args, **more)
+        world.now += 60
+        return proven
+
+    monkeypatch.setattr(freshness_module, "verify_evidence", slow)
+    assert refused(host.client.release, host.evidence(challenge)).code == "challenge.expired"
+    assert last(world).entry.kind == "refusal"
+
+
+def test_one_challenge_two_answers_at_once(world: World) -> None:
+    """F8: exactly one is accepted."""
+    job = world.ready()
+    host = world.host()
+    evidence = host.evidence(host.client.challenge(host.host_id, job, "release"))
+    request = EvidenceRequest(evidence=evidence).canonical()
+    handle = world.manager.changes["/v1/releases"]
+    outcomes: list[str] = []
+
+    def go() -> None:
+        try:
+            handle(request)
+            outcomes.append("released")
+        except SvetovidError as e:
+            outcomes.append(e.code)
+
+    threads = [threading.Thread(target=go) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert sorted(outcomes) == ["challenge.used"] * 7 + ["released"]
+
+
+def test_a_run_limit_holds_under_a_hundred_at_once(world: World) -> None:
+    """K3: five runs are five, whoever comes first."""
+    world.settings = Settings(open_challenges=200)
+    world.stop()
+    world.start()
+    world.register()
+    world.publish()
+    world.seal()
+    world.put_policies(limits=Limits(runs=5))
+    host = world.host()
+    handle = world.manager.changes["/v1/releases"]
+    bodies = []
+    for _ in range(20):
+        job = world.propose()
+        challenges = [host.client.challenge(host.host_id, job, "release") for _ in range(5)]
+        bodies += [EvidenceRequest(evidence=host.evidence(c)).canonical() for c in challenges]
+    released: list[str] = []
+
+    def go(body: bytes) -> None:
+        try:
+            handle(body)
+            released.append("yes")
+        except SvetovidError as e:
+            released.append(e.code)
+
+    threads = [threading.Thread(target=go, args=(b,)) for b in bodies]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(released) == 100
+    assert released.count("yes") == 5
+    assert set(released) <= {"yes", "limit.runs", "job.live"}
+    world.stop()
+    world.start()
+    again = world.propose()
+    assert refused(host.release, again).code == "limit.runs"
+
+
+def test_a_refusal_is_told_in_full_to_its_owner_only(world: World) -> None:
+    """The host sees code and next step; another owner sees the entry without the reasons."""
+    job = world.ready()
+    host = world.host()
+    host.tpm.measure("/opt/evil.so", sha(b"evil"))
+    e = refused(host.release, job)
+    assert all(r.observed == "" and r.expected == "" for r in e.reasons if r.owner)
+    assert {r.owner for r in e.reasons} == {i.key_id for i in (world.alice, world.bob, world.carol)}
+    seen = last(world)
+    assert seen.entry.kind == "refusal"
+    assert seen.private.owner == world.alice.key_id
+    assert any("/opt/evil.so" in r.observed for r in seen.private.reasons)
+    assert {r.owner for r in seen.private.reasons} == {world.alice.key_id}
+    outsider = Identity.generate("eve")
+    eve = world.client(outsider)
+    eve.register_identity(outsider.signed_card())
+    assert eve.records(seen.index, 1).records[0].entry is None
+    assert eve.records(seen.index, 1).records[0].leaf == seen.leaf
+    operator = world.clients["operator"].records(seen.index, 1).records[0]
+    assert operator.entry is not None
+    assert operator.private is None
+
+
+def test_evidence_that_does_not_hold_is_recorded_and_uses_its_challenge_up(world: World) -> None:
+    job = world.ready()
+    host = world.host()
+    challenge = host.client.challenge(host.host_id, job, "release")
+    evidence = host.evidence(challenge, signature=b64encode(SoftTpm(SoftCa()).quote(b"", (1,))[1]))
+    assert refused(host.client.release, evidence).code == "sig.invalid"
+    assert last(world).entry.body["codes"] == ["sig.invalid"]
+    assert refused(host.client.release, host.evidence(challenge)).code == "challenge.used"
+
+
+def test_cheap_checks_come_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D2: nothing of the evidence is looked at while its challenge does not stand."""
+    job = world.ready()
+    host = world.host()
+    host.release(job)
+    calls: list[str] = []
+    monkeypatch.setattr(
+        freshness_module, "verify_evidence", lambda *a, **k: calls.append("verified")
+    )
+    refused(host.client.release, host.start)
+    challenge = host.client.challenge(host.host_id, job, "release")
+    world.now += 100
+    refused(host.client.release, host.evidence(challenge))
+    assert calls == []
+
+
+def test_open_challenges_are_bounded(world: World) -> None:
+    """D1."""
+    job = world.ready()
+    host = world.host()
+    for _ in range(world.settings.open_challenges):
+        host.client.challenge(host.host_id, job, "release")
+    e = refused(host.client.challenge, host.host_id, job, "release")
+    assert e.code == "challenge.limit"
+    world.now += 61
+    host.client.challenge(host.host_id, job, "release")
+
+
+def test_challenges_are_for_known_hosts_jobs_and_holders(world: World) -> None:
+    job = world.ready()
+    host = world.host()
+    c = host.client
+    assert refused(c.challenge, D % 1, job, "release").code == "host.unknown"
+    assert refused(c.challenge, host.host_id, D % 1, "release").code == "job.unknown"
+    assert refused(c.challenge, host.host_id, job, "renew").code == "lease.none"
+    other = world.client(Identity.generate("x"))
+    assert refused(other.challenge, host.host_id, job, "release").code == "signature.missing"
+    world.now += 1000
+    slow = world.client(host.agent)
+    slow._clock = lambda: world.now - 500
+    assert refused(slow.challenge, host.host_id, job, "release").code == "request.time"
+
+
+def test_only_the_new_part_of_the_log_is_asked_for(world: World) -> None:
+    """A restarted manager lost the log: the host is told to send it whole."""
+    job = world.ready()
+    host = world.host()
+    host.release(job)
+    challenge = host.client.challenge(host.host_id, job, "renew")
+    assert challenge.peek(Challenge).log_offset == len(host.tpm.entries)
+    world.stop()
+    world.start()
+    lease = world.manager._core.state.jobs[job].lease
+    e = refused(host.client.renew, lease, host.evidence(challenge))
+    assert e.code == "ima.offset"
+    fresh = host.client.challenge(host.host_id, job, "renew", fresh=True)
+    assert fresh.peek(Challenge).log_offset == 0
+
+
+def test_a_missing_consent(world: World) -> None:
+    world.register()
+    world.publish()
+    world.seal()
+    world.put_policies()
+    job = world.propose(consent=False)
+    host = world.host()
+    assert refused(host.release, job).code == "consent.missing"
+    assert world.clients["alice"].job(job).state == "waiting"
+    assert len(world.clients["alice"].job(job).waiting_for) == 3
+
+
+def test_one_live_instance_a_job(world: World) -> None:
+    """T11; T12: only proof of a restart ends a lease early."""
+    job = world.ready()
+    one, two = world.host("one"), world.host("two")
+    one.release(job)
+    assert world.clients["alice"].job(job).state == "running"
+    assert refused(two.release, job).code == "job.live"
+    assert refused(one.release, job).code == "job.live"
+    one.tpm.reset()
+    one.boot()
+    assert refused(one.release, job).code == "ima.offset"
+    one.release(job)
+    world.now += 60
+    two.release(job)
+
+
+def test_counters_that_go_back(world: World) -> None:
+    """F9: evidence from before what this host proved already."""
+    job = world.ready()
+    host = world.host()
+    host.tpm.reset_count = 7
+    host.release(job)
+    world.now += 60
+    host.tpm.reset_count = 6
+    host.client = world.client(host.agent)
+    challenge = host.client.challenge(host.host_id, job, "release", fresh=True)
+    e = refused(host.client.release, host.evidence(challenge))
+    assert e.code == "tpm.clock_rollback"
+
+
+def test_renewal_goes_on_only_with_as_much_as_before(world: World) -> None:
+    """T12, K4."""
+    job = world.ready()
+    host = world.host()
+    lease = host.release(job).lease
+    world.now += 40
+    assert host.renew(job, lease.id).lease.id == lease.id
+    world.now += 40
+    host.renew(job, lease.id)
+    host.tpm.measure("/opt/evil.so", sha(b"evil"))
+    refused(host.renew, job, lease.id)
+    assert refused(host.renew, job, lease.id).code == "lease.none"
+    two = world.host("two")
+    assert refused(two.release, job).code == "job.live"
+    world.now += 60
+    two.release(job)
+
+
+def test_renewal_after_a_reset_or_with_other_keys(world: World) -> None:
+    """T12, K2."""
+    job = world.ready()
+    host = world.host()
+    lease = host.release(job).lease
+    keys = host.keys
+    host.keys = ReceivingKey.generate()
+    assert refused(host.renew, job, lease.id).code == "lease.scope"
+    host.keys = keys
+    world.now += 60
+    lease = host.release(job).lease
+    host.tpm.reset()
+    host.boot()
+    challenge = host.client.challenge(host.host_id, job, "renew", fresh=True)
+    e = refused(host.client.renew, lease.id, host.evidence(challenge))
+    assert "renew.reset" in {r.code for r in e.reasons}
+    world.now += 61
+    assert refused(host.client.challenge, host.host_id, job, "renew").code == "lease.none"
+
+
+def update(world: World, lease: str, job: str, n: int, before: int | None) -> HeadUpdate:
+    return HeadUpdate(
+        manager=world.manager_identity.key_id,
+        lease=lease,
+        job=job,
+        sequence=n,
+        checkpoint=D % n,
+        predecessor=None if before is None else D % before,
+    )
+
+
+def test_a_resume_takes_the_recorded_head_and_the_same_checkpoint_key(world: World) -> None:
+    """T11."""
+    job = world.ready()
+    host = world.host()
+    first = host.release(job)
+    lease, me = first.lease.id, world.manager_identity.key_id
+    record = host.client.record_head
+    assert refused(record, update(world, lease, job, 2, 1), host.job_key).code == (
+        "checkpoint.sequence"
+    )
+    record(update(world, lease, job, 1, None), host.job_key)
+    record(update(world, lease, job, 1, None), host.job_key)
+    assert refused(record, update(world, lease, job, 2, 7), host.job_key).code == (
+        "checkpoint.predecessor"
+    )
+    assert refused(record, update(world, lease, D % 9, 2, 1), host.job_key).code == (
+        "checkpoint.job"
+    )
+    other = Identity.generate("x")
+    assert refused(record, update(world, lease, job, 2, 1), other).code == "signature.missing"
+    record(update(world, lease, job, 2, 1), host.job_key)
+    before = host.start.challenge.payload_digest()
+    world.now += 60
+    assert refused(record, update(world, lease, job, 3, 2), host.job_key).code == "lease.none"
+    world.stop()
+    world.start()
+    second = host.release(job)
+    assert second.head is not None
+    assert (second.head.sequence, second.head.checkpoint) == (2, D % 2)
+    keys = []
+    for release, challenge in ((first, before), (second, host.start.challenge.payload_digest())):
+        context = checkpoint_context(job, host.host_id, challenge, me)
+        keys.append(host.keys.open(release.checkpoint_key, context))
+    assert keys[0] == keys[1]
+
+
+def test_a_lease_given_back_frees_the_job(world: World) -> None:
+    job = world.ready()
+    one, two = world.host("one"), world.host("two")
+    lease = one.release(job).lease.id
+    assert refused(one.client.end_lease, lease, "done", two.job_key).code == "signature.missing"
+    one.client.end_lease(lease, "done", one.job_key)
+    one.client.end_lease(lease, "done", one.job_key)
+    two.release(job)
+    message = LeaseEnd(manager=world.alice.key_id, lease=lease, why="x")
+    body = sign(message, one.job_key).canonical()
+    assert refused(world.manager.changes["/v1/lease-ends"], body).code == "request.manager"
+
+
+def finish(world: World, machine: SoftHost, release: Any, /, **changes: Any) -> Any:
+    host = machine
+    job = release.job.peek(Job)
+    log = sha(host.tpm.log(0))
+    outputs = changes.pop("outputs", {"model": D % 1})
+    subject = final_subject(outputs, log, D % 2)
+    challenge = host.client.challenge(host.host_id, job.digest(), "finish")
+    end = host.evidence(challenge, changes.pop("subject", subject))
+    receipt = make_receipt(
+        job,
+        manager=world.manager_identity.key_id,
+        consents=release.consents,
+        start=host.start,
+        end=end,
+        outputs=outputs,
+        metrics=D % 2,
+        log=log,
+    ).model_copy(update=changes)
+    signed = sign(receipt, host.job_key)
+    return end, signed, lambda: host.client.finish(release.lease.id, end, signed)
+
+
+def test_a_receipt_is_countersigned_once_and_again(world: World) -> None:
+    """T13: the same receipt again gives the same countersignature; nothing runs after it."""
+    job = world.ready()
+    host = world.host()
+    release = host.release(job)
+    _, receipt, hand_in = finish(world, host, release)
+    me = world.manager_identity.key_id
+    signed = hand_in().open(Countersignature, by=me)
+    assert signed.receipt == receipt.payload_digest()
+    assert verify_proof(signed.finish, log=me).size >= verify_proof(signed.release, log=me).size - 1
+    assert hand_in().open(Countersignature, by=me).finish.index == signed.finish.index
+    assert world.clients["alice"].job(job).state == "finished"
+    assert refused(host.client.challenge, host.host_id, job, "release").code == "job.finished"
+    world.stop()
+    world.start()
+    assert hand_in().open(Countersignature, by=me).receipt == signed.receipt
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"log": D % 5}, "evidence.subject"),
+        ({"start": D % 5}, "receipt.scope"),
+        ({"environment": D % 5}, "receipt.scope"),
+        ({"host": D % 5}, "receipt.scope"),
+        ({"outputs": {"other": D % 1}}, "output.schema"),
+        ({"subject": D % 8}, "evidence.subject"),
+    ],
+)
+def test_a_receipt_of_something_else(world: World, changes: Any, code: str) -> None:
+    """T13, T9."""
+    job = world.ready()
+    host = world.host()
+    release = host.release(job)
+    _, _, hand_in = finish(world, host, release, **changes)
+    assert refused(hand_in).code == code
+    assert world.clients["alice"].job(job).state == "running"
+
+
+def test_a_receipt_on_a_host_gone_bad(world: World) -> None:
+    job = world.ready()
+    host = world.host()
+    release = host.release(job)
+    host.tpm.measure("/opt/evil.so", sha(b"evil"))
+    _, _, hand_in = finish(world, host, release)
+    assert refused(hand_in).code.startswith("ima.")
+    assert world.clients["alice"].job(job).state == "running"
+
+
+def test_a_grant_counts_what_others_may_still_put_out(world: World) -> None:
+    """Limits count live and finished jobs, and hold after a restart."""
+    world.register()
+    world.publish()
+    world.seal()
+    world.put_policies(limits=Limits(output_bytes=1 << 30))
+    first, second = world.propose(), world.propose()
+    host = world.host()
+    release = host.release(first)
+    assert refused(host.release, second).code == "limit.output_bytes"
+    finish(world, host, release)[2]()
+    world.stop()
+    world.start()
+    assert refused(host.release, second).code == "limit.output_bytes"
+
+
+def test_a_pin_that_nobody_published(world: World) -> None:
+    """T2: an owner's own anchors, or no release; the host learns the code alone."""
+    world.register()
+    world.publish()
+    world.seal()
+    from svetovid.policy.documents import Pin
+
+    world.put_policies(references=(Pin(document=D % 4),))
+    job = world.propose()
+    host = world.host()
+    e = refused(host.release, job)
+    assert "policy.pin" in {r.code for r in e.reasons}
+
+
+def test_a_quote_for_another_channel(world: World) -> None:
+    """C4: evidence relayed by whoever ends TLS in between."""
+    job = world.ready()
+    host = world.host()
+    challenge = host.client.challenge(host.host_id, job, "release")
+    host.client.channel = D % 3
+    assert refused(host.client.release, host.evidence(challenge)).code == "channel.binding"
+
+
+def test_a_log_from_after_a_reboot_with_a_quote_from_before(world: World) -> None:
+    """F10."""
+    job = world.ready()
+    host = world.host()
+    challenge = host.client.challenge(host.host_id, job, "release")
+    before = host.evidence(challenge)
+    host.tpm.reset()
+    host.boot()
+    host.tpm.measure("/usr/bin/new", sha(b"new"))
+    host.tpm.entries = host.tpm.entries[2:]
+    spliced = before.model_copy(update={"log": b64encode(host.tpm.log(0))})
+    assert refused(host.client.release, spliced).code.startswith("ima.")
+    assert b64decode(before.log) != host.tpm.log(0)
+    assert SELECTION[-1] == 10
