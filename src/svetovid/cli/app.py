@@ -7,6 +7,7 @@ import typer
 
 from svetovid.cli.asset import group as asset
 from svetovid.cli.bench import bench
+from svetovid.cli.demo.command import demo
 from svetovid.cli.documents import anchors, reference
 from svetovid.cli.example import example
 from svetovid.cli.host import group as host
@@ -45,5 +46,6 @@ for name, group in {
     app.add_typer(group, name=name)
 app.command()(share)
 app.command()(bench)
+app.command()(demo)
 app.command()(example)
 app.command()(version)

@@ -16,6 +16,7 @@ from pydantic import Field
 from svetovid.assets import Manifest, open_asset, seal_stream
 from svetovid.crypto import Digest, Document, Secret
 from svetovid.errors import HostError, IntegrityError, ParseError
+from svetovid.host.deliver import discard
 from svetovid.policy.documents import Job
 from svetovid.protocol.messages import Head
 
@@ -75,6 +76,7 @@ class CheckpointStore:
             yield len(header).to_bytes(4, "little") + header
             yield data
 
+        discard(self._url(sequence))  # written before a crash, and never recorded
         manifest, _ = seal_stream(
             self._url(sequence),
             blocks(),
@@ -97,10 +99,7 @@ class CheckpointStore:
         """The manager holds ``head`` now: what came before it can go."""
         before, self.head = self.head, head
         if before is not None:
-            fs, path = fsspec.url_to_fs(self._url(before.sequence))
-            for name in (path, path + ".manifest.json"):
-                if fs.exists(name):
-                    fs.rm(name)
+            discard(self._url(before.sequence))
 
     def load(self) -> bytes | None:
         """The recorded checkpoint's data; None where the job never saved one.

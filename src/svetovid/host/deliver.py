@@ -16,7 +16,7 @@ from svetovid.policy.documents import Job
 from svetovid.protocol.contexts import output_context
 from svetovid.protocol.output import OutputPackage, SealedFor
 
-__all__ = ["deliver", "metrics_blob", "metrics_digest"]
+__all__ = ["deliver", "discard", "metrics_blob", "metrics_digest"]
 
 _BLOCK = 1 << 20
 
@@ -39,6 +39,14 @@ def _blocks(data: bytes) -> Iterator[memoryview]:
         yield view[start : start + _BLOCK]
 
 
+def discard(url: str) -> None:
+    """Remove a container that an earlier, unfinished run left at ``url``."""
+    fs, path = fsspec.url_to_fs(url)
+    for name in (path, path + ".manifest.json"):
+        if fs.exists(name):
+            fs.rm(name)
+
+
 def deliver(job: Job, name: str, data: bytes, url: str) -> OutputPackage:
     """Seal one output to every recipient of ``job`` at ``url``, with its package beside it.
 
@@ -49,6 +57,7 @@ def deliver(job: Job, name: str, data: bytes, url: str) -> OutputPackage:
         url: fsspec URL of the container; the package goes to ``url + ".package.json"``.
     """
     first = Card.open(job.recipients[0].card)
+    discard(url)
     manifest: Manifest
     manifest, key = seal_stream(
         url, _blocks(data), kind="output", name=name, owner=first.signing, manager=job.code.manager

@@ -1,0 +1,1 @@
+"""The demo: a play with many parties, each a process of its own (T18)."""

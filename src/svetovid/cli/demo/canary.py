@@ -7,7 +7,8 @@ looked for raw, in hex and in base64 at each of its three alignments.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,28 +65,28 @@ def key_needles(what: str, key: bytes) -> list[Needle]:
     return [Needle(what, form) for form in forms]
 
 
-def _files(roots: Iterable[Path]) -> Iterator[Path]:
+def _files(roots: Iterable[Path], skip: Collection[Path]) -> Iterator[Path]:
     for root in roots:
         if root.is_file():
             yield root
-        for path in sorted(root.rglob("*")) if root.is_dir() else []:
-            if path.is_file() and not path.is_symlink():
-                yield path
+        for folder, folders, names in os.walk(root):
+            folders[:] = sorted(f for f in folders if Path(folder, f) not in skip)
+            for path in (Path(folder, name) for name in sorted(names)):
+                if path.is_file() and not path.is_symlink():
+                    yield path
 
 
 def search(
-    roots: Iterable[Path], needles: Iterable[Needle], also: Mapping[str, bytes]
+    roots: Iterable[Path], needles: Iterable[Needle], skip: Collection[Path] = ()
 ) -> list[Hit]:
-    """Every needle found in the files under ``roots`` and in the named byte strings of ``also``.
+    """Every needle found in the files under ``roots``, folders in ``skip`` left out.
 
     Files are read in overlapping blocks, so memory stays bounded.
     """
     wanted = list(needles)
     longest = max((len(n.data) for n in wanted), default=0)
     hits = []
-    for name, data in also.items():
-        hits += [Hit(n.what, name, at) for n in wanted if (at := data.find(n.data)) >= 0]
-    for path in _files(roots):
+    for path in _files(roots, skip):
         with path.open("rb") as f:
             base, tail = 0, b""
             while block := f.read(_BLOCK):

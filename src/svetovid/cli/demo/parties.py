@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from svetovid.crypto import Secret
 from svetovid.errors import HostError, SvetovidError, from_dict
 
 __all__ = ["Party", "Stage", "separate_uids"]
@@ -37,6 +38,11 @@ class Stage:
         return self.folder / "public"
 
     @property
+    def runtime(self) -> Path:
+        """The tree that both of olga's machines let jobs see."""
+        return self.folder / "runtime"
+
+    @property
     def storage(self) -> Path:
         return self.folder / "storage"
 
@@ -51,16 +57,19 @@ def separate_uids() -> bool:
     """Whether each party can have its own uid: we are root, and others can read this Python."""
     if os.geteuid() != 0:
         return False
-    done = subprocess.run(
-        [*_command(), "version"],
-        user=_FIRST_UID,
-        group=_FIRST_UID,
-        extra_groups=(),
-        cwd="/",
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    try:
+        done = subprocess.run(
+            [*_command(), "version"],
+            user=_FIRST_UID,
+            group=_FIRST_UID,
+            extra_groups=(),
+            cwd="/",
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+    except OSError:  # the script itself cannot be reached
+        return False
     return done.returncode == 0
 
 
@@ -85,6 +94,9 @@ class Party:
         self.own(self._passphrase)
         self.commands = 0
         self.seconds = 0.0
+
+    def passphrase(self) -> Secret:
+        return Secret(self._passphrase.read_bytes())
 
     def own(self, path: Path) -> None:
         """Make ``path`` this party's."""

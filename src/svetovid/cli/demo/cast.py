@@ -1,0 +1,132 @@
+"""Who plays in the demo, and the papers they write: policies and jobs in YAML."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svetovid.cli.demo.parties import Party, Stage
+
+__all__ = ["Cast", "job_yaml", "policy_yaml"]
+
+_OWNERS = ("alice", "bob", "carol", "rita", "dora")
+_OTHERS = ("olga", "vera", "manager", "lab", "lab2", "tee")
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Everybody, by name.
+
+    alice and bob own data, carol code; rita receives the model and then owns it; dora asks it
+    questions, and is strict elsewhere. olga operates the machines ``lab``, ``lab2`` and ``tee``,
+    and the network. vera has nothing but what is public. ``manager`` holds keys and decides.
+    """
+
+    stage: Stage
+    parties: Mapping[str, Party]
+
+    @classmethod
+    def gather(cls, stage: Stage) -> Cast:
+        names = (*_OWNERS, *_OTHERS)
+        return cls(stage, {n: Party(stage, n, i) for i, n in enumerate(names)})
+
+    def __getitem__(self, name: str) -> Party:
+        return self.parties[name]
+
+    def storage_bytes(self) -> int:
+        return sum(p.stat().st_size for p in self.stage.storage.rglob("*") if p.is_file())
+
+    def write(self, name: str, text: str) -> Path:
+        """Put a YAML text where its writer can read it."""
+        path = self.stage.folder / "papers" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o644)
+        return path
+
+    def copy_storage(self, name: str, to: str) -> Path:
+        """Copy a sealed container with its manifest, as the operator of the storage can."""
+        source = self.stage.storage / name
+        target = self.stage.storage / to
+        shutil.copy(source, target)
+        shutil.copy(f"{source}.manifest.json", f"{target}.manifest.json")
+        return target
+
+
+def policy_yaml(
+    name: str,
+    *,
+    use: str,
+    modes: Sequence[str],
+    recipients: Sequence[str],
+    code: Sequence[str] = (),
+    runs: int = 8,
+    production: bool = False,
+) -> str:
+    """A policy over the asset that is being shared."""
+    lines = {
+        "version": "svetovid.policy/v1",
+        "name": name,
+        "profile": "production" if production else "test",
+        "accepts": [] if production else ["simulated", "launcher"],
+        "anchors": {"document": "$anchors"},
+        "references": [{"document": "$references"}],
+        "operators": ["$olga"],
+        "grants": [
+            {
+                "asset": "$asset",
+                "use": use,
+                "code": [f"${c}" for c in code],
+                "modes": list(modes),
+                "recipients": [f"${r}" for r in recipients],
+                "limits": {"runs": runs, "output_bytes": 64_000_000},
+            }
+        ],
+    }
+    return json.dumps(lines, indent=1)  # JSON is YAML
+
+
+def job_yaml(
+    name: str,
+    *,
+    mode: str,
+    assets: Mapping[str, tuple[str, str, str]],
+    entry: str,
+    environment: str,
+    outputs: Mapping[str, Mapping[str, tuple[str, Sequence[int]]]],
+    recipients: Sequence[str],
+    metrics: Mapping[str, tuple[str, int]] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    seed: int = 7,
+    wall_s: int = 300,
+) -> str:
+    """A job. ``assets`` maps a slot to (asset name, owner, use)."""
+    document = {
+        "version": "svetovid.job/v1",
+        "name": name,
+        "mode": mode,
+        "assets": {
+            slot: {"manifest": f"${asset}", "owner": f"${owner}", "manager": "$manager", "use": use}
+            for slot, (asset, owner, use) in assets.items()
+        },
+        "entry": entry,
+        "parameters": dict(parameters or {}),
+        "seed": seed,
+        "environment": f"${environment}",
+        "outputs": {
+            output: {
+                "tensors": {t: {"dtype": d, "shape": list(s)} for t, (d, s) in tensors.items()}
+            }
+            for output, tensors in outputs.items()
+        },
+        "metrics": {
+            m: {"type": kind, "max_count": count} for m, (kind, count) in (metrics or {}).items()
+        },
+        "recipients": [f"${r}" for r in recipients],
+        "limits": {"wall_s": wall_s, "memory_mib": 4096, "output_bytes": 8_000_000},
+    }
+    return json.dumps(document, indent=1)

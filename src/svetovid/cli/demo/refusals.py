@@ -1,0 +1,208 @@
+"""Act five: what must be refused. Bytes are changed, messages replayed; no hook helps (T18)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from svetovid import stakeholder
+from svetovid.cli.demo.cast import policy_yaml
+from svetovid.cli.demo.parties import refused
+from svetovid.cli.demo.story import Story
+from svetovid.cli.demo.tasks import Task
+from svetovid.errors import HostError, SvetovidError
+from svetovid.evidence.documents import TpmEvidence
+from svetovid.host.home import HostHome
+from svetovid.protocol.client import ManagerClient
+from svetovid.stakeholder import read_receipt
+
+__all__ = ["REFUSALS", "Refusal", "try_all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something that must not go through, and the reason code it must meet."""
+
+    what: str
+    code: str
+    attempt: Callable[[Story, Task], object]
+
+
+def _agreed(story: Story, task: Task, name: str, **changed: Any) -> Path:
+    job = story.propose(task, name, **changed)
+    story.consent(job, "alice", "bob", "carol")
+    return job
+
+
+def _flipped(story: Story, asset: str) -> Path:
+    """A copy of a sealed container with one bit of its ciphertext changed."""
+    path = story.cast.copy_storage(f"{asset}.sealed", f"{asset}.changed.sealed")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def _changed_code(story: Story, task: Task) -> object:
+    job = _agreed(story, task, "changed-code")
+    return story.run(job, code=_flipped(story, f"{task.name}-code"))
+
+
+def _changed_dataset(story: Story, task: Task) -> object:
+    job = _agreed(story, task, "changed-dataset")
+    return story.run(job, a=_flipped(story, f"{task.name}-alice"))
+
+
+def _other_code(story: Story, task: Task) -> object:
+    folder = story.stage.folder / "papers" / "other-code"
+    task.bundle("train.py", folder)
+    script = folder / "train.py"
+    script.write_text(script.read_text() + "\n# and one line more\n")
+    terms: dict[str, Any] = {"modes": ["attested"], "recipients": ["rita"]}
+    story.share("carol", folder, "other-code", policy_yaml("other-code", use="code", **terms))
+    slots = {
+        "code": ("other-code", "carol", "code"),
+        "a": (f"{task.name}-alice", "alice", "data"),
+        "b": (f"{task.name}-bob", "bob", "data"),
+    }
+    return story.agree(story.propose(task, "other-code", assets=slots), "alice")
+
+
+def _replayed_quote(story: Story, task: Task) -> object:
+    """olga sends the evidence of the granted run once more, from her own host's records."""
+    lab = story.cast["lab"]
+    bundle = read_receipt(story.stage.storage / f"{task.name}.receipt.json")
+    assert isinstance(bundle.start, TpmEvidence)
+    evidence = bundle.start.model_copy(update={"log": bundle.log, "log_offset": 0})
+    agent = HostHome(lab.home).agent(lab.passphrase())
+    with ManagerClient(stakeholder.read_pin(story.pin), agent) as client:
+        return client.release(evidence)
+
+
+def _unlisted_file(story: Story, task: Task) -> object:
+    """olga adds one file to a copy of the runtime, and enrols a host with it."""
+    tree = story.cast["lab2"].home / "runtime"
+    shutil.copytree(story.stage.runtime, tree, copy_function=os.link)
+    (tree / "opt" / "site" / "helpful.py").write_text("print('trust me')\n")
+    # One authority certifies both of olga's software TPMs: only the file is amiss.
+    shutil.copytree(
+        story.cast["lab"].home / "simulated-ca", story.cast["lab2"].home / "simulated-ca"
+    )
+    story.enrol("lab2", "tpm", tree)
+    return story.run(_agreed(story, task, "unlisted-file"), "lab2")
+
+
+def _simulator_in_production(story: Story, task: Task) -> object:
+    """dora's records are for production: no software TPM may open them."""
+    first = task.halves(task.load()[0])[0]
+    code = f"{task.name}-code"
+    text = policy_yaml(
+        "strict", use="data", code=[code], modes=["attested"], recipients=["rita"], production=True
+    )
+    story.share("dora", story.save("dora", "strict", first), "strict", text)
+    slots = {
+        "code": (code, "carol", "code"),
+        "a": ("strict", "dora", "data"),
+        "b": (f"{task.name}-bob", "bob", "data"),
+    }
+    job = story.propose(task, "production", assets=slots)
+    story.consent(job, "dora", "bob", "carol")
+    return story.run(job)
+
+
+def _missing_consent(story: Story, task: Task) -> object:
+    job = story.propose(task, "missing-consent")
+    story.consent(job, "alice", "carol")
+    return story.run(job)
+
+
+def _outside_schema(story: Story, task: Task) -> object:
+    """The job agrees to one tensor less than the code saves."""
+    tensors = dict(task.tensors)
+    tensors.pop("bias")
+    outputs = {"model": {k: ("float32", s) for k, s in tensors.items()}}
+    return story.run(_agreed(story, task, "outside-schema", outputs=outputs))
+
+
+def _runs_used_up(story: Story, task: Task) -> object:
+    return story.run(_agreed(story, task, "once-too-often"))
+
+
+def _forged_receipt(story: Story, task: Task) -> object:
+    """olga lets a receipt claim another model."""
+    public, storage = story.stage.public, story.stage.storage
+    text = (storage / f"{task.name}.receipt.json").read_text()
+    bundle = read_receipt(storage / f"{task.name}.receipt.json")
+    other = read_receipt(storage / "clothes.receipt.json")
+    forged = storage / "forged.receipt.json"
+    forged.write_text(text.replace(bundle.receipt.payload, other.receipt.payload))
+    return story.cast["vera"].run(
+        "receipt", "verify", forged,
+        "--anchors", public / "lab.anchors.json",
+        "--references", public / "lab.references.json",
+        "--manager", story.pin,
+    )  # fmt: skip
+
+
+def _older_store(story: Story, task: Task) -> object:
+    """olga puts back the manager's store as it was before dora's last record."""
+    manager = story.cast["manager"]
+    store, kept = manager.home / "store.db", story.stage.folder / "store.kept"
+
+    def restart() -> None:
+        manager.acts("manager", "serve", "--background", "--port", str(story.port))
+
+    manager.acts("manager", "stop")
+    shutil.copy2(store, kept)
+    restart()
+    story.propose(task, "soon-forgotten")
+    manager.acts("manager", "stop")
+    for path in manager.home.glob("store.db*"):
+        path.unlink()
+    shutil.copy2(kept, store)
+    manager.own(store)
+    restart()
+    return story.propose(task, "afterwards")
+
+
+REFUSALS = (
+    Refusal("code changed in storage", "asset.altered", _changed_code),
+    Refusal("a dataset changed in storage", "asset.altered", _changed_dataset),
+    Refusal("code that alice did not review", "grant.code", _other_code),
+    Refusal("a quote replayed", "challenge.used", _replayed_quote),
+    Refusal("a file on the host that nobody listed", "ima.unlisted", _unlisted_file),
+    Refusal("a simulator under a production policy", "policy.simulated", _simulator_in_production),
+    Refusal("bob's consent missing", "consent.missing", _missing_consent),
+    Refusal("an output outside the schema", "output.schema", _outside_schema),
+    Refusal("one run more than alice granted", "limit.runs", _runs_used_up),
+    Refusal("a receipt with another job's words", "signature.invalid", _forged_receipt),
+    Refusal("the manager's store put back to yesterday", "store.rollback", _older_store),
+)
+
+
+def try_all(story: Story, task: Task) -> Iterator[tuple[Refusal, SvetovidError]]:
+    """Attempt everything in order; each must be refused, and for the right reason.
+
+    Raises:
+        HostError: ``demo.not_refused`` where one goes through or is refused for another reason.
+    """
+    for refusal in REFUSALS:
+        begun = time.monotonic()
+        error = refused(partial(refusal.attempt, story, task))
+        codes = [] if error is None else [r.code for r in error.reasons]
+        if error is None or refusal.code not in codes:
+            raise HostError(
+                "demo.not_refused",
+                expected=f"{refusal.what}: {refusal.code}",
+                observed=", ".join(codes) or "it went through",
+                next_step="this is a defect: report it",
+            )
+        story.result.refusals[refusal.what] = refusal.code
+        story.result.seconds[f"refusal: {refusal.what}"] = round(time.monotonic() - begun, 2)
+        yield refusal, error
