@@ -16,6 +16,7 @@ from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.manager.core import Core
 from svetovid.policy.documents import Consent, Job, Policy
 from svetovid.policy.lint import lint
+from svetovid.policy.modes import require_available
 from svetovid.policy.succession import check_successor
 from svetovid.protocol.contexts import deposit_context
 from svetovid.protocol.messages import IdentityRegistration, KeyDeposit
@@ -219,9 +220,15 @@ class Registry:
         return {"policy": name}
 
     def put_job(self, envelope: Envelope) -> dict[str, Any]:
-        """A signed :class:`Job`. Its checkpoint key is made here and never changes (T11)."""
+        """A signed :class:`Job`. Its checkpoint key is made here and never changes (T11).
+
+        Raises:
+            PolicyError: ``mode.unavailable`` (T17), ``job.manager``.
+            IntegrityError: ``signature.*``, ``key.*``.
+        """
         core = self._core
         job = core.opened(envelope, Job, envelope.peek(Job).proposer)
+        require_available(job)
         if core.me not in job.managers:
             raise PolicyError(
                 "job.manager",

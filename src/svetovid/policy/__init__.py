@@ -32,6 +32,7 @@ from svetovid.policy.documents import (
 )
 from svetovid.policy.graph import Access, who_can
 from svetovid.policy.lint import Finding, lint, require_sound
+from svetovid.policy.modes import require_available
 from svetovid.policy.pins import resolve_pin, resolve_policy
 from svetovid.policy.renewal import decide_finish, decide_renewal
 from svetovid.policy.request import (
@@ -87,6 +88,7 @@ __all__ = [
     "open_consents",
     "output_bytes",
     "parse_condition",
+    "require_available",
     "require_sound",
     "resolve_pin",
     "resolve_policy",

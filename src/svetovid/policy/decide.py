@@ -33,6 +33,7 @@ from svetovid.policy.conditions import job_view
 from svetovid.policy.consents import Consents
 from svetovid.policy.documents import JobAsset
 from svetovid.policy.grant_clauses import Context, check_slot
+from svetovid.policy.modes import NEXT_STEP, NOT_BUILT
 from svetovid.policy.owner_clauses import check_owner
 from svetovid.policy.request import Book, Decision, Request
 
@@ -43,9 +44,9 @@ def decide(request: Request) -> Decision:
     """Decide on a release; deterministic, and complete in its reasons.
 
     Refusals carry ``release.purpose``, ``job.live``, ``job.finished``, ``limit.resumes``,
-    ``mode.plain``, ``recipient.card``, ``recipient.revoked``, ``asset.manager``,
-    ``asset.unknown``, ``asset.owner``, ``consent.*``, ``policy.*``, ``grant.*``, ``host.revoked``,
-    ``mode.evidence``, ``limit.*`` or a code of the evidence itself.
+    ``mode.plain``, ``mode.unavailable``, ``recipient.card``, ``recipient.revoked``,
+    ``asset.manager``, ``asset.unknown``, ``asset.owner``, ``consent.*``, ``policy.*``,
+    ``grant.*``, ``host.revoked``, ``mode.evidence``, ``limit.*`` or a code of the evidence itself.
     """
     book = Book()
     purpose(book, request, "release")
@@ -108,6 +109,14 @@ def everything(book: Book, request: Request, *, counting: bool) -> list[str]:
         observed=request.job.mode,
         expected="a protected mode",
         next_step="plain mode is for baselines; propose the job in another mode",
+    )
+    book.check(
+        request.job.mode not in NOT_BUILT,
+        "mode.unavailable",
+        "job mode",
+        observed=request.job.mode,
+        expected="attested or enclave",
+        next_step=NEXT_STEP,
     )
     book.check(
         bool(here),

@@ -14,6 +14,7 @@ from svetovid.policy.cel_subset import Expression, parse
 from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS
 from svetovid.policy.documents import Condition, Export, Grant, JobLimits, Policy
 from svetovid.policy.lattice import outcomes
+from svetovid.policy.modes import NOT_BUILT
 
 __all__ = ["Finding", "lint", "require_sound"]
 
@@ -43,7 +44,8 @@ def lint(policy: Policy, *, now: int | None = None) -> list[Finding]:
     Codes: ``lint.any_tpm``, ``lint.accepts``, ``lint.any_code``, ``lint.no_recipients``,
     ``lint.plain``, ``lint.no_limits``, ``lint.expired``, ``lint.duplicate``, ``lint.mode``,
     ``lint.self_export``, ``lint.no_grants``, ``lint.cel``, ``lint.unknown_claim``,
-    ``lint.unknown_field``, ``lint.never``, ``lint.always``, ``lint.pinned_by_signer``.
+    ``lint.unknown_field``, ``lint.never``, ``lint.always``, ``lint.pinned_by_signer``,
+    ``lint.unavailable``.
 
     Args:
         now: Unix seconds; without it nothing is said about expiry.
@@ -147,6 +149,14 @@ def _grant(policy: Policy, where: str, grant: Grant, now: int | None) -> Iterato
             f"{where}.modes",
             "plain mode protects nothing; no key is released for it",
             "remove plain",
+        )
+    if later := sorted(NOT_BUILT & set(grant.modes)):
+        yield Finding(
+            "warning",
+            "lint.unavailable",
+            f"{where}.modes",
+            f"no job runs in mode {', '.join(later)} yet",
+            "grant it when this software has it",
         )
     if "enclave" in grant.modes and len(grant.modes) > 1:
         yield Finding(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from svetovid.crypto import Card, Envelope, b64encode, sign
 from svetovid.errors import PolicyError, Reason
-from svetovid.policy import Job, load_job
+from svetovid.policy import Job, load_job, require_available
 from svetovid.stakeholder.home import read_bounded
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.manager import connect
@@ -28,13 +28,15 @@ def propose(who: Stakeholder, file: Path, names: Names) -> tuple[Job, Envelope]:
 
     Raises:
         InputError: ``file.*``, ``policy.yaml``, ``policy.reference``, ``job.invalid``, ``limit.*``.
-        PolicyError: ``job.manifest`` where a slot is not what its manifest says.
+        PolicyError: ``job.manifest`` where a slot is not what its manifest says;
+            ``mode.unavailable``.
     """
     data = read_bounded(file, MAX_JOB_BYTES, what="a job in YAML")
     resolve = dict(names.digests) | {"manager": pinned_manager(who.home).open().signing}
     nonce = b64encode(secrets.token_bytes(16))
     defaults = {"proposer": who.key_id, "nonce": nonce}
     job = load_job(data, resolve=resolve, cards=names.cards, defaults=defaults)
+    require_available(job)
     if wrong := _wrong_slots(job, names):
         raise PolicyError.from_reasons(wrong)
     signed = sign(job, who.identity)
