@@ -75,9 +75,8 @@ def rotate(
     from svetovid import stakeholder
 
     before = stakeholder.load(home, passphrase())
-    after, statement = stakeholder.rotate(before, int(time.time()))
+    after, sent = stakeholder.hand_over(before, int(time.time()))
     stakeholder.publish_card(after, public)
-    sent = stakeholder.announce(after, statement)
     emit(
         {"old": before.key_id, "new": after.key_id, "manager_told": sent},
         [

@@ -9,13 +9,14 @@ from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import JobStatus, ManagerStatus
 from svetovid.protocol.records import Record
 from svetovid.protocol.seen import SeenFile
-from svetovid.stakeholder.identity import Stakeholder
+from svetovid.stakeholder.identity import Stakeholder, rotate
 from svetovid.stakeholder.pins import pinned_manager
 
 __all__ = [
     "ManagerClaims",
     "announce",
     "connect",
+    "hand_over",
     "records",
     "revoke_key",
     "status",
@@ -82,6 +83,20 @@ def announce(who: Stakeholder, rotation: Envelope) -> bool:
     with connect(who, register=False) as client:
         client.rotate(rotation)
     return True
+
+
+def hand_over(who: Stakeholder, now: int) -> tuple[Stakeholder, bool]:
+    """Rotate the identity and tell the manager, where one is pinned.
+
+    The manager is asked first: where it cannot be reached, nothing changes.
+
+    Returns:
+        The stakeholder with its new identity, and whether a manager was told.
+    """
+    if who.home.manager.is_file():
+        connect(who).close()
+    fresh, statement = rotate(who, now)
+    return fresh, announce(fresh, statement)
 
 
 def revoke_key(who: Stakeholder, key: KeyId, why: str, now: int) -> KeyId:

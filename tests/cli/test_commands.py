@@ -1,0 +1,275 @@
+"""Every command once for people and once for machines, against a manager in the background."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from svetovid.cli.hosting import find_storage
+from svetovid.cli.main import run
+from svetovid.cli.service import stop_background
+from svetovid.errors import InputError
+from svetovid.stakeholder import read_job
+
+CANARY = "canary-passphrase"
+POLICY = """\
+version: svetovid.policy/v1
+name: {name}-policy
+profile: test
+accepts: [simulated, launcher]
+anchors: {{document: ${anchors}}}
+references: [{{document: ${references}}}]
+operators: [$olga]
+grants:
+  - {{asset: ${asset}, use: {use}, code: [{code}], modes: [attested], recipients: [$rita],
+     limits: {{runs: 2, output_bytes: 2000000000}}}}
+"""
+JOB = """\
+version: svetovid.job/v1
+name: little
+mode: attested
+assets:
+  data: {manifest: $records, owner: $ann, manager: $manager, use: data}
+  code: {manifest: $program, owner: $carol, manager: $manager, use: code}
+entry: train.py
+environment: $box-runtime
+outputs: {model: {tensors: {w: {dtype: float32, shape: [1]}}}}
+metrics: {loss: {type: float, max_count: 3}}
+recipients: [$rita]
+devices: []
+"""
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "pass").write_text(CANARY)
+    (folder / "pass").chmod(0o600)
+    (folder / "program").mkdir()
+    (folder / "program" / "train.py").write_text("print()\n")
+    (folder / "tree").mkdir()
+    (folder / "tree" / "file").write_text("x")
+    np.savez(folder / "records.npz", x=np.zeros((4, 2), "f4"))
+    yield folder
+    with pytest.raises(InputError, match=r"manager\.stopped"):
+        stop_background(folder / "manager")
+
+
+@pytest.fixture
+def cli(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("SVETOVID_PASSPHRASE_FILE", str(world / "pass"))
+
+    def call(*args: str, expect: int = 0, as_json: bool = True) -> dict[str, Any]:
+        code = run([*args, *(["--json"] if as_json else [])])
+        seen = capsys.readouterr()
+        assert code == expect, (args, seen.out, seen.err)
+        assert CANARY not in seen.out + seen.err
+        assert "Traceback" not in seen.err
+        if not as_json:
+            assert seen.out if code == 0 else seen.err
+            return {"text": seen.out, "noted": seen.err}
+        value = json.loads(seen.out)
+        assert isinstance(value, dict)
+        return value
+
+    return call
+
+
+def test_the_whole_story(cli: Run, world: Path) -> None:
+    """One story, in order: each step needs the one before."""
+    _a_manager(cli)
+    _a_host(cli, world)
+    _assets_and_policies(cli, world)
+    _a_job(cli, world)
+    _an_identity_changes(cli)
+    assert cli("manager", "stop", "--home", "manager")["stopped"] > 0
+    assert cli("manager", "stop", "--home", "manager", expect=2)["error"] == "manager.stopped"
+    assert cli("manager", "verify", "--home", "carol", expect=5)["error"] == "transport.unreachable"
+
+
+def _a_manager(cli: Run) -> None:
+    first = cli("manager", "serve", "--home", "manager", "--background")
+    assert first["url"].startswith("https://127.0.0.1:")
+    again = cli("manager", "serve", "--home", "manager", "--background", expect=2)
+    assert again["error"] == "manager.running"
+    cli("manager", "stop", "--home", "manager", as_json=False)
+    second = cli("manager", "serve", "--home", "manager", "--background")
+    assert second["url"] == first["url"], "pins stay good over a restart"
+    pin = ["--manager", "manager/manager.json"]
+    made = cli("identity", "create", "ann", "carol", "rita", "olga", *pin)
+    assert set(made["identities"]) == {"ann", "carol", "rita", "olga"}
+    cli("identity", "create", "zoe", as_json=False)
+    assert cli("manager", "verify", "--home", "zoe", expect=2)["error"] == "manager.unpinned"
+    cli("manager", "pin", "manager/manager.json", "--home", "zoe")
+    cli("manager", "pin", "manager/manager.json", "--home", "zoe", as_json=False)
+    assert cli("manager", "verify", "--home", "zoe")["verdict"] == "manager: trusted, unproven"
+    shown = cli("manager", "verify", "--home", "zoe", as_json=False)["text"]
+    assert "manager: trusted, unproven" in shown
+    assert "store rollback" in shown
+    assert cli("identity", "show", "--home", "ann")["key"] == made["identities"]["ann"]["key"]
+    assert "ann" in cli("identity", "show", "--home", "ann", as_json=False)["text"]
+    assert cli("identity", "create", "ann", expect=2)["error"] == "key.exists"
+
+
+def _a_host(cli: Run, world: Path) -> None:
+    made = cli("tpm", "simulate", "ca", "--tpm", f"libtpms:{world / 'tpm.state'}")
+    assert made["protects"] == "nothing"
+    assert Path(made["ek_certificate"]).is_file()
+    assert "SIMULATED" in cli("tpm", "simulate", "ca", as_json=False)["text"]
+    args = ["host", "init", "--home", "box", "--name", "box", "--runtime", "tree"]
+    assert cli(*args)["simulated"] is True
+    assert cli("host", "status", "--home", "box")["host"] == "not enrolled"
+    cli("host", "sign", "box/request.json", "--home", "olga", "--out", "public/box.statement.json")
+    enrol = ["host", "enrol", "--home", "box", "--statement", "public/box.statement.json"]
+    assert cli(*enrol, expect=2)["error"] == "host.enrol"
+    (host,) = cli(*enrol, "--manager", "manager/manager.json")["enrolled"]
+    assert cli("host", "status", "--home", "box")["host"] == host
+    assert "box" in cli("host", "status", "--home", "box", as_json=False)["text"]
+    tee = ["host", "init", "--home", "tee", "--name", "tee", "--runtime", "tree"]
+    owned = ["--kind", "simulated-tee", "--operator", "olga", "--manager", "manager/manager.json"]
+    text = cli(*tee, *owned, as_json=False)["text"]
+    assert "enrolled" in text
+    assert "SIMULATED" in text
+
+
+def _assets_and_policies(cli: Run, world: Path) -> None:
+    ca = ["anchors", "make", "ca/tpm-ca.pem", "--product", "mine", "--simulated", "--out", "a.json"]
+    cli(*ca, as_json=False)
+    assert cli(*ca)["document"].startswith("sha256:")
+    cli("anchors", "publish", "a.json", "--home", "ann")
+    values = ["reference", "make", "tree", "--product", "v", "--out", "v.json"]
+    assert cli(*values)["files"] > 0
+    cli("reference", "publish", "v.json", "--home", "ann", as_json=False)
+    sealed = cli("asset", "seal", "records.npz", "--home", "zoe", "--name", "other")
+    assert cli("asset", "show", sealed["manifest"])["asset"] == sealed["asset"]
+    assert "x float32[2]" in cli("asset", "show", sealed["manifest"], as_json=False)["text"]
+    place = ["asset", "verify", sealed["manifest"], "public/other.v1.sealed", "--home", "zoe"]
+    assert cli(*place)["verified_bytes"] == 32
+    assert "every chunk holds" in cli(*place, as_json=False)["text"]
+    chosen = {"anchors": "anchors", "references": "references", "asset": "asset"}
+    host = ["--anchors", "public/box.anchors.json", "--references", "public/box.references.json"]
+    (world / "carol.yaml").write_text(POLICY.format(name="carol", use="code", code="", **chosen))
+    (world / "ann.yaml").write_text(
+        POLICY.format(name="ann", use="data", code="$program", **chosen)
+    )
+    cli("share", "program", "--home", "carol", "--policy", "carol.yaml", *host)
+    text = cli(
+        "share", "records.npz", "--home", "ann", "--policy", "ann.yaml", *host, as_json=False
+    )
+    assert "trusted, unproven" in text["text"]
+    named = {"anchors": "box-anchors", "references": "box-runtime", "asset": "records"}
+    (world / "ann2.yaml").write_text(
+        POLICY.format(name="ann", use="data", code="$program", **named)
+    )
+    assert not [f for f in _check(cli, "ann2.yaml") if f["severity"] == "error"]
+    cli("policy", "check", "ann2.yaml", "--home", "ann", as_json=False)
+    assert cli("policy", "publish", "ann2.yaml", "--home", "ann")["sequence"] == 1
+    wide = POLICY.format(name="ann", use="data", code="$program", **named)
+    (world / "wide.yaml").write_text(wide.replace("operators: [$olga]\n", ""))
+    assert _check(cli, "wide.yaml", expect=3)[0]["code"] == "lint.any_tpm"
+    assert cli("policy", "withdraw", "none", "--home", "ann", expect=2)["error"] == "policy.unknown"
+    cli("policy", "withdraw", "ann-policy", "--home", "ann")
+    (policy,) = cli("policy", "show", "--home", "ann")["policies"]
+    assert policy["policy"]["sequence"] == 2
+    assert "ann-policy" in cli("policy", "show", "--home", "ann", as_json=False)["text"]
+
+
+def _check(cli: Run, file: str, expect: int = 0) -> list[dict[str, str]]:
+    found = cli("policy", "check", file, "--home", "ann", expect=expect)["findings"]
+    assert isinstance(found, list)
+    return found
+
+
+def _a_job(cli: Run, world: Path) -> None:
+    (world / "job.yaml").write_text(JOB)
+    job = cli("job", "propose", "job.yaml", "--home", "rita")
+    cli("job", "propose", "job.yaml", "--home", "rita", as_json=False)
+    assert cli("job", "show", job["file"])["job"]["name"] == "little"
+    assert "It would use:" in cli("job", "show", job["file"], as_json=False)["text"]
+    agreed = cli("job", "consent", job["file"], "--home", "ann", "--yes", as_json=False)
+    assert "Who could open it:" in agreed["noted"]
+    cli("job", "consent", job["file"], "--home", "ann", "--yes")
+    waiting = cli("job", "status", job["file"], "--home", "rita")
+    assert waiting["state"] == "waiting"
+    cli("job", "consent", job["file"], "--home", "carol", "--yes")
+    assert "ready" in cli("job", "status", job["file"], "--home", "rita", as_json=False)["text"]
+    kinds = {r["entry"]["kind"] for r in cli("job", "records", "--home", "ann")["records"]}
+    assert {"asset", "policy", "consent"} <= kinds
+    assert "consent" in cli("job", "records", "--home", "ann", as_json=False)["text"]
+    agreed_job, _ = read_job(Path(job["file"]))
+    (world / "public" / "x.sealed.manifest.json").write_text("junk")
+    found = find_storage(agreed_job, ["data=memory://data", "public"])
+    assert found["data"] == "memory://data"
+    assert found["code"].endswith("/public/program.v1.sealed")
+
+
+def _an_identity_changes(cli: Run) -> None:
+    after = cli("identity", "rotate", "--home", "zoe")
+    assert after["manager_told"] is True
+    cli("identity", "rotate", "--home", "zoe", as_json=False)
+    assert cli("identity", "revoke", "--home", "zoe", "--why", "lost")["revoked"]
+    assert cli("manager", "verify", "--home", "zoe")["verdict"]
+    who = ["asset", "seal", "records.npz", "--home", "zoe", "--name", "late"]
+    assert cli(*who)["asset"]
+    refused = cli("policy", "publish", "ann2.yaml", "--home", "zoe", expect=3)
+    assert refused["error"] in ("key.revoked", "key.rotated")
+
+
+def test_a_question_answered_with_no(
+    cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --yes an owner is asked; end of input is a no."""
+    files = sorted((world / "public").glob("*.job.json"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert run(["job", "consent", str(files[0]), "--home", "ann"]) == 130
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run(["job", "consent", str(files[0]), "--home", "ann"]) == 130
+
+
+def test_a_manager_that_cannot_start(cli: Run, world: Path) -> None:
+    (world / "broken").mkdir(mode=0o700)
+    (world / "broken" / "root.key").write_text("junk")
+    os.chmod(world / "broken" / "root.key", 0o600)
+    refused = cli("manager", "serve", "--home", "broken", "--background", expect=4)
+    assert refused["error"] == "manager.start"
+    assert not (world / "broken" / "manager.pid").exists()
+
+
+def test_examples_and_benchmarks(cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("example", "none", expect=2)["error"] == "example.name"
+    assert len(cli("example", "breast-cancer", "ex")["files"]) == 7
+    assert cli("example", "breast-cancer", "ex", expect=2)["error"] == "example.exists"
+    assert run(["bench", "no-such-benchmark"]) == 2
+    monkeypatch.setattr("svetovid.cli.checkout.load_module", lambda folder, name: _Bench)
+    assert run(["bench", "any"]) == 0
+    assert run(["bench", "any", "--json", "-"]) == 0
+    assert run(["bench", "any", "--json", str(world / "b.json")]) == 0
+    assert json.loads((world / "b.json").read_text()) == {"ratio": 1.0, "runs": [1.0]}
+
+
+class _Bench:
+    @staticmethod
+    def run() -> dict[str, object]:
+        return {"ratio": 1.0, "runs": [1.0]}
+
+
+def test_no_checkout_and_no_scikit_learn(
+    cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    with monkeypatch.context() as m:
+        m.setitem(sys.modules, "sklearn.datasets", None)
+        assert cli("example", "breast-cancer", "ex3", expect=4)["error"] == "example.sklearn"
+    monkeypatch.setattr("svetovid.__file__", str(world / "a" / "b" / "c" / "d.py"))
+    assert cli("example", "breast-cancer", "ex2", expect=4)["error"] == "cli.checkout"
+    assert run(["bench", "seal"]) == 4
