@@ -75,7 +75,10 @@ class _Run:
         storage: Mapping[str, str],
         outputs: str,
         on_event: Callable[[Event], None],
+        *,
+        fresh: bool,
     ) -> None:
+        self._fresh = fresh
         self._home = home
         self._job = job
         self._links = links
@@ -103,7 +106,7 @@ class _Run:
         with self._timed("measure_s"):
             self._attester.measure()
         for link in self._links:
-            link.ask()
+            link.ask(fresh=self._fresh)
             for name, seconds in link.timings.items():
                 self._timings[name] = self._timings.get(name, 0.0) + seconds
         try:
@@ -308,7 +311,9 @@ def run_job(
             ManagerLink(named[m], home.host_id, job, receiving, signer.key_id, opened)
             for m in sorted(job.managers)
         ]
-        return _Run(home, job, links, signer, opened, storage, outputs, on_event).run()
+        fresh = attester is None
+        run = _Run(home, job, links, signer, opened, storage, outputs, on_event, fresh=fresh)
+        return run.run()
     finally:
         if attester is None:
             opened.close()

@@ -57,21 +57,25 @@ class ManagerLink:
         self.timings = {"attest_s": 0.0, "release_s": 0.0}
 
     def _prove(
-        self, role: Literal["release", "renew", "finish"], subject: str
+        self, role: Literal["release", "renew", "finish"], subject: str, *, fresh: bool = False
     ) -> tuple[float, Challenge, TpmEvidence | TeeEvidence]:
-        envelope = self.client.challenge(self._host_id, self._job.digest(), role)
+        envelope = self.client.challenge(self._host_id, self._job.digest(), role, fresh=fresh)
         received = boottime()
         evidence = self._attester.evidence(envelope, self._keys, self.client.channel, subject)
         return received, envelope.peek(Challenge), evidence
 
-    def ask(self) -> None:
+    def ask(self, *, fresh: bool) -> None:
         """Get a lease and the keys.
+
+        Args:
+            fresh: send the whole measurement log, not just what the manager does not hold: for an
+                agent that has only now opened its TPM, which may have been reset since.
 
         Raises:
             RefusalError: with every reason the manager lets a host see.
         """
         begun = time.monotonic()
-        received, self._challenge, self._start = self._prove("release", NO_SUBJECT)
+        received, self._challenge, self._start = self._prove("release", NO_SUBJECT, fresh=fresh)
         proven = time.monotonic()
         self._released = self.client.release(self._start)
         self.timings = {"attest_s": proven - begun, "release_s": time.monotonic() - proven}
