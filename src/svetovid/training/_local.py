@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +34,8 @@ def _zip(columns: Mapping[str, Any]) -> tuple[bytearray, dict[str, Any]]:
         raise ValueError("columns of a dataset have one length")
     (records,) = counts
     rows = torch.cat(
-        [t.reshape(records, -1).view(torch.uint8) for t in tensors.values()], dim=1
+        [t.reshape(records, math.prod(t.shape[1:])).view(torch.uint8) for t in tensors.values()],
+        dim=1,
     ).contiguous()
     data = bytearray(rows.numel())
     if data:
