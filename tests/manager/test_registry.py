@@ -237,8 +237,8 @@ def test_a_credential_answered_by_another_tpm(world: World) -> None:
 
     challenge = host.client.enrol(*ask).challenge
     assert challenge is not None
-    with pytest.raises(ValueError, match="INTEGRITY|RC"):
-        other._ek = host.tpm._ek
+    other._ek = host.tpm._ek
+    with pytest.raises(ValueError, match="INTEGRITY"):
         other.activate(b64decode(challenge.credential), b64decode(challenge.secret))
     secret = host.tpm.activate(b64decode(challenge.credential), b64decode(challenge.secret))
     world.now += 61

@@ -181,7 +181,9 @@ def make_app(manager: Manager) -> Starlette:
             canonical(e.to_dict()), 404, headers=_HEADERS, media_type="application/json"
         )
 
-    return Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
+    app = Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown})
+    app.router.redirect_slashes = False
+    return app
 
 
 def _index(text: str) -> int:

@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 from svetovid.crypto import Secret, canonical, digest, seal
-from svetovid.errors import EvidenceError, PolicyError
+from svetovid.errors import EvidenceError
 from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
@@ -174,19 +174,11 @@ class Leasing:
         return self._examiner.examine(request.evidence, "renew", self._renewed, lease=name)
 
     def _renewed(self, tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
-        held = live_lease(tx.state, case.lease, self._core.now())
-        check_same(case, proven, held)
+        check_same(case, proven, live_lease(tx.state, case.lease, self._core.now()))
         challenge = case.admitted.challenge
         request = self._deciding.request(tx.state, case.job, challenge, views, live=True)
         require(decide_renewal(request, released_on=self._released_on(tx.state, case)), views)
         lease, body = self._lease(case, proven, case.lease)
-        if boot_of(proven) != (held.reset_count, held.restart_count):
-            raise PolicyError(
-                "renew.reset",
-                expected="the boot of the release",
-                observed="another",
-                next_step="resume the job from its last checkpoint",
-            )
         index = self._examiner.append(tx, "renewal", case, body, views)
         return Renewal(lease=lease, decision=index).to_json()
 

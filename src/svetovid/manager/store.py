@@ -60,6 +60,13 @@ def _tampered(what: str, observed: str) -> IntegrityError:
     )
 
 
+def _bytes(value: object) -> bytes:
+    """A blob as read: SQLite keeps whatever type somebody wrote there."""
+    if not isinstance(value, bytes):
+        raise _tampered("bytes", type(value).__name__)
+    return value
+
+
 class Transaction:
     """What one decision writes. Made by :meth:`Store.write`; gone when that returns."""
 
@@ -250,31 +257,31 @@ class Store:
                 observed=name,
                 next_step="send it the signed document first",
             )
-        return Envelope.parse(row[0])
+        return Envelope.parse(_bytes(row[0]))
 
     def entry(self, index: int) -> LogEntry:
         row = self._one(sa.select(t.entries.c.data).where(t.entries.c.position == index))
         if row is None:
             raise InputError("record.unknown", expected=f"below {self.size}", observed=str(index))
-        return LogEntry.parse(row[0])
+        return LogEntry.parse(_bytes(row[0]))
 
     def private(self, index: int, owner: str) -> PrivatePart | None:
         c = t.privates.c
         row = self._one(sa.select(c.data).where(c.position == index, c.owner == owner))
         if row is None:
             return None
-        if digest(row[0]) != self.entry(index).private.get(owner):
+        if digest(_bytes(row[0])) != self.entry(index).private.get(owner):
             raise _tampered(f"the private part of entry {index}", "another")
-        return PrivatePart.parse(row[0])
+        return PrivatePart.parse(_bytes(row[0]))
 
     def key(self, label: str, subject: str) -> tuple[str, bytes]:
         """Owner and sealed bytes of a key the log names; checked against the log."""
         c = t.keys.c
         query = sa.select(c.owner, c.sealed).where(c.label == label, c.subject == subject)
         row = self._one(query)
-        if row is None or digest(row[1]) != self.state.sealed.get((label, subject)):
+        if row is None or digest(_bytes(row[1])) != self.state.sealed.get((label, subject)):
             raise _tampered(f"the sealed key of {subject}", "none, or another")
-        return str(row[0]), bytes(row[1])
+        return str(row[0]), _bytes(row[1])
 
     def challenge_used(self, name: str) -> bool | None:
         """Whether a challenge was used; None where there was none, or it is long over."""
@@ -305,13 +312,13 @@ class Store:
                 self._check_document(row.digest, row.envelope)
             anchor = self._catch_up(connection)
             for key in connection.execute(sa.select(t.keys)):
-                if digest(key.sealed) != self.state.sealed.get((key.label, key.subject)):
+                if digest(_bytes(key.sealed)) != self.state.sealed.get((key.label, key.subject)):
                     raise _tampered(f"the sealed key of {key.subject}", "another")
         return anchor
 
     def _check_document(self, name: str, data: bytes) -> None:
         try:
-            envelope = Envelope.parse(data)
+            envelope = Envelope.parse(_bytes(data))
             envelope.signed_by()
         except SvetovidError as e:
             raise _tampered(f"document {name}", e.code) from e
@@ -321,7 +328,7 @@ class Store:
     def _catch_up(self, connection: sa.Connection) -> int:
         tip = connection.execute(sa.select(t.tip)).one()
         try:
-            envelope = Envelope.parse(tip.checkpoint)
+            envelope = Envelope.parse(_bytes(tip.checkpoint))
             checkpoint = envelope.open(Checkpoint, by=self._signer.key_id)
         except SvetovidError as e:
             raise _tampered("a checkpoint signed by this manager", e.code) from e
@@ -344,14 +351,14 @@ class Store:
 
     def _replay(self, connection: sa.Connection, index: int, data: bytes) -> bytes:
         try:
-            entry = LogEntry.parse(data)
+            entry = LogEntry.parse(_bytes(data))
             document = None
             if entry.kind in _SUCCESSION:
                 c = t.documents.c
                 query = sa.select(c.envelope).where(c.digest == str(entry.body["document"]))
-                document = Envelope.parse(connection.execute(query).scalar_one())
+                document = Envelope.parse(_bytes(connection.execute(query).scalar_one()))
             self._take(index, entry, document)
-        except (SvetovidError, KeyError, TypeError) as e:
+        except (SvetovidError, KeyError, TypeError, sa.exc.NoResultFound) as e:
             raise _tampered(f"a readable entry {index}", type(e).__name__) from e
         return entry.leaf
 

@@ -53,7 +53,7 @@ class SeenFile:
     """One file; several processes may share it.
 
     Raises:
-        InputError: ``seen.file`` where it cannot be read or written.
+        InputError: ``seen.file`` where it cannot be read, ``file.write``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,10 +81,7 @@ class SeenFile:
         return Envelope.parse(data, max_bytes=_MAX_FILE)
 
     def save(self, checkpoint: Envelope) -> None:
-        try:
-            write_private(self._path, checkpoint.canonical())
-        except OSError as e:
-            raise self._failed(e) from e
+        write_private(self._path, checkpoint.canonical())
 
     def _failed(self, e: OSError) -> InputError:
         return InputError(
