@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,13 +32,12 @@ def _zip(columns: Mapping[str, Any]) -> tuple[bytearray, dict[str, Any]]:
     if len(counts) != 1:
         raise ValueError("columns of a dataset have one length")
     (records,) = counts
-    rows = torch.cat(
-        [t.reshape(records, math.prod(t.shape[1:])).view(torch.uint8) for t in tensors.values()],
-        dim=1,
-    ).contiguous()
-    data = bytearray(rows.numel())
-    if data:
-        torch.frombuffer(data, dtype=torch.uint8).copy_(rows.flatten())
+    data = bytearray()
+    if records:
+        parts = [t.reshape(records, -1).view(torch.uint8) for t in tensors.values()]
+        rows = torch.cat(parts, dim=1).flatten()
+        data = bytearray(rows.numel())
+        torch.frombuffer(data, dtype=torch.uint8).copy_(rows)
     fields = [
         {"name": n, "dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape[1:])}
         for n, t in tensors.items()

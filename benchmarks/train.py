@@ -1,0 +1,238 @@
+"""Sealed, attested, sandboxed training against plain PyTorch on plain files.
+
+The same script (``examples/fashion_mnist/train.py``) trains a small CNN on Fashion-MNIST, same
+seed, same batches. Turn by turn it runs plainly, as a process of its own on Debian's files, and as
+a job. Both time each step inside, in the same lines of the script; the first steps of a run warm
+up and do not count. Final weights must be identical, bit for bit.
+
+Top-level keys: ``ratio`` (median over the rounds of the job's median step over the plain run's
+median step of that round), ``attest_s``, ``release_s``, ``open_s`` (medians).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _fashion_mnist
+from benchmarks._harness import refuse_if_loaded, summary
+from svetovid.errors import HostError
+from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec, TensorSpec
+
+__all__ = ["Outcome", "Workload", "run", "sandbox_only"]
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "examples" / "fashion_mnist" / "train.py"
+TENSORS = {
+    "0.weight": (16, 1, 3, 3),
+    "0.bias": (16,),
+    "3.weight": (32, 16, 3, 3),
+    "3.bias": (32,),
+    "7.weight": (64, 32 * 7 * 7),
+    "7.bias": (64,),
+    "9.weight": (10, 64),
+    "9.bias": (10,),
+}
+SEED = 20
+WARM_UP_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What to train, for whoever runs it as a job.
+
+    Attributes:
+        code: file name to content; ``entry`` is run.
+        datasets: slot name to columns (uint8 arrays), one owner each.
+        runtime: where the sandbox's runtime is, or is to be built.
+    """
+
+    code: Mapping[str, bytes]
+    entry: str
+    datasets: Mapping[str, Mapping[str, Any]]
+    parameters: Mapping[str, int | float]
+    seed: int
+    outputs: Mapping[str, OutputSpec]
+    metrics: Mapping[str, MetricSpec]
+    limits: JobLimits
+    runtime: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: safetensors bytes of the model, metrics by name, seconds by stage."""
+
+    model: bytes
+    metrics: Mapping[str, list[float]]
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+RunJob = Callable[[Workload], Outcome]
+
+
+def sandbox_only(work: Workload) -> Outcome:
+    """Sealed and sandboxed, without attestation and release: the two of them take no time here."""
+    import time
+
+    from svetovid.assets import open_asset, seal_dataset
+    from svetovid.crypto import Identity
+    from svetovid.host.runner import SandboxJob, run_sandboxed
+    from svetovid.host.runtime import build_runtime
+
+    owner = Identity.generate("owner").key_id
+    runtime = build_runtime(work.runtime)
+    with tempfile.TemporaryDirectory() as folder:
+        sealed = {}
+        for slot, columns in work.datasets.items():
+            url = (Path(folder) / slot).as_uri()
+            sealed[slot] = url, *seal_dataset(url, columns, name=slot, owner=owner, manager=owner)
+        begun = time.perf_counter()
+        readers = {
+            slot: open_asset(url, manifest, key, expected=manifest.digest())
+            for slot, (url, manifest, key) in sealed.items()
+        }
+        open_s = time.perf_counter() - begun
+        result = run_sandboxed(
+            SandboxJob(
+                runtime=runtime,
+                code=work.code,
+                entry=work.entry,
+                parameters=work.parameters,
+                seed=work.seed,
+                datasets=readers,
+                outputs=work.outputs,
+                metrics=work.metrics,
+                limits=work.limits,
+            )
+        )
+        for reader in readers.values():
+            reader.close()
+    return Outcome(result.outputs["model"], result.metrics, {"open_s": open_s} | result.timings)
+
+
+def _plain(work: Workload, records: int | None) -> Outcome:
+    """The script with one line changed back: its import."""
+    text = work.code[work.entry].decode()
+    changed = text.replace("import svetovid.training as sv", "import _plain as sv")
+    if changed == text:
+        raise HostError("bench.script", expected="a line that imports svetovid.training")
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "train.py"
+        script.write_text(changed)
+        config = {
+            "out": folder,
+            "parameters": dict(work.parameters),
+            "seed": work.seed,
+            "records": records,
+        }
+        threads = str(len(os.sched_getaffinity(0)))
+        environment = {
+            "PYTHONPATH": str(ROOT / "benchmarks"),
+            "SVETOVID_BENCH_PLAIN": json.dumps(config),
+            "PATH": os.environ.get("PATH", ""),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
+        subprocess.run([sys.executable, str(script)], check=True, env=environment)
+        return Outcome(
+            (Path(folder) / "model.safetensors").read_bytes(),
+            json.loads((Path(folder) / "metrics.json").read_text()),
+        )
+
+
+def _same_weights(left: bytes, right: bytes) -> bool:
+    from safetensors.numpy import load
+
+    a, b = load(left), load(right)
+    return a.keys() == b.keys() and all(a[n].tobytes() == b[n].tobytes() for n in a)
+
+
+def _workload(epochs: int, records: int | None, runtime: Path) -> Workload:
+    tensors = {n: TensorSpec(dtype="float32", shape=s) for n, s in TENSORS.items()}
+    return Workload(
+        code={"train.py": SCRIPT.read_bytes()},
+        entry="train.py",
+        datasets=_fashion_mnist.halves(records),
+        parameters={"epochs": epochs, "batch": 128, "lr": 0.05},
+        seed=SEED,
+        outputs={"model": OutputSpec(tensors=tensors)},
+        metrics={
+            "loss": MetricSpec(type="float", max_count=1000),
+            "step_s": MetricSpec(type="float", max_count=1_000_000),
+        },
+        limits=JobLimits(wall_s=1800),
+        runtime=runtime,
+    )
+
+
+def run(quick: bool = False, run_job: RunJob = sandbox_only) -> dict[str, Any]:
+    """Run the benchmark.
+
+    Args:
+        quick: few records and one round, to see that it works; its figures mean nothing.
+        run_job: takes a workload through the whole job; by default without attestation.
+
+    Raises:
+        HostError: ``bench.data`` without Debian's package, ``bench.loaded``, ``bench.weights``.
+    """
+    if not _fashion_mnist.FOLDER.is_dir():
+        raise HostError(
+            "bench.data",
+            expected=f"Fashion-MNIST in {_fashion_mnist.FOLDER}",
+            observed="nothing",
+            next_step=f"apt-get install {_fashion_mnist.PACKAGE}",
+        )
+    records, epochs, rounds = (6_400, 1, 1) if quick else (None, 1, 5)
+    ratios: list[float] = []
+    steps: dict[str, list[float]] = {"plain": [], "job": []}
+    stages: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        work = _workload(epochs, records, Path(folder) / "runtime")
+        if not quick:
+            refuse_if_loaded()
+            run_job(_workload(1, 6_400, work.runtime))  # builds the runtime, warms the page cache
+        for turn in range(rounds):
+            names = ("plain", "job") if turn % 2 == 0 else ("job", "plain")
+            found: dict[str, Outcome] = {}
+            for name in names:
+                found[name] = run_job(work) if name == "job" else _plain(work, records)
+            if not _same_weights(found["plain"].model, found["job"].model):
+                raise HostError(
+                    "bench.weights",
+                    expected="identical final weights",
+                    observed="others",
+                    next_step="look for what differs between the two runs: threads, libraries",
+                )
+            medians = {
+                name: statistics.median(list(outcome.metrics["step_s"])[WARM_UP_STEPS:])
+                for name, outcome in found.items()
+            }
+            for name, value in medians.items():
+                steps[name].append(value * 1e3)
+            ratios.append(medians["job"] / medians["plain"])
+            for name, seconds in found["job"].timings.items():
+                stages.setdefault(name, []).append(seconds)
+    medians_by_stage = {name: statistics.median(values) for name, values in stages.items()}
+    return {
+        "ratio": statistics.median(ratios),
+        "attest_s": medians_by_stage.get("attest_s", 0.0),
+        "release_s": medians_by_stage.get("release_s", 0.0),
+        "open_s": medians_by_stage["open_s"],
+        "identical_weights": True,
+        "attested": run_job is not sandbox_only,
+        "ratio_range": summary(ratios),
+        "plain_step_ms": summary(steps["plain"]),
+        "job_step_ms": summary(steps["job"]),
+        "stages_s": {name: summary(values) for name, values in stages.items()},
+        "rounds": rounds,
+        "epochs": epochs,
+        "quick": quick,
+    }
