@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import fsspec
-
 from svetovid.assets import AssetReader, Manifest, load_bundle, open_asset
 from svetovid.crypto import Envelope, Identity, ReceivingKey, Secret
 from svetovid.errors import InputError, IntegrityError, SvetovidError
 from svetovid.host.attester import Attester
 from svetovid.host.checkpoints import CheckpointStore
-from svetovid.host.deliver import deliver, metrics_blob, metrics_digest
+from svetovid.host.deliver import deliver, metrics_blob, metrics_digest, put
 from svetovid.host.home import HostHome
 from svetovid.host.link import ManagerLink
 from svetovid.host.progress import ProgressNotes
@@ -91,6 +89,7 @@ class _Run:
         self._begun = time.monotonic()
         self._timings: dict[str, float] = {}
         self._stop = threading.Event()
+        self._checkpoints: CheckpointStore | None = None
 
     def _event(self, stage: Stage) -> None:
         self._on_event(Event(stage, time.monotonic() - self._begun))
@@ -102,30 +101,35 @@ class _Run:
         self._timings[name] = self._timings.get(name, 0.0) + time.monotonic() - begun
 
     def run(self) -> JobOutcome:
+        try:
+            outcome = self._go()
+        except BaseException as e:
+            self._stop_renewing()
+            self._give_back(e)
+            raise
+        self._event("finished")
+        return outcome
+
+    def _go(self) -> JobOutcome:
         self._event("attesting")
         with self._timed("measure_s"):
             self._attester.measure()
         for link in self._links:
-            link.ask(fresh=self._fresh)
+            link.ask()
             for name, seconds in link.timings.items():
                 self._timings[name] = self._timings.get(name, 0.0) + seconds
-        try:
-            for link in self._links:
-                link.keep(self._stop)
-            self._event("released")
-            with contextlib.ExitStack() as stack:
-                result = self._execute(stack)
-            self._event("sealing")
-            with self._timed("seal_s"):
-                outcome = self._seal(result)
-        except BaseException as e:
-            self._give_back(e)
-            raise
-        finally:
-            for link in self._links:
-                link.stop_renewing()
-        self._event("finished")
-        return outcome
+        for link in self._links:
+            link.keep(self._stop)
+        self._event("released")
+        with contextlib.ExitStack() as stack:
+            result = self._execute(stack)
+        self._event("sealing")
+        with self._timed("seal_s"):
+            return self._seal(result)
+
+    def _stop_renewing(self) -> None:
+        for link in self._links:
+            link.stop_renewing()
 
     def _execute(self, stack: contextlib.ExitStack) -> SandboxResult:
         job = self._job
@@ -139,6 +143,7 @@ class _Run:
                 self._main.release.head,
             )
             resume = checkpoints.load()
+            self._checkpoints = checkpoints
         self._event("opened")
         notes = stack.enter_context(ProgressNotes(job, f"{self._prefix}{job.name}.progress.json"))
 
@@ -152,7 +157,7 @@ class _Run:
                 checkpoint=head.checkpoint,
                 predecessor=head.predecessor,
             )
-            checkpoints.recorded(self._main.client.record_head(update, self._signer))
+            checkpoints.recorded(self._main.record_head(update, self._signer))
 
         self._event("running")
         spec = SandboxJob(
@@ -185,7 +190,7 @@ class _Run:
     def _raise_if_lost(self) -> None:
         """A job that was stopped because a lease ended says so, not that it was stopped."""
         for link in self._links:
-            if self._stop.is_set() and link.lost is not None:
+            if link.lost is not None:
                 raise link.lost
 
     def _open(self, stack: contextlib.ExitStack) -> dict[str, AssetReader]:
@@ -221,8 +226,8 @@ class _Run:
         for name, data in {**result.outputs, METRICS: blob}.items():
             urls[name] = f"{self._prefix}{job.name}.{name}.sealed"
             packages[name] = deliver(job, name, data, urls[name])
-        for link in self._links:
-            link.stop_renewing()  # a renewal could measure, and the log must stand still now
+        self._stop_renewing()  # a renewal could measure, and the log must stand still now
+        self._raise_if_lost()
         log = self._attester.log()
         bundles = {}
         for link in self._links:
@@ -238,9 +243,11 @@ class _Run:
             url = f"{self._prefix}{job.name}.receipt.json"
             if link is not self._main:
                 url = f"{self._prefix}{job.name}.receipt.{link.client.manager[8:24]}.json"
-            with fsspec.open(url, "wb") as f:
-                f.write(bundle.canonical())
+            put(url, bundle.canonical())
             bundles[link.client.manager] = url
+        with contextlib.suppress(SvetovidError):  # finished is finished, whatever is left lying
+            if self._checkpoints is not None:
+                self._checkpoints.clear()
         return JobOutcome(urls, bundles, dict(self._timings))
 
     def _give_back(self, error: BaseException) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-import fsspec
 from pydantic import Field
 
 from svetovid.assets import Manifest, open_asset, seal_stream
+from svetovid.assets.store import read_small
 from svetovid.crypto import Digest, Document, Secret
-from svetovid.errors import HostError, IntegrityError, ParseError
+from svetovid.errors import HostError, InputError, IntegrityError, ParseError
 from svetovid.host.deliver import discard
 from svetovid.policy.documents import Job
 from svetovid.protocol.messages import Head
@@ -23,6 +23,7 @@ from svetovid.protocol.messages import Head
 __all__ = ["CheckpointStore"]
 
 _MAX_HEADER = 4096
+_MAX_MANIFEST = 1 << 20
 
 
 class _Header(Document):
@@ -101,6 +102,11 @@ class CheckpointStore:
         if before is not None:
             discard(self._url(before.sequence))
 
+    def clear(self) -> None:
+        """The job is finished: nothing will be resumed."""
+        if self.head is not None:
+            discard(self._url(self.head.sequence))
+
     def load(self) -> bytes | None:
         """The recorded checkpoint's data; None where the job never saved one.
 
@@ -108,34 +114,47 @@ class CheckpointStore:
             HostError: ``checkpoint.missing`` where the container is gone.
             IntegrityError: ``checkpoint.head`` for another checkpoint than the recorded one;
                 ``asset.*`` for altered bytes.
+            ParseError: ``checkpoint.header``.
         """
         if self.head is None:
             return None
-        url = self._url(self.head.sequence)
         try:
-            with fsspec.open(url + ".manifest.json", "rb") as f:
-                manifest = Manifest.parse(f.read(1 << 20))
-        except FileNotFoundError as e:
+            data = self._read(self.head)
+        except InputError as e:
+            if e.code != "asset.missing":
+                raise
             raise HostError(
                 "checkpoint.missing",
                 expected=f"checkpoint {self.head.sequence} of this job",
                 observed="no such file",
                 next_step="restore the job's output folder, or propose the job anew",
             ) from e
-        if manifest.digest() != self.head.checkpoint:
+        if self.head.sequence > 1:  # left behind by a crash after its successor was recorded
+            discard(self._url(self.head.sequence - 1))
+        return data
+
+    def _read(self, head: Head) -> bytes:
+        url = self._url(head.sequence)
+        manifest = Manifest.parse(read_small(url + ".manifest.json", _MAX_MANIFEST))
+        if manifest.digest() != head.checkpoint:
             raise IntegrityError(
                 "checkpoint.head",
-                expected=self.head.checkpoint,
+                expected=head.checkpoint,
                 observed=manifest.digest(),
                 next_step="resume from the checkpoint that the manager recorded",
             )
-        with open_asset(url, manifest, self._key, expected=self.head.checkpoint) as reader:
+        with open_asset(url, manifest, self._key, expected=head.checkpoint) as reader:
             data = reader.read_at(0, reader.size)
         length = int.from_bytes(data[:4], "little")
         if length > _MAX_HEADER or len(data) < 4 + length:
-            raise ParseError("checkpoint.header", expected="a checkpoint's header")
+            raise ParseError(
+                "checkpoint.header",
+                expected="a checkpoint's header",
+                observed=f"{length} bytes of it in {len(data)}",
+                next_step="propose the job anew",
+            )
         header = _Header.parse(data[4 : 4 + length])
-        if header != self._header(self.head.sequence, self.head.predecessor):
+        if header != self._header(head.sequence, head.predecessor):
             raise IntegrityError(
                 "checkpoint.head",
                 expected="a checkpoint of this job, code, environment and sequence",

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 import fsspec
 
 from svetovid.assets import Manifest, seal_stream
+from svetovid.assets.store import create
 from svetovid.crypto import Card, Secret, canonical, digest, seal
+from svetovid.errors import HostError
 from svetovid.policy.documents import Job
 from svetovid.protocol.contexts import output_context
 from svetovid.protocol.output import OutputPackage, SealedFor
 
-__all__ = ["deliver", "discard", "metrics_blob", "metrics_digest"]
+__all__ = ["deliver", "discard", "metrics_blob", "metrics_digest", "put"]
 
 _BLOCK = 1 << 20
 
@@ -39,12 +41,35 @@ def _blocks(data: bytes) -> Iterator[memoryview]:
         yield view[start : start + _BLOCK]
 
 
+def _remove(url: str) -> None:
+    try:
+        fs, path = fsspec.url_to_fs(url)
+        if fs.exists(path):
+            fs.rm(path)
+    except Exception as e:  # each fsspec back end has an error tree of its own
+        raise HostError(
+            "output.storage",
+            expected=f"to write {url}",
+            observed=getattr(e, "strerror", None) or type(e).__name__,
+            next_step="check the folder or bucket for outputs, and the rights on it",
+        ) from e
+
+
 def discard(url: str) -> None:
     """Remove a container that an earlier, unfinished run left at ``url``."""
-    fs, path = fsspec.url_to_fs(url)
-    for name in (path, path + ".manifest.json"):
-        if fs.exists(name):
-            fs.rm(name)
+    for name in (url, url + ".manifest.json"):
+        _remove(name)
+
+
+def put(url: str, data: bytes) -> None:
+    """Write ``data`` whole, in place of what an earlier, unfinished run left at ``url``.
+
+    Raises:
+        HostError: ``output.storage``, ``asset.*``.
+    """
+    _remove(url)
+    with create(url) as sink:
+        sink.write(data)
 
 
 def deliver(job: Job, name: str, data: bytes, url: str) -> OutputPackage:
@@ -55,6 +80,9 @@ def deliver(job: Job, name: str, data: bytes, url: str) -> OutputPackage:
         name: output's name in the job, or :data:`METRICS`.
         data: validated plaintext.
         url: fsspec URL of the container; the package goes to ``url + ".package.json"``.
+
+    Raises:
+        HostError: ``output.storage``, ``asset.*``.
     """
     first = Card.open(job.recipients[0].card)
     discard(url)
@@ -71,6 +99,5 @@ def deliver(job: Job, name: str, data: bytes, url: str) -> OutputPackage:
     package = OutputPackage(
         job=job.digest(), output=name, manifest=manifest.to_json(), keys=tuple(keys)
     )
-    with fsspec.open(url + ".package.json", "wb") as f:
-        f.write(package.canonical())
+    put(url + ".package.json", package.canonical())
     return package

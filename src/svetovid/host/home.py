@@ -15,11 +15,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -37,7 +38,7 @@ from svetovid.crypto import (
     keystore,
 )
 from svetovid.crypto.keystore import write_private
-from svetovid.errors import HostError, InputError, IntegrityError
+from svetovid.errors import HostError, InputError, IntegrityError, ParseError, SvetovidError
 from svetovid.evidence.documents import HostRecord, HostStatement
 from svetovid.host.attester import Attester, TeeAttester, TpmAttester
 from svetovid.host.measure import IMA_LOG, KernelLog, Launcher, boot_log
@@ -49,6 +50,7 @@ from svetovid.protocol.client import ManagerClient
 
 __all__ = ["HostHome", "StatementRequest", "init_host"]
 
+D = TypeVar("D", bound=Document)
 _MAX_FILE = 1 << 20
 
 
@@ -81,16 +83,40 @@ class StatementRequest(Document):
         )
 
 
-def _read(path: Path, next_step: str) -> bytes:
+def _read(path: Path, kind: type[D], next_step: str) -> D:
+    """A document of this home.
+
+    Raises:
+        InputError: ``host.home`` where it is not there, or not as it was written.
+    """
     try:
         with path.open("rb") as f:
-            return f.read(_MAX_FILE + 1)
+            data = f.read(_MAX_FILE + 1)
     except OSError as e:
         raise InputError(
             "host.home",
             expected=str(path),
             observed=e.strerror or "unreadable",
             next_step=next_step,
+        ) from e
+    try:
+        return kind.parse(data, max_bytes=_MAX_FILE)
+    except SvetovidError as e:
+        raise ParseError(
+            "host.home", expected=f"{path} as it was written", observed=e, next_step=next_step
+        ) from e
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise HostError(
+            "host.home",
+            expected=f"to write {path}",
+            observed=e.strerror or "an input or output error",
+            next_step="check that the folder is yours and has room",
         ) from e
 
 
@@ -126,34 +152,56 @@ def init_host(
         InputError: ``key.exists`` where a host lives here already.
         HostError: ``host.ek_certificate`` for a TPM without one, ``tpm.*``.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    agent = Identity.generate(name)
-    keystore.save(agent, path / "agent.json", passphrase)
+    if (path / "agent.json").exists():
+        raise InputError(
+            "key.exists",
+            expected="no host yet",
+            observed=str(path),
+            next_step="choose another folder; a host's home is never overwritten",
+        )
     if tpm == "libtpms":
         tpm = f"libtpms:{path.resolve() / 'tpm.state'}"
     config = _Config(name=name, kind=kind, tpm=tpm, runtime=str(runtime.resolve()))
-    write_private(path / "host.json", config.canonical())
-    home = HostHome(path)
+    with _writing(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path / "host.json", config.canonical())
     if kind == "simulated-tee":
-        if simulated_ca is None:
-            raise InputError("host.simulated_ca", expected="the simulated TEE authority's folder")
-        device = _spki_digest(SimulatedTee.create(path / "tee", simulated_ca).certificates()[0])
+        device = _make_tee(path, simulated_ca)
     else:
-        with home.open_tpm() as device_tpm:
-            ek = device_tpm.ek()
-            if device_tpm.ek_certificate() is None:
-                if simulated_ca is None:
-                    raise HostError(
-                        "host.ek_certificate",
-                        expected="an EK certificate in the TPM",
-                        observed="none",
-                        next_step="use a TPM whose vendor certified it, or give --simulated-ca",
-                    )
-                device_tpm.store_ek_certificate(issue_ek_certificate(simulated_ca, ek))
-        device = "sha256:" + hashlib.sha256(ek).hexdigest()
+        device = _make_tpm(HostHome(path), simulated_ca)
+    agent = Identity.generate(name)
     request = StatementRequest(host=name, kind=kind, device=device, agent=agent.key_id)
-    (path / "request.json").write_bytes(request.canonical())
+    with _writing(path):
+        (path / "request.json").write_bytes(request.canonical())
+    # Last: while there is no agent, setting up failed, and may be tried again.
+    keystore.save(agent, path / "agent.json", passphrase)
     return request
+
+
+def _make_tee(path: Path, simulated_ca: Path | None) -> str:
+    if simulated_ca is None:
+        raise InputError(
+            "host.simulated_ca",
+            expected="the simulated TEE authority's folder",
+            observed="none",
+            next_step="give --simulated-ca",
+        )
+    return _spki_digest(SimulatedTee.create(path / "tee", simulated_ca).certificates()[0])
+
+
+def _make_tpm(home: HostHome, simulated_ca: Path | None) -> str:
+    with home.open_tpm() as tpm:
+        ek = tpm.ek()
+        if tpm.ek_certificate() is None:
+            if simulated_ca is None:
+                raise HostError(
+                    "host.ek_certificate",
+                    expected="an EK certificate in the TPM",
+                    observed="none",
+                    next_step="use a TPM whose vendor certified it, or give --simulated-ca",
+                )
+            tpm.store_ek_certificate(issue_ek_certificate(simulated_ca, ek))
+    return "sha256:" + hashlib.sha256(ek).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +211,13 @@ class HostHome:
     path: Path
 
     def config(self) -> _Config:
-        return _Config.parse(_read(self.path / "host.json", "svetovid host init"))
+        return _read(self.path / "host.json", _Config, "svetovid host init")
 
     def agent(self, passphrase: Secret) -> Identity:
         return keystore.load(self.path / "agent.json", passphrase)
 
     def statement(self) -> Envelope:
-        return Envelope.parse(_read(self.path / "statement.json", "svetovid host enrol"))
+        return _read(self.path / "statement.json", Envelope, "svetovid host enrol")
 
     @property
     def host_id(self) -> str:
@@ -180,8 +228,7 @@ class HostHome:
         return self.signed_record(manager).open(HostRecord, by=manager)
 
     def signed_record(self, manager: str) -> Envelope:
-        file = self.path / "records" / f"{manager.removeprefix('ed25519:')}.json"
-        return Envelope.parse(_read(file, "svetovid host enrol"))
+        return _read(self._record_file(manager), Envelope, "svetovid host enrol")
 
     @property
     def runtime(self) -> Path:
@@ -220,48 +267,81 @@ class HostHome:
             statement: the operator's signed :class:`HostStatement` for this host.
 
         Raises:
-            IntegrityError: ``host.statement`` for a statement about another host.
+            IntegrityError: ``host.statement`` for a statement about another host;
+                ``host.activation``, ``host.record`` for a manager's answer that makes no sense.
+            InputError: ``host.enrolled`` where other managers know this host by another statement.
             RefusalError: whatever the manager refused with (``enrol.*``, ``ek.*``, ``ak.*``).
         """
-        request = StatementRequest.parse(_read(self.path / "request.json", "svetovid host init"))
+        request = _read(self.path / "request.json", StatementRequest, "svetovid host init")
         said = statement.peek(HostStatement)
         statement.open(HostStatement, by=said.operator)
-        if (said.host, said.kind, said.device, said.agent) != (
-            request.host,
-            request.kind,
-            request.device,
-            request.agent,
-        ):
+        asked = request.statement(said.operator, said.machine_owner, said.issued_at)
+        if said != asked:
             raise IntegrityError(
                 "host.statement",
                 expected=f"a statement about host {request.host} and its device",
                 observed=f"one about {said.host}",
                 next_step="have the operator sign this host's request.json",
             )
-        record = self._enrol_tpm(client, statement) if said.kind == "tpm" else None
+        self._one_statement(client.manager, statement)
+        signed = (
+            self._enrol_tpm(client, statement)
+            if said.kind == "tpm"
+            else self._enrol_tee(client, statement)
+        )
+        record = signed.open(HostRecord, by=client.manager)
+        if record.host_id != statement.payload_digest():
+            raise _odd("host.record", "a record of the statement that was handed in")
+        with _writing(self.path):
+            write_private(self.path / "statement.json", statement.canonical())
+            (self.path / "records").mkdir(mode=0o700, exist_ok=True)
+            write_private(self._record_file(client.manager), signed.canonical())
+        return record
+
+    def _record_file(self, manager: str) -> Path:
+        return self.path / "records" / f"{manager.removeprefix('ed25519:')}.json"
+
+    def _one_statement(self, manager: str, statement: Envelope) -> None:
+        """A host has one id everywhere; a second statement would orphan it at other managers."""
+        others = set((self.path / "records").glob("*.json")) - {self._record_file(manager)}
+        if others and self.host_id != statement.payload_digest():
+            raise InputError(
+                "host.enrolled",
+                expected="the statement that other managers already know this host by",
+                observed="another",
+                next_step=f"enrol with --statement {self.path / 'statement.json'}",
+            )
+
+    def _enrol_tee(self, client: ManagerClient, statement: Envelope) -> Envelope:
+        certificates = SimulatedTee(self.path / "tee").certificates()
+        record = client.enrol(statement, certificates).record
         if record is None:
-            certificates: Sequence[bytes] = SimulatedTee(self.path / "tee").certificates()
-            record = client.enrol(statement, certificates).record
-        if record is None:
-            raise IntegrityError("host.statement", expected="a signed host record")
-        opened = record.open(HostRecord, by=client.manager)
-        write_private(self.path / "statement.json", statement.canonical())
-        (self.path / "records").mkdir(mode=0o700, exist_ok=True)
-        name = f"{client.manager.removeprefix('ed25519:')}.json"
-        write_private(self.path / "records" / name, record.canonical())
-        return opened
+            raise _odd("host.record", "a signed host record")
+        return record
 
     def _enrol_tpm(self, client: ManagerClient, statement: Envelope) -> Envelope:
         with self.open_tpm() as tpm:
             certificate = tpm.ek_certificate()
             if certificate is None:
-                raise HostError("host.ek_certificate", expected="an EK certificate in the TPM")
+                raise HostError(
+                    "host.ek_certificate",
+                    expected="an EK certificate in the TPM",
+                    observed="none",
+                    next_step="set this host up anew; its TPM was exchanged or cleared",
+                )
             answer = client.enrol(statement, [certificate], tpm.ek(), tpm.ak())
             if answer.challenge is None:
-                raise IntegrityError(
-                    "host.activation", expected="a credential to activate", observed="none"
-                )
+                raise _odd("host.activation", "a credential to activate")
             secret = tpm.activate_credential(
                 b64decode(answer.challenge.credential), b64decode(answer.challenge.secret)
             )
             return client.activate(answer.challenge.id, secret.reveal())
+
+
+def _odd(code: str, expected: str) -> IntegrityError:
+    return IntegrityError(
+        code,
+        expected=expected,
+        observed="another answer",
+        next_step="report this manager to its stakeholders",
+    )

@@ -52,10 +52,16 @@ class LeaseKeeper:
         now: clock in CLOCK_BOOTTIME seconds.
 
     A refusal ends the lease at once: the manager has said no. Anything else (a lost packet, a
-    manager that restarts) is tried again until the lease has run out.
+    manager that restarts) is tried again until the lease has run out. The clock is watched from a
+    thread of its own, so that a renewal that hangs does not outlive its lease.
+
+    Attributes:
+        lost: why the lease is over, once it is.
     """
 
     _RETRY_S = 1.0
+    _TICK_S = 0.25
+    """Waits are short: they stand still while the machine is suspended, and the lease does not."""
 
     def __init__(
         self,
@@ -70,44 +76,63 @@ class LeaseKeeper:
         self._stop = stop
         self._now = now
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._trouble: SvetovidError | None = None
         self.lost: SvetovidError | None = None
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._watch, name="lease", daemon=True),
+            threading.Thread(target=self._keep, name="renewals", daemon=True),
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """Stop renewing, without touching the job."""
+        """Stop renewing, without touching the job. A renewal under way is awaited."""
         self._closed.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+
+    def _end(self, why: SvetovidError) -> None:
+        with self._lock:
+            if self.lost is None:
+                self.lost = why
+        self._closed.set()
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._closed.is_set():
+            left = self._held.ends - self._now()
+            if left <= 0:
+                self._end(self._trouble or _expired("a renewal before the lease ran out"))
+                return
+            self._closed.wait(min(left, self._TICK_S))
 
     def _keep(self) -> None:
         ask_at = self._held.started + self._held.renew_after
         while not self._closed.is_set():
-            now = self._now()
-            if now >= self._held.ends:
-                self.lost = self.lost or RefusalError(
-                    "lease.expired",
-                    expected="a renewal before the lease ran out",
-                    next_step="look at the manager's records for this job",
-                )
-                self._stop.set()
-                return
-            if now < ask_at:
-                self._closed.wait(min(ask_at, self._held.ends) - now)
+            left = ask_at - self._now()
+            if left > 0:
+                self._closed.wait(min(left, self._TICK_S))
                 continue
             try:
                 self._held = self._renew()
-                ask_at = self._held.started + self._held.renew_after
-                self.lost = None
             except RefusalError as e:
-                self.lost = e
-                self._stop.set()
-                return
+                self._end(e)
             except SvetovidError as e:
-                self.lost = e
-                ask_at = now + self._RETRY_S
+                self._trouble = e
+                ask_at = self._now() + self._RETRY_S
             except Exception:  # noqa: BLE001 - fail closed: an unknown error is no renewal
-                self.lost = RefusalError("lease.expired", expected="a renewal that can be read")
-                self._stop.set()
-                return
+                self._end(_expired("a renewal that can be read"))
+            else:
+                self._trouble = None
+                ask_at = self._held.started + self._held.renew_after
+
+
+def _expired(expected: str) -> RefusalError:
+    return RefusalError(
+        "lease.expired",
+        expected=expected,
+        next_step="look at the manager's records for this job, and start it again to resume it",
+    )

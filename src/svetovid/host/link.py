@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
 
-from svetovid.crypto import Envelope, ReceivingKey, Secret
-from svetovid.errors import IntegrityError, SvetovidError
+from svetovid.crypto import Envelope, ReceivingKey, Secret, Signer
+from svetovid.errors import EvidenceError, IntegrityError, SvetovidError, TransportError
 from svetovid.evidence.documents import NO_SUBJECT, Challenge, JobKeys, TeeEvidence, TpmEvidence
 from svetovid.host.attester import Attester
 from svetovid.host.lease import HeldLease, LeaseKeeper, boottime
 from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.contexts import checkpoint_context, release_context
-from svetovid.protocol.messages import Release
+from svetovid.protocol.messages import Head, HeadUpdate, Release
 
 __all__ = ["ManagerLink"]
 
+T = TypeVar("T")
 _NOT_RELEASED = "release comes first"
+_RETRY_S = 1.0
+_LOG_LOST = frozenset({"ima.offset", "ima.replay"})
+"""The manager knows another log of this host: from before a reboot, or none since its restart."""
 
 
 class ManagerLink:
@@ -54,6 +58,7 @@ class ManagerLink:
         self._keeper: LeaseKeeper | None = None
         self._released: Release | None = None
         self._start: TpmEvidence | TeeEvidence | None = None
+        self._stop = threading.Event()
         self.timings = {"attest_s": 0.0, "release_s": 0.0}
 
     def _prove(
@@ -64,16 +69,20 @@ class ManagerLink:
         evidence = self._attester.evidence(envelope, self._keys, self.client.channel, subject)
         return received, envelope.peek(Challenge), evidence
 
-    def ask(self, *, fresh: bool) -> None:
+    def ask(self) -> None:
         """Get a lease and the keys.
-
-        Args:
-            fresh: send the whole measurement log, not just what the manager does not hold: for an
-                agent that has only now opened its TPM, which may have been reset since.
 
         Raises:
             RefusalError: with every reason the manager lets a host see.
         """
+        try:
+            self._ask(fresh=False)
+        except EvidenceError as e:
+            if e.code not in _LOG_LOST:
+                raise
+            self._ask(fresh=True)
+
+    def _ask(self, *, fresh: bool) -> None:
         begun = time.monotonic()
         received, self._challenge, self._start = self._prove("release", NO_SUBJECT, fresh=fresh)
         proven = time.monotonic()
@@ -133,16 +142,41 @@ class ManagerLink:
     def keep(self, stop: threading.Event) -> None:
         """Renew in the background from now on; ``stop`` is set when the lease is lost."""
         assert self._held is not None, _NOT_RELEASED
+        self._stop = stop
         self._keeper = LeaseKeeper(self._held, self._renew, stop)
         self._keeper.start()
 
     def _renew(self) -> HeldLease:
-        assert self._held is not None, _NOT_RELEASED
         self._attester.measure()
-        received, _, evidence = self._prove("renew", NO_SUBJECT)
-        lease = self.client.renew(self._held.lease_id, evidence).lease
+        try:
+            return self._renewed(fresh=False)
+        except EvidenceError as e:
+            if e.code not in _LOG_LOST:
+                raise
+            return self._renewed(fresh=True)
+
+    def _renewed(self, *, fresh: bool) -> HeldLease:
+        received, _, evidence = self._prove("renew", NO_SUBJECT, fresh=fresh)
+        lease = self.client.renew(self.lease_id, evidence).lease
         self._held = HeldLease(lease.id, received, lease.seconds, lease.renew_after)
         return self._held
+
+    def _while_leased(self, act: Callable[[], T]) -> T:
+        """``act``, again and again while the manager is away, until the lease is over.
+
+        Only for requests that may be sent twice: an answer that was lost changes nothing.
+        """
+        assert self._held is not None, _NOT_RELEASED
+        while True:
+            try:
+                return act()
+            except TransportError:
+                if self._stop.wait(_RETRY_S) or boottime() >= self._held.ends:
+                    raise
+
+    def record_head(self, update: HeadUpdate, signer: Signer) -> Head:
+        """Have a checkpoint recorded; waits for a manager that is away while the lease lasts."""
+        return self._while_leased(lambda: self.client.record_head(update, signer))
 
     def stop_renewing(self) -> None:
         if self._keeper is not None:
@@ -150,7 +184,7 @@ class ManagerLink:
 
     def final(self, subject: str) -> TpmEvidence | TeeEvidence:
         """Evidence for the end of the job, over ``subject`` (T13)."""
-        return self._prove("finish", subject)[2]
+        return self._while_leased(lambda: self._prove("finish", subject)[2])
 
     @property
     def holds_lease(self) -> bool:
@@ -163,4 +197,4 @@ class ManagerLink:
 
     def finish(self, evidence: TpmEvidence | TeeEvidence, receipt: Envelope) -> Envelope:
         """Hand in the final evidence and the receipt; the manager's countersignature back."""
-        return self.client.finish(self.lease_id, evidence, receipt)
+        return self._while_leased(lambda: self.client.finish(self.lease_id, evidence, receipt))

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from svetovid.crypto import Card, Secret, canonical, seal
 from svetovid.policy.documents import Job
@@ -57,9 +58,9 @@ class ProgressNotes:
             )
             for card in self._cards
         }
-        # Progress is a courtesy: a full disk must not end the job.
-        with contextlib.suppress(OSError), fsspec.open(self._url, "wb") as f:
-            f.write(canonical({"job": self._job, "notes": notes}))
+        # Progress is a courtesy: a full disk or a lost bucket must not end the job.
+        with contextlib.suppress(Exception):
+            _replace(self._url, canonical({"job": self._job, "notes": notes}))
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -74,3 +75,14 @@ class ProgressNotes:
         self._done.set()
         self._thread.join()
         self._write()
+
+
+def _replace(url: str, data: bytes) -> None:
+    """Write an object that readers see whole. Object stores do that by themselves."""
+    fs, path = fsspec.url_to_fs(url)
+    local = isinstance(fs, LocalFileSystem)
+    target = path + ".part" if local else path
+    with fs.open(target, "wb") as f:
+        f.write(data)
+    if local:
+        fs.mv(target, path)
