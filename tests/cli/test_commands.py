@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from svetovid.cli.checkout import load_module
 from svetovid.cli.hosting import find_storage
 from svetovid.cli.main import run
 from svetovid.cli.service import stop_background
@@ -235,19 +237,64 @@ def test_a_question_answered_with_no(
     assert run(["job", "consent", str(files[0]), "--home", "ann"]) == 130
 
 
-def test_a_manager_that_cannot_start(cli: Run, world: Path) -> None:
+def test_a_manager_that_cannot_start(
+    cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (world / "broken").mkdir(mode=0o700)
     (world / "broken" / "root.key").write_text("junk")
     os.chmod(world / "broken" / "root.key", 0o600)
-    refused = cli("manager", "serve", "--home", "broken", "--background", expect=4)
-    assert refused["error"] == "manager.start"
+    serve = ["manager", "serve", "--home", "broken", "--background"]
+    assert cli(*serve, expect=2)["error"] == "json.syntax"
+    monkeypatch.setattr("svetovid.cli.service.sys.executable", "/bin/true")
+    assert cli(*serve, expect=4)["error"] == "manager.start"
     assert not (world / "broken" / "manager.pid").exists()
+
+
+def test_a_manager_on_a_tpm_notices_an_older_store(cli: Run, world: Path) -> None:
+    """T15: the counter in the TPM does not go back with the store."""
+    tpm = ["--tpm", f"libtpms:{world / 'manager-tpm.state'}"]
+    serve = ["manager", "serve", "--home", "tpm-manager", "--background", *tpm]
+    cli(*serve)
+    pin = ["--manager", "tpm-manager/manager.json", "--public", "public2"]
+    cli("identity", "create", "eve", *pin)
+    status = cli("manager", "verify", "--home", "eve")["status"]
+    assert (status["root_key"], status["store_rollback"]) == ("tpm", "detected")
+    cli("manager", "stop", "--home", "tpm-manager")
+    shutil.copytree(world / "tpm-manager", world / "backup")
+    cli(*serve)
+    ca = ["--product", "mine2", "--simulated", "--out", "a2.json"]
+    cli("tpm", "simulate", "ca2")
+    cli("anchors", "make", "ca2/tpm-ca.pem", *ca)
+    cli("anchors", "publish", "a2.json", "--home", "eve")
+    cli("manager", "stop", "--home", "tpm-manager")
+    shutil.rmtree(world / "tpm-manager")
+    shutil.copytree(world / "backup", world / "tpm-manager")
+    assert cli(*serve, expect=3)["error"] == "store.rollback"
+
+
+def test_a_manager_that_does_not_end(
+    world: Path, monkeypatch: pytest.MonkeyPatch, cli: Run
+) -> None:
+    """Only a process that is surely the manager is ended; one that goes on is told."""
+    from svetovid.cli import service
+
+    (world / "stuck").mkdir()
+    here = service._Running(pid=os.getpid(), started=service._start_time(os.getpid()))
+    (world / "stuck" / "manager.pid").write_bytes(here.canonical())
+    monkeypatch.setattr(service, "_STOP_S", 0.0)
+    monkeypatch.setattr(service.os, "kill", lambda pid, signal: None)
+    assert cli("manager", "stop", "--home", "stuck", expect=4)["error"] == "manager.stop"
+    other = service._Running(pid=os.getpid(), started=1)
+    (world / "stuck" / "manager.pid").write_bytes(other.canonical())
+    assert cli("manager", "stop", "--home", "stuck", expect=2)["error"] == "manager.stopped"
 
 
 def test_examples_and_benchmarks(cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("example", "none", expect=2)["error"] == "example.name"
     assert len(cli("example", "breast-cancer", "ex")["files"]) == 7
     assert cli("example", "breast-cancer", "ex", expect=2)["error"] == "example.exists"
+    with pytest.raises(InputError, match=r"cli\.name"):
+        load_module("benchmarks", "no-such-benchmark")
     assert run(["bench", "no-such-benchmark"]) == 2
     monkeypatch.setattr("svetovid.cli.checkout.load_module", lambda folder, name: _Bench)
     assert run(["bench", "any"]) == 0

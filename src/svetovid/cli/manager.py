@@ -68,21 +68,28 @@ def serve(
     home: HomeOption,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 0,
+    tpm: Annotated[
+        str | None,
+        typer.Option("--tpm", help="Keep the root key in this TPM: device:/dev/tpmrm0, …"),
+    ] = None,
     background: Background = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a manager; its first start makes its keys, its certificate and manager.json.
 
+    Its root key is sealed under a passphrase, or with --tpm by a TPM, whose counter also shows
+    when an older copy of the store is put in place.
+
     Example: `svetovid manager serve --home manager --background`
     """
     from svetovid.cli.service import serve_here, start_in_background
 
-    secret = passphrase(confirm=not (home / "manager.json").exists())
+    secret = None if tpm else passphrase(confirm=not (home / "manager.json").exists())
     if not background:
         note(f"manager in {home}; give {home / 'manager.json'} to those who will trust it")
-        serve_here(home, secret, host, port)
+        serve_here(home, secret, host, port, tpm)
         return
-    started = start_in_background(home, secret, host, port)
+    started = start_in_background(home, secret, host, port, tpm)
     emit(
         {"pid": started.pid, "url": started.url, "pin": str(home / "manager.json")},
         [

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from svetovid.crypto import Document, Identity, Secret, keystore
-from svetovid.errors import HostError, InputError, SvetovidError, TransportError
+from svetovid.crypto import Document, Identity, Secret, keystore, load_json
+from svetovid.errors import HostError, InputError, SvetovidError, TransportError, from_dict
 from svetovid.protocol.client import ManagerClient
 from svetovid.stakeholder import read_pin
 
@@ -20,6 +21,7 @@ __all__ = ["Started", "serve_here", "start_in_background", "stop_background"]
 
 _START_S = 60.0
 _STOP_S = 20.0
+_TAIL = 64 << 10
 
 
 class _Running(Document):
@@ -37,15 +39,27 @@ class Started:
     url: str
 
 
-def serve_here(home: Path, passphrase: Secret, host: str, port: int) -> None:
-    """Serve until interrupted."""
-    from svetovid.manager.rootkey import PassphraseSealer
-    from svetovid.manager.server import serve
+def serve_here(home: Path, secret: Secret | None, host: str, port: int, tpm: str | None) -> None:
+    """Serve until interrupted. The root key is sealed by ``tpm`` where there is one, else under
+    the passphrase ``secret``."""
+    from svetovid.manager import PassphraseSealer, serve
 
-    serve(home, PassphraseSealer(passphrase), host=host, port=port or _last_port(home))
+    port = port or _last_port(home)
+    if tpm is None:
+        assert secret is not None
+        serve(home, PassphraseSealer(secret), host=host, port=port)
+        return
+    from svetovid.cli.tpm_sealer import TpmSealer
+    from svetovid.host.tpm import Tpm, open_transport
+
+    with Tpm(open_transport(tpm)) as device:
+        device.startup()
+        serve(home, TpmSealer(device), host=host, port=port)
 
 
-def start_in_background(home: Path, passphrase: Secret, host: str, port: int) -> Started:
+def start_in_background(
+    home: Path, secret: Secret | None, host: str, port: int, tpm: str | None
+) -> Started:
     """Start a manager that outlives this process; returns when it answers.
 
     The passphrase goes through a pipe: neither argv nor the environment nor a file holds it.
@@ -53,6 +67,7 @@ def start_in_background(home: Path, passphrase: Secret, host: str, port: int) ->
     Raises:
         InputError: ``manager.running``.
         HostError: ``manager.start`` where it ends or does not answer in time.
+        SvetovidError: what the manager itself ended with.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if (running := _running(home)) is not None:
@@ -65,8 +80,12 @@ def start_in_background(home: Path, passphrase: Secret, host: str, port: int) ->
     reader, writer = os.pipe()
     log = home / "manager.log"
     code = "from svetovid.cli import main; main()"
-    command = [sys.executable, "-c", code, "manager", "serve", "--home", str(home.absolute())]
+    command = [sys.executable, "-c", code, "manager", "serve", "--json"]
+    command += ["--home", str(home.absolute())]
+    if tpm is not None:
+        command += ["--tpm", tpm]
     environment = {k: v for k, v in os.environ.items() if k != "SVETOVID_PASSPHRASE_FILE"}
+    before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:
         process = subprocess.Popen(
             [*command, "--host", host, "--port", str(port)],
@@ -78,10 +97,12 @@ def start_in_background(home: Path, passphrase: Secret, host: str, port: int) ->
             start_new_session=True,
         )
     os.close(reader)
-    os.write(writer, passphrase.reveal())
+    with suppress(BrokenPipeError):  # it has ended already; why is told below
+        os.write(writer, b"" if secret is None else secret.reveal())
     os.close(writer)
-    running = _Running(pid=process.pid, started=_start_time(process.pid))
-    keystore.write_private(home / "manager.pid", running.canonical())
+    with suppress(OSError):
+        running = _Running(pid=process.pid, started=_start_time(process.pid))
+        keystore.write_private(home / "manager.pid", running.canonical())
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
         if (url := _answers(home)) is not None:
@@ -89,12 +110,23 @@ def start_in_background(home: Path, passphrase: Secret, host: str, port: int) ->
         time.sleep(0.1)
     process.kill()
     process.wait()
-    (home / "manager.pid").unlink()
-    tail = log.read_bytes()[-300:].decode("utf-8", "replace")
-    raise HostError(
+    (home / "manager.pid").unlink(missing_ok=True)
+    raise _why(log, before)
+
+
+def _why(log: Path, before: int) -> SvetovidError:
+    """The error that the process wrote last, under its own code; else what little is known."""
+    last = log.read_bytes()[before:][-_TAIL:].rstrip().rpartition(b"\n")[2]
+    try:
+        value = load_json(last)
+    except SvetovidError:
+        value = None
+    if isinstance(value, dict) and "reasons" in value:
+        return from_dict(value)
+    return HostError(
         "manager.start",
         expected="a manager that answers",
-        observed=tail or "nothing",
+        observed=last.decode("utf-8", "replace") or "nothing",
         next_step=f"read {log}",
     )
 
