@@ -173,7 +173,7 @@ class Sandbox:
                 canonical(
                     {
                         "bwrap": bwrap,
-                        "tree": str(tree),
+                        "tree": str(tree.resolve()),
                         "uid": _FIRST_UID + secrets.randbelow(_UIDS),
                         "tmpfs": {
                             "tmp": confinement.memory_mib * _MIB // 4,
