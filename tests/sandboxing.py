@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 import textwrap
 import threading
@@ -49,7 +51,9 @@ def refused(action):
 @functools.cache
 def small_runtime() -> Path:
     """A runtime of interpreter, standard library and svetovid.training."""
-    return build_runtime(Path(tempfile.mkdtemp(prefix="svetovid-")) / "runtime", ())
+    folder = Path(tempfile.mkdtemp(prefix="svetovid-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return build_runtime(folder / "runtime", ())
 
 
 def job(script: str, **changes: Any) -> SandboxJob:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -51,22 +50,24 @@ def test_a_listed_device_is_visible_and_no_other() -> None:
     assert listed.outputs["answer"][-8] == 1
 
 
-def test_no_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's answer where user namespaces are switched off, from bubblewrap itself."""
     say = "import sys; sys.exit('bwrap: No permissions to create new namespace')"
-    monkeypatch.setattr(process, "_STAGE", _stage(say))
+    monkeypatch.setattr(process, "_STAGE", _stage(tmp_path, say))
     assert code_of() == "sandbox.namespaces"
 
 
-def test_bubblewrap_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_STAGE", _stage("import sys; sys.exit('bwrap: Unknown option')"))
+def test_bubblewrap_that_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        process, "_STAGE", _stage(tmp_path, "import sys; sys.exit('bwrap: Unknown option')")
+    )
     assert code_of() == "sandbox.start"
-    monkeypatch.setattr(process, "_STAGE", _stage("pass"))
+    monkeypatch.setattr(process, "_STAGE", _stage(tmp_path, "pass"))
     assert code_of() == "sandbox.start"
 
 
-def _stage(text: str) -> Path:
-    path = Path(tempfile.mkdtemp()) / "stage.py"
+def _stage(folder: Path, text: str) -> Path:
+    path = folder / "stage.py"
     path.write_text(text)
     return path
 
