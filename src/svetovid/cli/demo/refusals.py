@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -16,9 +17,10 @@ from svetovid.cli.demo.cast import policy_yaml
 from svetovid.cli.demo.parties import refused
 from svetovid.cli.demo.story import Story
 from svetovid.cli.demo.tasks import Task
+from svetovid.crypto import Identity, ReceivingKey
 from svetovid.errors import HostError, SvetovidError
-from svetovid.evidence.documents import TpmEvidence
 from svetovid.host.home import HostHome
+from svetovid.host.link import ManagerLink
 from svetovid.protocol.client import ManagerClient
 from svetovid.stakeholder import read_receipt
 
@@ -75,14 +77,20 @@ def _other_code(story: Story, task: Task) -> object:
 
 
 def _replayed_quote(story: Story, task: Task) -> object:
-    """olga sends the evidence of the granted run once more, from her own host's records."""
+    """olga's host gets its keys for good evidence; then she sends the very same bytes again."""
     lab = story.cast["lab"]
-    bundle = read_receipt(story.stage.storage / f"{task.name}.receipt.json")
-    assert isinstance(bundle.start, TpmEvidence)
-    evidence = bundle.start.model_copy(update={"log": bundle.log, "log_offset": 0})
-    agent = HostHome(lab.home).agent(lab.passphrase())
-    with ManagerClient(stakeholder.read_pin(story.pin), agent) as client:
-        return client.release(evidence)
+    signed = stakeholder.read_job(_agreed(story, task, "replayed"))[0]
+    home, signer = HostHome(lab.home), Identity.generate("lab")
+    pin, agent = stakeholder.read_pin(story.pin), home.agent(lab.passphrase())
+    attester = home.attester()
+    with contextlib.closing(attester), ManagerClient(pin, agent) as client:
+        attester.measure()
+        link = ManagerLink(
+            client, home.host_id, signed, ReceivingKey.generate(), signer.key_id, attester
+        )
+        link.ask()
+        client.end_lease(link.lease_id, "played", signer)
+        return client.release(link.start)
 
 
 def _unlisted_file(story: Story, task: Task) -> object:

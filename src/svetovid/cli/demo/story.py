@@ -77,7 +77,8 @@ class Story:
         self._heading(title)
         begun = time.monotonic()
         yield
-        self.result.seconds[title] = round(time.monotonic() - begun, 2)
+        self.result.seconds[title] = round(time.monotonic() - begun, 1)
+        self.say(f"({self.result.seconds[title]} s)")
 
     @property
     def pin(self) -> Path:
