@@ -86,7 +86,7 @@ class SoftHost:
         """Measure what a launcher measures."""
         aggregate = hashlib.sha256(b"".join(self.tpm.pcrs[:10])).hexdigest()
         self.tpm.measure("boot_aggregate", "sha256:" + aggregate)
-        for path, digest in FILES.items():
+        for path, digest in self.world.files.items():
             self.tpm.measure(path, digest)
 
     def statement(self, **changes: Any) -> HostStatement:
@@ -163,6 +163,7 @@ class World:
         self.folder = folder
         self.settings = settings or Settings()
         self.manager_identity = Identity.generate("manager")
+        self.me = self.manager_identity.key_id
         self.root = RootKey(Secret.random(32))
         self.sealer = sealer or PassphraseSealer(Secret(b"passphrase"))
         self.pin = ManagerPin(
@@ -172,6 +173,9 @@ class World:
         )
         self.transports: list[InProcess] = []
         self.start(fault)
+        self.people()
+
+    def people(self) -> None:
         self.alice, self.bob, self.carol, self.recipient, self.operator = (
             Identity.generate(n) for n in ("alice", "bob", "carol", "recipient", "operator")
         )
@@ -179,6 +183,8 @@ class World:
             i.name: self.client(i) for i in (self.alice, self.bob, self.carol, self.operator)
         }
         self.ca = SoftCa()
+        self.anchor_ders = [self.ca.der]
+        self.files = FILES
 
     def start(self, fault: Fault | None = None) -> None:
         """Start the manager; again, after :meth:`stop`, over the same store."""
@@ -221,17 +227,13 @@ class World:
         self.anchors = TrustAnchors(
             product="test-anchors",
             version=1,
-            anchors=(
-                TrustAnchor(
-                    kind="tpm-ek",
-                    name="soft",
-                    certificate=b64encode(self.ca.der),
-                    simulated=True,
-                ),
+            anchors=tuple(
+                TrustAnchor(kind="tpm-ek", name="soft", certificate=b64encode(d), simulated=True)
+                for d in self.anchor_ders
             ),
         )
         self.references = ReferenceValues(
-            product="svetovid-runtime", version=1, files={p: (d,) for p, d in FILES.items()}
+            product="svetovid-runtime", version=1, files={p: (d,) for p, d in self.files.items()}
         )
         for owner in (self.alice, self.bob, self.carol):
             client = self.clients[owner.name]
@@ -239,7 +241,7 @@ class World:
             client.publish(sign(self.references, self.alice))
 
     def seal(self) -> None:
-        me = self.manager_identity.key_id
+        me = self.me
         self.keys: dict[str, Secret] = {}
         self.assets: dict[str, JobAsset] = {}
         slots: tuple[tuple[str, Identity, str, str], ...] = (
@@ -272,7 +274,7 @@ class World:
             "name": "main",
             "owner": owner.key_id,
             "sequence": 1,
-            "manager": self.manager_identity.key_id,
+            "manager": self.me,
             "profile": "test",
             "accepts": ("simulated", "launcher"),
             "anchors": Pin(document=self.anchors.digest()),

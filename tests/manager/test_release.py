@@ -633,3 +633,22 @@ def test_an_importer_consents_in_the_owners_stead(world: World) -> None:
     runs = world.manager._core.state.runs
     assert runs[world.bob.key_id, left.manifest] == 1
     assert runs[world.alice.key_id, left.manifest] == 1
+
+
+def test_a_policy_replaced_while_evidence_is_examined(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K5, V12: what an owner stopped a moment ago stays stopped."""
+    job = world.ready()
+    host = world.host()
+    verify = freshness_module.verify_evidence
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        policy = world.policy_of(
+            world.alice, sequence=2, predecessor=world.policies["alice"].digest()
+        )
+        world.manager.changes["/v1/policies"](sign(policy, world.alice).canonical())
+        return verify(*args, **more)
+
+    monkeypatch.setattr(freshness_module, "verify_evidence", meanwhile)
+    assert refused(host.release, job).code == "policy.changed"

@@ -6,10 +6,10 @@ from its policy's pins among what was published here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from svetovid.crypto import Envelope
-from svetovid.errors import Reason, SvetovidError
+from svetovid.errors import PolicyError, Reason, SvetovidError
 from svetovid.evidence.appraisal import Appraisal, appraise
 from svetovid.evidence.documents import Challenge, HostRecord, ReferenceValues, TrustAnchors
 from svetovid.evidence.verify import Proven
@@ -21,7 +21,16 @@ from svetovid.policy.request import GrantUse, History, Request
 
 __all__ = ["Deciding", "Views"]
 
-Choice = tuple[TrustAnchors, tuple[ReferenceValues, ...]]
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """An owner's own anchors and values, resolved; ``names`` are the values' digests."""
+
+    anchors: TrustAnchors
+    references: tuple[ReferenceValues, ...]
+    names: frozenset[str]
+
+
 _MAX_CHOICES = 4096
 
 
@@ -30,13 +39,14 @@ class Views:
     """The evidence as each owner here sees it.
 
     Attributes:
-        policies: current policy of each owner that takes part.
+        names, policies: digest of the policy in force of each owner that takes part, and itself.
         appraisals: by owner; missing where its pins cannot be resolved.
         references: by owner, digests of the reference values used.
         reasons: why a view is missing.
     """
 
-    policies: dict[str, Policy]
+    names: dict[str, str] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
     appraisals: dict[str, Appraisal] = field(default_factory=dict)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
@@ -47,45 +57,44 @@ class Deciding:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._choices: dict[tuple[str, int], Choice] = {}
+        self._choices: dict[tuple[str, int], _Choice] = {}
 
-    def views(self, job: Job, proven: Proven, record: HostRecord) -> Views:
+    def appraised(self, views: Views, proven: Proven, record: HostRecord) -> Views:
         """Appraise for every owner and importer whose policy this manager holds."""
-        core = self._core
-        views = Views(self.policies(job))
+        now = self._core.now()
         reasons: list[Reason] = []
         for owner, policy in views.policies.items():
             try:
-                anchors, references = self._choice(policy)
-                appraisal = appraise(proven, record, anchors, references, now=core.now())
+                mine = self._choice(views.names[owner], policy)
+                appraisal = appraise(proven, record, mine.anchors, mine.references, now=now)
             except SvetovidError as e:
-                reasons += [
-                    Reason(r.code, r.expected, r.observed, r.next_step, r.clause, owner)
-                    for r in e.reasons
-                ]
+                reasons += [replace(r, owner=owner) for r in e.reasons]
                 continue
             views.appraisals[owner] = appraisal
-            views.references[owner] = frozenset(r.digest() for r in references)
-        return Views(views.policies, views.appraisals, views.references, tuple(reasons))
+            views.references[owner] = mine.names
+        return replace(views, reasons=tuple(reasons))
 
-    def policies(self, job: Job) -> dict[str, Policy]:
-        """By owner: the policy its consent names if it is in force, else the first in force."""
-        core = self._core
-        state = core.state
-        held = state.jobs[job.digest()]
-        here = {a.owner for a in job.assets.values() if a.manager == core.me}
-        out: dict[str, Policy] = {}
+    def in_force(self, state: State, job: Job, name: str) -> dict[str, str]:
+        """By owner: digest of the policy its consent names if in force, else the first in force."""
+        held = state.jobs[name]
+        here = {a.owner for a in job.assets.values() if a.manager == self._core.me}
+        out: dict[str, str] = {}
         for owner in sorted(here | set(held.consents)):
-            current = [d for (o, _), d in sorted(state.policies.items()) if o == owner]
+            current = [d for _, d in sorted(state.owned.get(owner, {}).items())]
             if current:
-                named = held.policies.get(owner)
-                chosen = named if named in current else current[0]
-                out[owner] = core.store.document(str(chosen), Policy)
+                named = held.policies.get(owner, "")
+                out[owner] = named if named in current else current[0]
         return out
 
-    def _choice(self, policy: Policy) -> Choice:
+    def started(self, job: Job, name: str) -> Views:
+        """Whose policies take part, before anything is appraised."""
+        names = self.in_force(self._core.state, job, name)
+        store = self._core.store
+        return Views(names, {o: store.document(d, Policy) for o, d in names.items()})
+
+    def _choice(self, name: str, policy: Policy) -> _Choice:
         state = self._core.state
-        key = (policy.digest(), len(state.publications))
+        key = (name, len(state.publications))
         found = self._choices.get(key)
         if found is None:
             pins = (policy.anchors, *policy.references)
@@ -95,7 +104,9 @@ class Deciding:
                 for p in state.publications
                 if p.digest in wanted or (p.signer, p.product) in wanted
             ]
-            found = resolve_policy(policy, held)
+            anchors, references = resolve_policy(policy, held)
+            names = frozenset(r.digest() for r in references)
+            found = _Choice(anchors, references, names)
             if len(self._choices) >= _MAX_CHOICES:
                 self._choices.clear()
             self._choices[key] = found
@@ -104,10 +115,22 @@ class Deciding:
     def request(
         self, state: State, job: Job, challenge: Challenge, views: Views, *, live: bool
     ) -> Request:
-        """Everything a decision depends on, as the log stands in this very transaction."""
+        """Everything a decision depends on, as the log stands in this very transaction.
+
+        Raises:
+            PolicyError: ``policy.changed`` where a policy was replaced since it was appraised: what
+                an owner stopped a moment ago stays stopped.
+        """
         core = self._core
-        name = job.digest()
+        name = challenge.job
         held = state.jobs[name]
+        if self.in_force(state, job, name) != views.names:
+            raise PolicyError(
+                "policy.changed",
+                expected="the policies that the evidence was appraised by",
+                observed="an owner has changed its policy, or consented, meanwhile",
+                next_step="ask again",
+            )
         uses = self.uses(job, views.policies)
         history = History(
             uses={use: self._use(state, use, name) for use in uses},

@@ -89,11 +89,11 @@ class Examiner:
         core = self._core
         with self._freshness.admit(evidence, role) as admitted:
             case = Case(admitted, core.store.document(admitted.challenge.job, Job), lease)
-            views = Views(self._deciding.policies(case.job))
+            views = self._deciding.started(case.job, case.name)
             try:
                 proven = self._freshness.prove(admitted, subject)
                 self._no_older_boot(proven)
-                views = self._deciding.views(case.job, proven, admitted.record)
+                views = self._deciding.appraised(views, proven, admitted.record)
                 with core.store.write() as tx:
                     if not tx.use_challenge(admitted.name):
                         raise EvidenceError("challenge.used", next_step="ask for a new challenge")

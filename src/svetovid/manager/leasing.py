@@ -129,7 +129,7 @@ class Leasing:
             context = release_context(
                 asset.manifest, case.name, case.host, case.admitted.name, core.me
             )
-            deposit = core.store.envelope(core.state.deposits[asset.manifest]).peek(KeyDeposit)
+            deposit = core.store.document(core.state.deposits[asset.manifest], KeyDeposit)
             sealed = seal(key, proven.keys.receiving, context)
             keys.append(ReleasedKey(slot=slot, manifest=deposit.manifest, sealed=sealed))
         return tuple(keys)

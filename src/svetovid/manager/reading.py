@@ -39,7 +39,7 @@ class Reading:
 
     def status(self) -> JsonObject:
         core = self._core
-        counted = self._sealer.counter() is not None
+        counted = core.store.anchored
         return ManagerStatus(
             manager=core.me,
             name=core.identity.name,

@@ -94,6 +94,7 @@ class State:
         self.sealed: dict[tuple[str, str], str] = {}
         self.publications: list[Publication] = []
         self.policies: dict[tuple[str, str], str] = {}
+        self.owned: dict[str, dict[str, str]] = {}
         self.jobs: dict[str, JobState] = {}
         self.hosts: dict[str, Host] = {}
         self.boots: dict[str, tuple[int, int]] = {}
@@ -154,6 +155,7 @@ class State:
                 self.publications.append(Publication(*(body[f] for f in fields)))
             case "policy":
                 self.policies[body["owner"], body["name"]] = body["document"]
+                self.owned.setdefault(body["owner"], {})[body["name"]] = body["document"]
             case "job":
                 self.jobs[body["document"]] = JobState(frozenset(entry.parties))
                 self.sealed["checkpoint", body["document"]] = body["sealed"]

@@ -133,6 +133,10 @@ class Store:
         sealer: its counter anchors the store where it has one.
         fault: for tests.
 
+    Attributes:
+        state: what follows from the log.
+        anchored: whether an older copy would be noticed at the start.
+
     Raises:
         IntegrityError: ``store.tamper``, ``store.rollback``.
         HostError: ``store.unavailable``.
@@ -153,6 +157,7 @@ class Store:
         self._fault = fault
         self._lock = threading.RLock()
         self.state = State()
+        self.anchored = sealer.counter() is not None
         self._tip: tuple[Envelope | None, MerkleTree] = (None, MerkleTree())
         self.parties: list[frozenset[str]] = []
         self.leaves: list[bytes] = []
@@ -160,6 +165,7 @@ class Store:
         self._writer = self._engine.execution_options(**{t.WRITE: True})
         self.envelope = lru_cache(maxsize=4096)(self._envelope)
         self._parsed = lru_cache(maxsize=4096)(self._parse)
+        self.key = lru_cache(maxsize=4096)(self._key)
         with self._guard():
             with self._writer.begin() as connection:
                 t.metadata.create_all(connection)
@@ -274,7 +280,7 @@ class Store:
             raise _tampered(f"the private part of entry {index}", "another")
         return PrivatePart.parse(_bytes(row[0]))
 
-    def key(self, label: str, subject: str) -> tuple[str, bytes]:
+    def _key(self, label: str, subject: str) -> tuple[str, bytes]:
         """Owner and sealed bytes of a key the log names; checked against the log."""
         c = t.keys.c
         query = sa.select(c.owner, c.sealed).where(c.label == label, c.subject == subject)
