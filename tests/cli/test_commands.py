@@ -207,6 +207,9 @@ def _a_job(cli: Run, world: Path) -> None:
     kinds = {r["entry"]["kind"] for r in cli("job", "records", "--home", "ann")["records"]}
     assert {"asset", "policy", "consent"} <= kinds
     assert "consent" in cli("job", "records", "--home", "ann", as_json=False)["text"]
+    run_it = ["host", "run", job["file"], "--home", "box", "--outputs"]
+    assert cli(*run_it, "pass/below-a-file", expect=4)["error"] == "file.write"
+    assert cli(*run_it, "out", expect=2)["error"] == "job.manager"
     agreed_job, _ = read_job(Path(job["file"]))
     (world / "public" / "x.sealed.manifest.json").write_text("junk")
     found = find_storage(agreed_job, ["data=memory://data", "public"])

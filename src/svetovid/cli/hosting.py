@@ -11,10 +11,11 @@ from typing import Any, Literal, cast
 
 from svetovid import stakeholder
 from svetovid.assets import Manifest
+from svetovid.assets.urls import parse_url
 from svetovid.cli.options import storage_url
 from svetovid.cli.output import note
 from svetovid.crypto import Envelope, Secret
-from svetovid.errors import InputError, SvetovidError, TransportError
+from svetovid.errors import HostError, InputError, SvetovidError, TransportError
 from svetovid.host.agent import Event, JobOutcome, run_job
 from svetovid.host.home import HostHome, StatementRequest, init_host
 from svetovid.host.runtime import build_runtime, reference_values
@@ -135,6 +136,8 @@ def run_here(
 ) -> JobOutcome:
     """Run a job; stages are told on standard error, and that is all an operator sees (T9)."""
     job, _ = stakeholder.read_job(job_file)
+    if (address := parse_url(outputs + "x")).scheme == "file":
+        _make_folder(Path(address.path).parent)
 
     def tell(event: Event) -> None:
         note(f"{event.seconds:8.1f} s  {event.stage}")
@@ -149,6 +152,19 @@ def run_here(
             outputs=outputs,
             on_event=tell,
         )
+
+
+def _make_folder(path: Path) -> None:
+    """Before anything dear is done: a job whose outputs have no place must not start."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise HostError(
+            "file.write",
+            expected=f"a folder for outputs at {path}",
+            observed=e.strerror or type(e).__name__,
+            next_step="choose another --outputs",
+        ) from e
 
 
 def find_storage(job: Job, places: Sequence[str]) -> dict[str, str]:
