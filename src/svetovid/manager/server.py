@@ -134,7 +134,7 @@ class _Impatient(H11Protocol):
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
+        listener = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
     except OSError as e:
         raise HostError(
             "server.port",
@@ -142,6 +142,9 @@ def _listen(host: str, port: int) -> socket.socket:
             observed=e.strerror or "unusable",
             next_step="choose another port, or stop what uses it",
         ) from e
+    # Accepted sockets inherit it; without it every answer waits 40 ms for a delayed ACK.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket, ready: Callable[[], None]) -> None:
@@ -194,7 +197,7 @@ def serve(
         proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=16 << 10,
     )
     listener = _listen(host, port)
