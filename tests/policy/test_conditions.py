@@ -6,13 +6,13 @@ import contextlib
 import time
 from typing import Any
 
+import cel as engine
 import celpy
 import pytest
 from celpy.adapter import json_to_cel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import svetovid.policy.conditions as conditions
 from policy.policy_world import CODE, FACTS, RITA, job
 from svetovid.errors import InputError, LimitError, ParseError
 from svetovid.policy import (
@@ -188,7 +188,7 @@ def test_bombs_never_reach_the_engine(cel: str, monkeypatch: pytest.MonkeyPatch)
     def never(_: str) -> None:
         raise AssertionError("the engine was asked")
 
-    monkeypatch.setattr(conditions.cel, "compile", never)
+    monkeypatch.setattr(engine, "compile", never)
     with pytest.raises(InputError):
         parse_condition(cel)
     assert evaluate(cel, FACTS, JOB).code == "policy.error"
@@ -224,13 +224,13 @@ def test_a_panic_of_the_engine_is_a_no(monkeypatch: pytest.MonkeyPatch) -> None:
     def panic(_: str) -> None:
         raise PanicException("index out of bounds")
 
-    monkeypatch.setattr(conditions.cel, "compile", panic)
+    monkeypatch.setattr(engine, "compile", panic)
     assert evaluate("1 == 1 && 2 == 2", FACTS, JOB).code == "policy.error"
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(conditions.cel, "compile", interrupt)
+    monkeypatch.setattr(engine, "compile", interrupt)
     with pytest.raises(KeyboardInterrupt):
         evaluate("1 == 1 && 3 == 3", FACTS, JOB)
 

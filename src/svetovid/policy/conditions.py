@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import cel
-
 from svetovid.crypto.identity import Card
 from svetovid.errors import InputError
 from svetovid.policy.cel_subset import Expression, Path, parse
@@ -146,7 +144,10 @@ def _seen(expression: Expression, view: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=1024)
 def _compiled(source: str) -> tuple[Expression, Any]:
-    return parse(source), cel.compile(source)
+    expression = parse(source)
+    import cel  # brings a command line of its own along: only who has conditions waits for it
+
+    return expression, cel.compile(source)
 
 
 def evaluate(source: str, claims: Mapping[str, Any], job: Mapping[str, Any]) -> Outcome:
