@@ -36,12 +36,6 @@ class Refusal:
     attempt: Callable[[Story, Task], object]
 
 
-def _agreed(story: Story, task: Task, name: str, **changed: Any) -> Path:
-    job = story.propose(task, name, **changed)
-    story.consent(job, "alice", "bob", "carol")
-    return job
-
-
 def _flipped(story: Story, asset: str) -> Path:
     """A copy of a sealed container with one bit of its ciphertext changed."""
     path = story.cast.copy_storage(f"{asset}.sealed", f"{asset}.changed.sealed")
@@ -51,14 +45,20 @@ def _flipped(story: Story, asset: str) -> Path:
     return path
 
 
+def _missing_consent(story: Story, task: Task) -> object:
+    """rita proposes the job once more; it is run before bob has agreed."""
+    story.again = story.propose(task, "again")
+    story.consent(story.again, "alice", "carol")
+    return story.run(story.again)
+
+
 def _changed_code(story: Story, task: Task) -> object:
-    job = _agreed(story, task, "changed-code")
-    return story.run(job, code=_flipped(story, f"{task.name}-code"))
+    story.consent(story.again, "bob")
+    return story.run(story.again, code=_flipped(story, f"{task.name}-code"))
 
 
 def _changed_dataset(story: Story, task: Task) -> object:
-    job = _agreed(story, task, "changed-dataset")
-    return story.run(job, a=_flipped(story, f"{task.name}-alice"))
+    return story.run(story.again, a=_flipped(story, f"{task.name}-alice"))
 
 
 def _other_code(story: Story, task: Task) -> object:
@@ -79,14 +79,14 @@ def _other_code(story: Story, task: Task) -> object:
 def _replayed_quote(story: Story, task: Task) -> object:
     """olga's host gets its keys for good evidence; then she sends the very same bytes again."""
     lab = story.cast["lab"]
-    signed = stakeholder.read_job(_agreed(story, task, "replayed"))[0]
+    job = stakeholder.read_job(story.again)[0]
     home, signer = HostHome(lab.home), Identity.generate("lab")
     pin, agent = stakeholder.read_pin(story.pin), home.agent(lab.passphrase())
     attester = home.attester()
     with contextlib.closing(attester), ManagerClient(pin, agent) as client:
         attester.measure()
         link = ManagerLink(
-            client, home.host_id, signed, ReceivingKey.generate(), signer.key_id, attester
+            client, home.host_id, job, ReceivingKey.generate(), signer.key_id, attester
         )
         link.ask()
         client.end_lease(link.lease_id, "played", signer)
@@ -103,7 +103,7 @@ def _unlisted_file(story: Story, task: Task) -> object:
         story.cast["lab"].home / "simulated-ca", story.cast["lab2"].home / "simulated-ca"
     )
     story.enrol("lab2", "tpm", tree)
-    return story.run(_agreed(story, task, "unlisted-file"), "lab2")
+    return story.run(story.again, "lab2")
 
 
 def _simulator_in_production(story: Story, task: Task) -> object:
@@ -124,22 +124,19 @@ def _simulator_in_production(story: Story, task: Task) -> object:
     return story.run(job)
 
 
-def _missing_consent(story: Story, task: Task) -> object:
-    job = story.propose(task, "missing-consent")
-    story.consent(job, "alice", "carol")
-    return story.run(job)
-
-
 def _outside_schema(story: Story, task: Task) -> object:
     """The job agrees to one tensor less than the code saves."""
     tensors = dict(task.tensors)
     tensors.pop("bias")
     outputs = {"model": {k: ("float32", s) for k, s in tensors.items()}}
-    return story.run(_agreed(story, task, "outside-schema", outputs=outputs))
+    job = story.propose(task, "outside-schema", outputs=outputs)
+    story.consent(job, "alice", "bob", "carol")
+    return story.run(job)
 
 
 def _runs_used_up(story: Story, task: Task) -> object:
-    return story.run(_agreed(story, task, "once-too-often"))
+    """alice granted five runs; by now the keys of her records were released five times."""
+    return story.run(story.again)
 
 
 def _forged_receipt(story: Story, task: Task) -> object:
@@ -180,13 +177,13 @@ def _older_store(story: Story, task: Task) -> object:
 
 
 REFUSALS = (
+    Refusal("a run before bob has agreed", "consent.missing", _missing_consent),
     Refusal("code changed in storage", "asset.altered", _changed_code),
     Refusal("a dataset changed in storage", "asset.altered", _changed_dataset),
-    Refusal("code that alice did not review", "grant.code", _other_code),
     Refusal("a quote replayed", "challenge.used", _replayed_quote),
     Refusal("a file on the host that nobody listed", "ima.unlisted", _unlisted_file),
+    Refusal("code that alice did not review", "grant.code", _other_code),
     Refusal("a simulator under a production policy", "policy.simulated", _simulator_in_production),
-    Refusal("bob's consent missing", "consent.missing", _missing_consent),
     Refusal("an output outside the schema", "output.schema", _outside_schema),
     Refusal("one run more than alice granted", "limit.runs", _runs_used_up),
     Refusal("a receipt with another job's words", "signature.invalid", _forged_receipt),

@@ -69,6 +69,8 @@ class Story:
         self.result = Result()
         self.tap: Wiretap | None = None
         self.port = 0
+        self.again = Path()
+        """The job that act six runs again and again."""
         self.secrets: dict[str, bytes] = {}
         self.hosts = {"tumours": "lab", "clothes": "lab", "answers": "tee"}
 
