@@ -27,7 +27,7 @@ from benchmarks._harness import refuse_if_loaded, summary
 from svetovid.errors import HostError
 from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec, TensorSpec
 
-__all__ = ["Outcome", "Workload", "run", "sandbox_only"]
+__all__ = ["Outcome", "RunJob", "Workload", "compare", "run", "sandbox_only"]
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "fashion_mnist" / "train.py"
@@ -173,12 +173,29 @@ def _workload(epochs: int, records: int | None, runtime: Path) -> Workload:
     )
 
 
-def run(quick: bool = False, run_job: RunJob = sandbox_only) -> dict[str, Any]:
-    """Run the benchmark.
+def run(quick: bool = False) -> dict[str, Any]:
+    """Run the benchmark against the whole job: policies, consents, attestation, release, sandbox.
 
     Args:
         quick: few records and one round, to see that it works; its figures mean nothing.
-        run_job: takes a workload through the whole job; by default without attestation.
+
+    Raises:
+        HostError: as :func:`compare`.
+    """
+    from benchmarks._attested import attested
+
+    if not quick:
+        refuse_if_loaded()
+    with attested() as run_job:
+        return compare(quick, run_job)
+
+
+def compare(quick: bool, run_job: RunJob) -> dict[str, Any]:
+    """Plain training and the job, turn by turn.
+
+    Args:
+        quick: few records and one round.
+        run_job: takes a workload through the job.
 
     Raises:
         HostError: ``bench.data`` without Debian's package, ``bench.loaded``, ``bench.weights``.
@@ -197,7 +214,6 @@ def run(quick: bool = False, run_job: RunJob = sandbox_only) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = _workload(epochs, records, Path(folder) / "runtime")
         if not quick:
-            refuse_if_loaded()
             run_job(_workload(1, 6_400, work.runtime))  # builds the runtime, warms the page cache
         for turn in range(rounds):
             names = ("plain", "job") if turn % 2 == 0 else ("job", "plain")

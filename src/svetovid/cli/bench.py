@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,9 @@ def bench(
     to: Annotated[
         Path | None, typer.Option("--json", help="File to write the figures to; - prints them.")
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only see that it works; the figures mean nothing.")
+    ] = False,
 ) -> None:
     """Run a benchmark and print its figures; needs a checkout.
 
@@ -23,7 +27,9 @@ def bench(
     """
     from svetovid.cli.checkout import load_module
 
-    result: dict[str, Any] = load_module("benchmarks", name).run()
+    measured: dict[str, Any] = load_module("benchmarks", name).run(quick)
+    harness = importlib.import_module("benchmarks._harness")
+    result: dict[str, Any] = harness.stamped(name, measured)
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     if to is None:
         for key, value in result.items():
