@@ -51,7 +51,7 @@ class Run:
     def ask(self) -> Run:
         """Prove this machine to every manager, and take what each releases."""
         for link in self.links:
-            link.ask(fresh=True)
+            link.ask()
         return self
 
     def open(self) -> dict[str, bytes]:

@@ -1,0 +1,123 @@
+"""Receipts (T13): what somebody who has nothing else can say of a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from softtpm import SoftCa
+from svetovid.crypto import Identity, b64encode, digest, sign
+from svetovid.errors import SvetovidError
+from svetovid.transparency import Receipt, Verdict, final_subject, make_receipt, verify_receipt
+from world.world import World
+
+D = "sha256:" + "5" * 64
+
+
+def verify(world: World, bundle: Any, **changes: Any) -> Verdict:
+    fields = {
+        "anchors": world.anchors["alice"],
+        "references": world.references["alice"],
+        "manager": world.manager.key_id,
+        "now": world.clock(),
+    }
+    return verify_receipt(bundle, **(fields | changes))
+
+
+def test_t13_verified_with_nothing_else(world: World) -> None:
+    """T13: offline, and in words that repeat what the evidence is worth."""
+    job = world.agreed()
+    run = world.run(job)
+    world.clock.advance(30)
+    run.renew()
+    (bundle,) = run.finish()
+    world.manager.stop()
+    verdict = verify(world, bundle)
+    world.manager.start()
+    assert verdict.affirmed
+    assert verdict.simulated
+    assert verdict.measurement == "launcher"
+    assert any(w.startswith("simulated") for w in verdict.words)
+    assert any(w.startswith("launcher") for w in verdict.words)
+    assert verdict.data == {s: world.assets[s].manifest for s in ("left", "right")}
+    assert verdict.outputs["model"] == run.packages["model"].asset
+    assert set(verdict.consents) == {world.key(o) for o in ("alice", "bob", "carol")}
+
+
+def test_t13_the_reader_brings_anchors_and_time(world: World) -> None:
+    """T13: whom the owners believed binds no reader."""
+    (bundle,) = world.run(world.agreed()).finish()
+    verdict = verify(world, bundle, anchors=world.anchors_of(SoftCa("mine")))
+    assert not verdict.affirmed
+    assert "ek.untrusted" in {r.code for r in verdict.reasons()}
+    late = verify(world, bundle, now=world.clock() + 100 * 366 * 86400)
+    assert not late.affirmed
+    with pytest.raises(SvetovidError, match=r"receipt\.time"):
+        verify(world, bundle, now=world.clock() - 86400)
+    with pytest.raises(SvetovidError, match=r"receipt\.manager"):
+        verify(world, bundle, manager=Identity.generate("other").key_id)
+
+
+def altered(world: World, bundle: Any) -> dict[str, Any]:
+    """Every part of a bundle, each changed in its turn."""
+    foreign = Identity.generate("eve")
+    (second,) = world.run(world.agreed()).finish(b"other weights")
+    return {
+        "receipt": second.receipt,
+        "job": bundle.job.model_copy(update={"seed": 99}),
+        "consents": bundle.consents[1:],
+        "host": sign(foreign.card, foreign),
+        "start": second.start,
+        "end": second.end,
+        "log": b64encode(b""),
+        "countersignature": second.countersignature,
+    }
+
+
+PARTS = ("receipt", "job", "consents", "host", "start", "end", "log", "countersignature")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_t13_l6_every_part_counts(world: World, part: str) -> None:
+    """T13, L6: nothing is left out of a receipt, swapped into it, or changed."""
+    (bundle,) = world.run(world.agreed()).finish()
+    verify(world, bundle)
+    parts = altered(world, bundle)
+    assert set(parts) == set(PARTS)
+    with pytest.raises(SvetovidError):
+        verify(world, bundle.model_copy(update={part: parts[part]}))
+
+
+def test_t13_a_receipt_by_another_key(world: World) -> None:
+    (bundle,) = world.run(world.agreed()).finish()
+    forged = sign(bundle.receipt.peek(Receipt), Identity.generate("eve"))
+    with pytest.raises(SvetovidError, match=r"signature\.missing"):
+        verify(world, bundle.model_copy(update={"receipt": forged}))
+
+
+def test_t13_t9_outputs_that_were_not_agreed(world: World) -> None:
+    """T9: the manager countersigns only the outputs of the job."""
+    run = world.run(world.agreed())
+    log = digest(run.attester.log())
+    end = run.main.final(final_subject({"other": D}, log, D))
+    receipt = make_receipt(
+        run.job,
+        manager=world.manager.key_id,
+        consents=run.main.release.consents,
+        start=run.main.start,
+        end=end,
+        outputs={"other": D},
+        metrics=D,
+        log=log,
+    )
+    with world.refuses("output.schema"):
+        run.main.finish(end, sign(receipt, run.signer))
+
+
+def test_t13_the_end_covers_the_whole_log(world: World) -> None:
+    """T13: what was measured while the job ran is part of the last quote."""
+    run = world.run(world.agreed())
+    world.host.log.append("/tmp/evil.so")
+    with world.refuses("ima.unlisted"):
+        run.finish()
