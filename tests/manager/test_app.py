@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 import httpx
@@ -148,7 +149,7 @@ def test_nonces_are_kept_within_bounds(world: World, monkeypatch: pytest.MonkeyP
     client = world.clients["alice"]
     client.records()
     client.records()
-    with pytest.raises(SvetovidError, match=r"token\.used"):
+    with pytest.raises(SvetovidError, match=re.escape("token.used")):
         client.records()
     world.now += 200
     client.records()
@@ -176,9 +177,9 @@ def test_what_the_parties_may_read(world: World) -> None:
         (eve.proof, (0,)),
         (eve.proof, (10_000,)),
     ):
-        with pytest.raises(SvetovidError, match=r"read\.denied"):
+        with pytest.raises(SvetovidError, match=re.escape("read.denied")):
             read(*args)
-    with pytest.raises(SvetovidError, match=r"record\.limit"):
+    with pytest.raises(SvetovidError, match=re.escape("record.limit")):
         eve.records(0, 5000)
     page = alice.records(3, 2)
     assert [r.index for r in page.records] == [3, 4]

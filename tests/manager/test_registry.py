@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_der_x509_certificate
 
 from managerworld import SoftHost, World, fake_manifest
 from softtpm import SoftCa, SoftTpm
-from svetovid.crypto import Identity, Secret, seal, sign
+from svetovid.crypto import Identity, Secret, digest, seal, sign
 from svetovid.errors import SvetovidError
-from svetovid.evidence.documents import TrustAnchors
+from svetovid.evidence.documents import HostRecord, HostStatement, TrustAnchors
+from svetovid.host.tee import SimulatedTee
 from svetovid.manager import Settings
 from svetovid.policy.documents import Consent
 from svetovid.protocol import IdentityRegistration, KeyDeposit, deposit_context
@@ -269,3 +273,37 @@ def test_open_enrolments_are_bounded(world: World, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(enrolment, "_MAX_PENDING", 0)
     world.register()
     assert refused(SoftHost(world, "one", SoftTpm(world.ca)).enrol).code == "enrol.pending"
+
+
+def test_a_simulated_tee_is_enrolled_without_a_credential(world: World, tmp_path: Path) -> None:
+    """T4: what it is worth is each owner's to say; its evidence proves that it has the key."""
+    tee = SimulatedTee.create(tmp_path / "tee", tmp_path / "ca")
+    world.register()
+    agent = Identity.generate("agent")
+    certificates = tee.certificates()
+    public = load_der_x509_certificate(certificates[0]).public_key()
+    spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    statement = HostStatement(
+        host="enclave",
+        operator=world.operator.key_id,
+        machine_owner="the operator",
+        kind="simulated-tee",
+        device=digest(spki),
+        agent=agent.key_id,
+        issued_at=world.now,
+    )
+    client = world.client(agent)
+    answer = client.enrol(sign(statement, world.operator), certificates)
+    assert answer.challenge is None
+    assert answer.record is not None
+    record = answer.record.open(HostRecord, by=world.me)
+    assert record.host_id == statement.digest()
+    again = client.enrol(sign(statement, world.operator), certificates)
+    assert again.record is not None
+
+
+def test_an_enrolment_that_waited_too_long(world: World) -> None:
+    world.register()
+    host = SoftHost(world, "host", SoftTpm(world.ca))
+    host.client._clock = lambda: world.now - 500
+    assert refused(host.enrol).code == "request.time"

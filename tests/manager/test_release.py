@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any
 
@@ -57,9 +58,9 @@ def test_keys_open_for_the_evidence_and_nobody_else(world: World) -> None:
         name = world.assets[key.slot].manifest
         context = release_context(name, job, host.host_id, challenge, me)
         assert host.keys.open(key.sealed, context) == world.keys[name]
-        with pytest.raises(SvetovidError, match=r"hpke\.open"):
+        with pytest.raises(SvetovidError, match=re.escape("hpke.open")):
             ReceivingKey.generate().open(key.sealed, context)
-        with pytest.raises(SvetovidError, match=r"hpke\.open"):
+        with pytest.raises(SvetovidError, match=re.escape("hpke.open")):
             host.keys.open(key.sealed, {**context, "job": D % 1})
     assert len(release.consents) == 3
     assert release.job.payload_digest() == job
