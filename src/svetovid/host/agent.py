@@ -51,8 +51,8 @@ class JobOutcome:
     Attributes:
         outputs: output name to the URL of its container (``metrics`` among them).
         bundles: manager key id to the URL of the receipt bundle that it countersigned.
-        timings: seconds by stage: ``attest_s``, ``release_s``, ``open_s``, ``run_s``, ``seal_s``,
-            and what the sandbox reports of its own start.
+        timings: seconds by stage: ``measure_s``, ``attest_s``, ``release_s``, ``open_s``,
+            ``run_s``, ``seal_s``, and those of :class:`~svetovid.host.runner.SandboxResult`.
     """
 
     outputs: dict[str, str]
@@ -125,7 +125,8 @@ class _Run:
             result = self._execute(stack)
         self._event("sealing")
         with self._timed("seal_s"):
-            return self._seal(result)
+            outputs, bundles = self._seal(result)
+        return JobOutcome(outputs, bundles, self._timings)
 
     def _stop_renewing(self) -> None:
         for link in self._links:
@@ -218,7 +219,7 @@ class _Run:
             )
         return readers
 
-    def _seal(self, result: SandboxResult) -> JobOutcome:
+    def _seal(self, result: SandboxResult) -> tuple[dict[str, str], dict[str, str]]:
         job = self._job
         blob = metrics_blob(result.metrics, Secret.random(32))
         packages: dict[str, OutputPackage] = {}
@@ -248,7 +249,7 @@ class _Run:
         with contextlib.suppress(SvetovidError):  # finished is finished, whatever is left lying
             if self._checkpoints is not None:
                 self._checkpoints.clear()
-        return JobOutcome(urls, bundles, dict(self._timings))
+        return urls, bundles
 
     def _give_back(self, error: BaseException) -> None:
         """Tell the managers that this host is done; they would find out when the lease ends."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar
 
 from svetovid.crypto import Envelope, ReceivingKey, Secret, Signer
-from svetovid.errors import EvidenceError, IntegrityError, SvetovidError, TransportError
+from svetovid.errors import IntegrityError, RefusalError, SvetovidError, TransportError
 from svetovid.evidence.documents import NO_SUBJECT, Challenge, JobKeys, TeeEvidence, TpmEvidence
 from svetovid.host.attester import Attester
 from svetovid.host.lease import HeldLease, LeaseKeeper, boottime
@@ -77,7 +77,7 @@ class ManagerLink:
         """
         try:
             self._ask(fresh=False)
-        except EvidenceError as e:
+        except RefusalError as e:
             if e.code not in _LOG_LOST:
                 raise
             self._ask(fresh=True)
@@ -148,15 +148,7 @@ class ManagerLink:
 
     def _renew(self) -> HeldLease:
         self._attester.measure()
-        try:
-            return self._renewed(fresh=False)
-        except EvidenceError as e:
-            if e.code not in _LOG_LOST:
-                raise
-            return self._renewed(fresh=True)
-
-    def _renewed(self, *, fresh: bool) -> HeldLease:
-        received, _, evidence = self._prove("renew", NO_SUBJECT, fresh=fresh)
+        received, _, evidence = self._prove("renew", NO_SUBJECT)
         lease = self.client.renew(self.lease_id, evidence).lease
         self._held = HeldLease(lease.id, received, lease.seconds, lease.renew_after)
         return self._held
