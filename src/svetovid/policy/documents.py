@@ -238,6 +238,8 @@ class Job(Document):
     def _one_code(self) -> Job:
         if sum(a.use == "code" for a in self.assets.values()) != 1:
             raise ValueError("exactly one asset is the code")
+        if "metrics" in self.outputs:
+            raise ValueError("metrics is the name of what every job puts out beside its outputs")
         return self
 
     @property
