@@ -7,9 +7,12 @@ The home holds ``root.key`` (sealed), ``identity.json`` and ``tls.pem`` (under t
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,6 +159,18 @@ async def _run(server: uvicorn.Server, listener: socket.socket, ready: Callable[
     await running
 
 
+class _Server(uvicorn.Server):
+    """Stops when told to and returns, so that the store is closed; uvicorn would raise again."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 def serve(
     folder: Path,
     sealer: RootSealer,
@@ -206,7 +221,7 @@ def serve(
     config.app = make_app(manager)
     config.load()
     config.ssl = home.context
-    server = uvicorn.Server(config)
+    server = _Server(config)
     try:
         asyncio.run(_run(server, listener, lambda: ready(home.pin)))
     finally:
