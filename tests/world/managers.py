@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import sqlite3
@@ -122,7 +123,10 @@ class WorldManager:
     def backup(self) -> Path:
         """A copy of the store as it stands."""
         copy = self.folder / f"backup-{secrets.token_hex(4)}.db"
-        with sqlite3.connect(self.store) as source, sqlite3.connect(copy) as target:
+        with (
+            contextlib.closing(sqlite3.connect(self.store)) as source,
+            contextlib.closing(sqlite3.connect(copy)) as target,
+        ):
             source.backup(target)
         return copy
 
