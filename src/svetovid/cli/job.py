@@ -1,4 +1,4 @@
-"""``svetovid job``: propose, show, consent, status, records."""
+"""``svetovid job``: propose, show, consent, status, watch, records."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import typer
 
 from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase
 from svetovid.cli.output import emit, note, plain, table
+from svetovid.cli.watch import watch
 
 group = typer.Typer(help="What is to be run, and who agrees to it.", no_args_is_help=True)
+group.command()(watch)
 
 JobFile = Annotated[Path, typer.Argument(help="The signed job.")]
 

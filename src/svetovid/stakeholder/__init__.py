@@ -28,6 +28,7 @@ from svetovid.stakeholder.policies import (
     read_policy,
     withdraw_consents,
 )
+from svetovid.stakeholder.progress import read_progress
 from svetovid.stakeholder.readers import Column, read_columns
 from svetovid.stakeholder.receipts import check_receipt, read_receipt
 from svetovid.stakeholder.sealing import (
@@ -78,6 +79,7 @@ __all__ = [
     "read_names",
     "read_pin",
     "read_policy",
+    "read_progress",
     "read_receipt",
     "records",
     "revoke_key",
