@@ -37,9 +37,6 @@ class Cast:
     def __getitem__(self, name: str) -> Party:
         return self.parties[name]
 
-    def storage_bytes(self) -> int:
-        return sum(p.stat().st_size for p in self.stage.storage.rglob("*") if p.is_file())
-
     def write(self, name: str, text: str) -> Path:
         """Put a YAML text where its writer can read it."""
         path = self.stage.folder / "papers" / name
@@ -48,13 +45,11 @@ class Cast:
         path.chmod(0o644)
         return path
 
-    def copy_storage(self, name: str, to: str) -> Path:
-        """Copy a sealed container with its manifest, as the operator of the storage can."""
-        source = self.stage.storage / name
-        target = self.stage.storage / to
-        shutil.copy(source, target)
-        shutil.copy(f"{source}.manifest.json", f"{target}.manifest.json")
-        return target
+    def copy_of(self, asset: str) -> Path:
+        """A copy of a sealed container outside the storage, for its operator to play with."""
+        folder = self.stage.folder / "copies"
+        folder.mkdir(exist_ok=True)
+        return Path(shutil.copy(self.stage.storage / f"{asset}.sealed", folder))
 
 
 def policy_yaml(

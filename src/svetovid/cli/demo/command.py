@@ -78,6 +78,8 @@ def _play(folder: Path, plot: Path | None) -> Any:
                     console.print(f"  {'':<18} next: {reason.next_step}", style="dim")
         with story.act("7. What the operator could read"):
             story.search_for_canaries()
+        with story.act("8. Sealed beside plain"):
+            story.compare()
     finally:
         story.close()
     table = Table("task", "way of training", "test accuracy")

@@ -1,4 +1,4 @@
-"""Act five: what must be refused. Bytes are changed, messages replayed; no hook helps (T18)."""
+"""Act six: what must be refused. Bytes are changed, messages replayed; no hook helps (T18)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Refusal:
 
 def _flipped(story: Story, asset: str) -> Path:
     """A copy of a sealed container with one bit of its ciphertext changed."""
-    path = story.cast.copy_storage(f"{asset}.sealed", f"{asset}.changed.sealed")
+    path = story.cast.copy_of(asset)
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
     path.write_bytes(data)
