@@ -58,6 +58,7 @@ class Deciding:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._choices: dict[tuple[str, int], _Choice] = {}
+        self._values: dict[str, ReferenceValues] = {}
 
     def appraised(self, views: Views, proven: Proven, record: HostRecord) -> Views:
         """Appraise for every owner and importer whose policy this manager holds."""
@@ -105,10 +106,13 @@ class Deciding:
                 if p.digest in wanted or (p.signer, p.product) in wanted
             ]
             anchors, references = resolve_policy(policy, held)
-            names = frozenset(r.digest() for r in references)
-            found = _Choice(anchors, references, names)
             if len(self._choices) >= _MAX_CHOICES:
                 self._choices.clear()
+                self._values.clear()
+            # Owners who choose the same values share one object: a log is held against it once.
+            named = {r.digest(): r for r in references}
+            shared = tuple(self._values.setdefault(n, r) for n, r in named.items())
+            found = _Choice(anchors, shared, frozenset(named))
             self._choices[key] = found
         return found
 

@@ -206,6 +206,7 @@ def serve(
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="critical",
         access_log=False,
         server_header=False,
         date_header=False,
