@@ -215,7 +215,9 @@ class Story:
             "olga's host proved itself, got the keys, trained in the sandbox, sealed the model"
         )
         model = self.open_output(task.name, "model", "rita", "lab")
-        self.secrets[f"{task.name} model"] = model.read_bytes()[-100_000:]
+        weights = model.read_bytes()
+        header = 8 + int.from_bytes(weights[:8], "little")  # names and shapes stand in the job
+        self.secrets[f"{task.name} model"] = weights[header:]
         # Plain training takes a while and touches nothing: it goes on beside the next acts.
         self._beside.append(self._pool.submit(self._compare, task, model, first, second, test))
         return model
@@ -359,7 +361,7 @@ class Story:
         wrong = {
             "weights differ from plain training": not all(r.identical_weights.values()),
             "the enclave's answers differ": not r.enclave_answers_agree,
-            "a secret could be read": bool(r.canary["hits"]),
+            f"a secret could be read: {r.canary['hits'][:3]}": bool(r.canary["hits"]),
             "the canary search is blind": not r.canary["planted_found"],
             "a receipt does not name the simulator": not all(
                 any("simulat" in w.lower() for w in words) for words in r.verdicts.values()
