@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import functools
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from sandboxing import PRELUDE, small_runtime
 from softtpm import SoftCa
 from svetovid.assets import Manifest, open_asset, seal_bundle, seal_dataset
 from svetovid.crypto import Identity, Secret, b64encode, sign
-from svetovid.evidence.documents import TrustAnchor, TrustAnchors
+from svetovid.evidence.documents import ReferenceValues, TrustAnchor, TrustAnchors
 from svetovid.host.agent import Event, JobOutcome, run_job
 from svetovid.host.attester import Attester, TpmAttester
 from svetovid.host.home import HostHome, init_host
@@ -80,6 +81,11 @@ def trained() -> int:
 
 def now() -> int:
     return int(time.time())
+
+
+@functools.cache
+def _references(runtime: Path) -> ReferenceValues:
+    return reference_values(runtime, "runtime", 1, roots=())
 
 
 class Gate(httpx.BaseTransport):
@@ -202,7 +208,7 @@ class World:
                 ),
             ),
         )
-        self.references = reference_values(self.runtime, "runtime", 1, roots=())
+        self.references = _references(self.runtime)
         for house in self.all_houses:
             for who in (self.alice, self.carol, self.olga, self.rita):
                 house.client(who).register_identity(who.signed_card())

@@ -89,7 +89,7 @@ class _Run:
         self._begun = time.monotonic()
         self._timings: dict[str, float] = {}
         self._stop = threading.Event()
-        self._checkpoints: CheckpointStore | None = None
+        self._checkpoints: CheckpointStore
 
     def _event(self, stage: Stage) -> None:
         self._on_event(Event(stage, time.monotonic() - self._begun))
@@ -247,8 +247,7 @@ class _Run:
             put(url, bundle.canonical())
             bundles[link.client.manager] = url
         with contextlib.suppress(SvetovidError):  # finished is finished, whatever is left lying
-            if self._checkpoints is not None:
-                self._checkpoints.clear()
+            self._checkpoints.clear()
         return urls, bundles
 
     def _give_back(self, error: BaseException) -> None:

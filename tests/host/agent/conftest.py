@@ -8,9 +8,25 @@ from typing import Any
 import pytest
 
 from agentworld import World
+from svetovid.crypto import keystore
 from svetovid.errors import HostError
 
 OURS = ("lease", "renewals", "progress", "watch", "feed")
+
+
+@pytest.fixture(autouse=True)
+def _quick_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2id with the least memory a key file may name: these tests are about other things."""
+    real = keystore._Header
+
+    class Cheap:
+        def __call__(self, **fields: Any) -> Any:
+            return real(**(fields | {"memory_kib": 19 << 10, "passes": 1}))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    monkeypatch.setattr(keystore, "_Header", Cheap())
 
 
 @pytest.fixture
