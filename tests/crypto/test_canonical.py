@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import struct
+import time
 from typing import Any, ClassVar
 
 import pytest
@@ -302,3 +303,12 @@ def test_any_object_gives_a_document_or_our_error(value: dict[str, Any]) -> None
     except SvetovidError:
         return
     assert Sample.parse(sample.canonical()) == sample
+
+
+@pytest.mark.parametrize("text", ['"' + 'a\\"' * 500_000, '"' + "a\\" * 500_000, '"' * 500_001])
+def test_strings_that_never_close_cost_linear_time(text: str) -> None:
+    """D1: brackets make the depth scan run; quotes must not make it quadratic."""
+    started = time.perf_counter()
+    with pytest.raises(ParseError):
+        load_json(("[]" * 40 + text).encode())
+    assert time.perf_counter() - started < 1

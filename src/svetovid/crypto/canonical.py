@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from typing import Annotated, Any, ClassVar, Self
 
 import rfc8785
@@ -35,6 +36,7 @@ __all__ = [
 MAX_DOCUMENT_BYTES = 4 << 20
 MAX_DEPTH = 32
 _MAX_INT = 2**53 - 1
+_NEXT_STEP = "write it as docs/spec/documents.md says, or have it made again by svetovid"
 
 
 def b64encode(data: bytes) -> str:
@@ -56,9 +58,13 @@ def b64decode(text: str) -> bytes:
     try:
         data = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, UnicodeEncodeError, ValueError) as e:
-        raise ParseError("json.base64", expected="base64 with padding", observed=text[:40]) from e
+        raise ParseError(
+            "json.base64", expected="base64 with padding", observed=text[:40], next_step=_NEXT_STEP
+        ) from e
     if b64encode(data) != text:
-        raise ParseError("json.base64", expected="canonical base64", observed=text[:40])
+        raise ParseError(
+            "json.base64", expected="canonical base64", observed=text[:40], next_step=_NEXT_STEP
+        )
     return data
 
 
@@ -96,7 +102,12 @@ def canonical(value: Any) -> bytes:
     try:
         return rfc8785.dumps(value)
     except (ValueError, RecursionError) as e:  # the library's own errors are ValueErrors
-        raise ParseError("json.value", expected="a value RFC 8785 can hold", observed=str(e)) from e
+        raise ParseError(
+            "json.value",
+            expected="a value RFC 8785 can hold",
+            observed=str(e),
+            next_step="use strings, booleans, lists, objects and numbers within 2**53 - 1",
+        ) from e
 
 
 def digest(data: bytes) -> str:
@@ -108,49 +119,60 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in pairs:
         if key in out:
-            raise ParseError("json.duplicate_key", expected="each key once", observed=key)
+            raise ParseError(
+                "json.duplicate_key", expected="each key once", observed=key, next_step=_NEXT_STEP
+            )
         out[key] = value
     return out
 
 
 def _refuse_constant(text: str) -> Any:
-    raise ParseError("json.number", expected="a finite number", observed=text)
+    raise ParseError("json.number", expected="a finite number", observed=text, next_step=_NEXT_STEP)
 
 
 def _integer(text: str) -> int:
     if len(text) > 17 or abs(int(text)) > _MAX_INT:
-        raise ParseError("json.number", expected="an integer within 2**53 - 1", observed=text[:40])
+        raise ParseError(
+            "json.number",
+            expected="an integer within 2**53 - 1",
+            observed=text[:40],
+            next_step=_NEXT_STEP,
+        )
     return int(text)
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ParseError("json.number", expected="a finite number", observed=text[:40])
+        raise ParseError(
+            "json.number", expected="a finite number", observed=text[:40], next_step=_NEXT_STEP
+        )
     if _MAX_INT < abs(value) < 1e21:  # its canonical form would be an integer that is refused
-        raise ParseError("json.number", expected="a number within 2**53 - 1", observed=text[:40])
+        raise ParseError(
+            "json.number",
+            expected="a number within 2**53 - 1",
+            observed=text[:40],
+            next_step=_NEXT_STEP,
+        )
     return value
 
 
+# A string that is not closed runs to the end: otherwise each quote in it would be tried anew.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
+
+
 def _depth(text: str, limit: int) -> None:
-    """Bound nesting before the recursive parser sees it; strings are skipped."""
+    """Bound nesting before the recursive parser sees it; brackets within strings do not count."""
     depth = 0
-    in_string = escaped = False
-    for c in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif c == "\\":
-                escaped = True
-            elif c == '"':
-                in_string = False
-        elif c == '"':
-            in_string = True
-        elif c in "[{":
+    for token in _TOKEN.finditer(text):
+        first = text[token.start()]
+        if first in "[{":
             depth += 1
             if depth > limit:
-                raise LimitError("json.depth", expected=f"at most {limit} levels")
-        elif c in "]}":
+                raise LimitError(
+                    "json.depth", expected=f"at most {limit} levels", next_step=_NEXT_STEP
+                )
+        elif first in "]}":
             depth -= 1
 
 
@@ -165,12 +187,17 @@ def load_json(
     """
     if len(data) > max_bytes:
         raise LimitError(
-            "json.size", expected=f"at most {max_bytes} bytes", observed=str(len(data))
+            "json.size",
+            expected=f"at most {max_bytes} bytes",
+            observed=str(len(data)),
+            next_step=_NEXT_STEP,
         )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
-        raise ParseError("json.syntax", expected="UTF-8", observed=f"byte {e.start}") from e
+        raise ParseError(
+            "json.syntax", expected="UTF-8", observed=f"byte {e.start}", next_step=_NEXT_STEP
+        ) from e
     # A long string holds few brackets: only text that could nest too deep pays for the scan.
     if text.count("[") + text.count("{") > max_depth:
         _depth(text, max_depth)
@@ -183,7 +210,9 @@ def load_json(
             parse_float=_float,
         )
     except (ValueError, RecursionError) as e:
-        raise ParseError("json.syntax", expected="JSON", observed=str(e)) from e
+        raise ParseError(
+            "json.syntax", expected="JSON", observed=str(e), next_step=_NEXT_STEP
+        ) from e
     if "\\u" in text:
         canonical(value)  # a lone surrogate can only come from an escape
     return value
@@ -227,7 +256,10 @@ class Document(BaseModel):
             return cls.model_validate_json(canonical(value))
         except ValidationError as e:
             raise ParseError(
-                "document.invalid", expected=f"a {cls.TYPE or cls.__name__}", observed=explain(e)
+                "document.invalid",
+                expected=f"a {cls.TYPE or cls.__name__}",
+                observed=explain(e),
+                next_step=_NEXT_STEP,
             ) from e
 
     @classmethod
