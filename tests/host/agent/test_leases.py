@@ -162,10 +162,10 @@ def test_t12_a_lease_lost_while_sealing_is_no_receipt(
     world = make(lease_s=2)
     deliver = agent.deliver
 
-    def slow(*a: Any, **k: Any) -> Any:
-        world.data_house.gate.down = True
-        time.sleep(1.2)
-        return deliver(*a, **k)
+    def slow(job: Any, name: str, *rest: Any) -> Any:
+        world.data_house.gate.down = name == "answer"
+        time.sleep(2.5)  # and the manager is back, too late
+        return deliver(job, name, *rest)
 
     monkeypatch.setattr(agent, "deliver", slow)
     assert isinstance(refused(world), TransportError)
