@@ -181,7 +181,6 @@ def test_nothing_unverified_travels_along(alice: Identity, bob: Identity) -> Non
     [
         b'{"to":"nobody","runs":3}',
         b'{"runs": 3,"to":"nobody"}',
-        b'{"runs":3.0,"to":"nobody"}',
         b'{"runs":3}',
         b'{"runs":3,"to":"\\u006eobody"}',
     ],
@@ -192,6 +191,15 @@ def test_only_the_canonical_form_is_signed(alice: Identity, payload: bytes) -> N
     with pytest.raises(IntegrityError) as e:
         envelope.open(Grant, by=alice.key_id)
     assert e.value.code == "signature.canonical"
+
+
+def test_a_whole_number_is_written_without_a_point(alice: Identity) -> None:
+    """V2: 3.0 is 3 in canonical form, and no integer here."""
+    payload = b'{"runs":3.0,"to":"nobody"}'
+    envelope = resigned(sign(Grant(runs=3), alice), payload, payload_type("grant"), alice)
+    with pytest.raises(ParseError) as e:
+        envelope.open(Grant, by=alice.key_id)
+    assert e.value.code == "document.invalid"
 
 
 @pytest.mark.parametrize(
