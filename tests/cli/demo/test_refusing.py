@@ -64,7 +64,7 @@ def test_plain_training_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     done = subprocess.CompletedProcess([], 1, "", "boom")
     monkeypatch.setattr(tasks.subprocess, "run", lambda *a, **k: done)
-    assert code_of(tasks.train_plain, tasks.BREAST_CANCER, {}, {}) == "demo.plain"
+    assert code_of(tasks.train_plain, tasks.BREAST_CANCER, [({}, {})]) == "demo.plain"
 
 
 def result(**changes: Any) -> Any:

@@ -23,7 +23,7 @@ class Cast:
 
     alice and bob own data, carol code; rita receives the model and then owns it; dora asks it
     questions, and is strict elsewhere. olga operates the machines ``lab``, ``lab2`` and ``tee``,
-    and the network. vera has nothing but what is public. ``manager`` holds keys and decides.
+    and the network. vera audits. ``manager`` holds keys and decides.
     """
 
     stage: Stage
@@ -61,6 +61,7 @@ def policy_yaml(
     code: Sequence[str] = (),
     runs: int = 8,
     production: bool = False,
+    host: str = "lab",
 ) -> str:
     """A policy over the asset that is being shared."""
     lines = {
@@ -68,8 +69,8 @@ def policy_yaml(
         "name": name,
         "profile": "production" if production else "test",
         "accepts": [] if production else ["simulated", "launcher"],
-        "anchors": {"document": "$anchors"},
-        "references": [{"document": "$references"}],
+        "anchors": {"document": f"${host}-anchors"},
+        "references": [{"document": f"${host}-runtime"}],
         "operators": ["$olga"],
         "grants": [
             {

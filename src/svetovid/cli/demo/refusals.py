@@ -117,10 +117,10 @@ def _simulator_in_production(story: Story, task: Task) -> object:
     slots = {
         "code": (code, "carol", "code"),
         "a": ("strict", "dora", "data"),
-        "b": (f"{task.name}-bob", "bob", "data"),
+        "b": ("strict", "dora", "data"),
     }
     job = story.propose(task, "production", assets=slots)
-    story.consent(job, "dora", "bob", "carol")
+    story.consent(job, "dora", "carol")
     return story.run(job)
 
 

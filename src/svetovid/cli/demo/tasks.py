@@ -130,14 +130,16 @@ _PLAIN = """\
 import runpy
 import numpy as np
 import svetovid.training as sv
-data = {slot: dict(np.load(path)) for slot, path in %(data)r.items()}
-sv.local(data, parameters=%(parameters)r, seed=%(seed)r, folder=%(folder)r)
-runpy.run_path(%(script)r, run_name="__main__")
+for turn in range(%(turns)r):
+    folder = f"%(folder)s/{turn}"
+    data = {slot: dict(np.load(f"{folder}/{slot}.npz")) for slot in ("a", "b")}
+    sv.local(data, parameters=%(parameters)r, seed=%(seed)r, folder=folder)
+    runpy.run_path(%(script)r, run_name="__main__")
 """
 
 
-def train_plain(task: Task, first: Arrays, second: Arrays) -> dict[str, Any]:
-    """The same script in a plain process, on plain data in both slots; the weights that come out.
+def train_plain(task: Task, runs: Sequence[tuple[Arrays, Arrays]]) -> list[dict[str, Any]]:
+    """The same script in a plain process, on plain data in both slots; the weights of each run.
 
     Raises:
         HostError: ``demo.plain`` where the script fails.
@@ -147,13 +149,15 @@ def train_plain(task: Task, first: Arrays, second: Arrays) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for slot, arrays in (("a", first), ("b", second)):
-            np.savez(folder / f"{slot}.npz", **arrays)
+        for turn, pair in enumerate(runs):
+            (folder / str(turn)).mkdir()
+            for slot, arrays in zip(("a", "b"), pair, strict=True):
+                np.savez(folder / str(turn) / f"{slot}.npz", **arrays)
         code = _PLAIN % {
-            "data": {slot: str(folder / f"{slot}.npz") for slot in ("a", "b")},
+            "turns": len(runs),
+            "folder": name,
             "parameters": dict(task.parameters),
             "seed": task.seed,
-            "folder": name,
             "script": str(task.script("train.py")),
         }
         command = [sys.executable, "-c", code]
@@ -165,7 +169,7 @@ def train_plain(task: Task, first: Arrays, second: Arrays) -> dict[str, Any]:
                 observed=done.stderr[-300:],
                 next_step="run the script at home: svetovid.training.local",
             )
-        return load_file(folder / "model.safetensors")
+        return [load_file(folder / str(turn) / "model.safetensors") for turn in range(len(runs))]
 
 
 BREAST_CANCER = Task(
