@@ -70,7 +70,7 @@ def policy_yaml(
         "profile": "production" if production else "test",
         "accepts": [] if production else ["simulated", "launcher"],
         "anchors": {"document": f"${host}-anchors"},
-        "references": [{"document": f"${host}-runtime"}],
+        "references": [{"document": "$lab-runtime"}],
         "operators": ["$olga"],
         "grants": [
             {
