@@ -24,11 +24,17 @@ __all__ = ["Deciding", "Views"]
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """An owner's own anchors and values, resolved; ``names`` are the values' digests."""
+    """An owner's own anchors and values, resolved.
+
+    Attributes:
+        names: the values' digests.
+        key: digests of all of them: owners of one key made one choice.
+    """
 
     anchors: TrustAnchors
     references: tuple[ReferenceValues, ...]
     names: frozenset[str]
+    key: tuple[str, ...]
 
 
 _MAX_CHOICES = 4096
@@ -64,14 +70,19 @@ class Deciding:
         """Appraise for every owner and importer whose policy this manager holds."""
         now = self._core.now()
         reasons: list[Reason] = []
+        # An appraisal follows from the evidence and the choice alone: one choice, one appraisal.
+        made: dict[tuple[str, ...], Appraisal] = {}
         for owner, policy in views.policies.items():
             try:
                 mine = self._choice(views.names[owner], policy)
-                appraisal = appraise(proven, record, mine.anchors, mine.references, now=now)
+                if mine.key not in made:
+                    made[mine.key] = appraise(
+                        proven, record, mine.anchors, mine.references, now=now
+                    )
             except SvetovidError as e:
                 reasons += [replace(r, owner=owner) for r in e.reasons]
                 continue
-            views.appraisals[owner] = appraisal
+            views.appraisals[owner] = made[mine.key]
             views.references[owner] = mine.names
         return replace(views, reasons=tuple(reasons))
 
@@ -112,7 +123,7 @@ class Deciding:
             # Owners who choose the same values share one object: a log is held against it once.
             named = {r.digest(): r for r in references}
             shared = tuple(self._values.setdefault(n, r) for n, r in named.items())
-            found = _Choice(anchors, shared, frozenset(named))
+            found = _Choice(anchors, shared, frozenset(named), (anchors.digest(), *named))
             self._choices[key] = found
         return found
 

@@ -37,11 +37,17 @@ _NOT_RECORDED = frozenset({"challenge.used", "challenge.unknown"})
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One piece of evidence under examination; ``lease`` is the one it speaks of, if any."""
+    """One piece of evidence under examination.
+
+    Attributes:
+        lease: the one it speaks of, if any.
+        evidence: digest of the evidence without its log.
+    """
 
     admitted: Admitted
     job: Job
     lease: str
+    evidence: str
 
     @property
     def name(self) -> str:
@@ -59,7 +65,7 @@ class Case:
             "host": self.host,
             "role": self.admitted.challenge.role,
             "challenge": self.admitted.name,
-            "evidence": without_log(self.admitted.evidence).digest(),
+            "evidence": self.evidence,
         }
 
 
@@ -88,7 +94,8 @@ class Examiner:
         """Raises what was found, as the host may see it."""
         core = self._core
         with self._freshness.admit(evidence, role) as admitted:
-            case = Case(admitted, core.store.document(admitted.challenge.job, Job), lease)
+            job = core.store.document(admitted.challenge.job, Job)
+            case = Case(admitted, job, lease, without_log(evidence).digest())
             views = self._deciding.started(case.job, case.name)
             try:
                 proven = self._freshness.prove(admitted, subject)

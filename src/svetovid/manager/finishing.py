@@ -24,7 +24,6 @@ from svetovid.transparency.receipt import (
     Countersignature,
     Receipt,
     final_subject,
-    without_log,
 )
 
 __all__ = ["Finishing"]
@@ -142,7 +141,7 @@ class Finishing:
             environment=case.job.environment,
             consents=tuple(sorted(consents)),
             start=str(store.entry(held.release).body["evidence"]),
-            end=without_log(case.admitted.evidence).digest(),
+            end=case.evidence,
             outputs=receipt.outputs,
             metrics=receipt.metrics,
             log=receipt.log,

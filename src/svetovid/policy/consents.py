@@ -26,9 +26,10 @@ def open_consents(consents: Sequence[Envelope]) -> tuple[list[Consent], list[Con
         except SvetovidError:
             continue
         try:
-            good.append(envelope.open(Consent, by=claimed.owner))
+            signed = claimed.owner in envelope.signed_by()
         except SvetovidError:
-            bad.append(claimed)
+            signed = False
+        (good if signed else bad).append(claimed)
     return good, bad
 
 
@@ -49,7 +50,7 @@ class Consents:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self.job = request.job.digest()
+        self.job = request.job_name
         self._good, self._bad = open_consents(request.consents)
 
     def agreement(self, owner: str, slot: str) -> Agreement:
@@ -59,7 +60,7 @@ class Consents:
         over the job is what counts, and the other manager checks the rest.
         """
         request = self._request
-        policy = request.policies.get(owner)
+        policy = request.policy_names.get(owner)
         best = Agreement("consent.missing", "none")
         if any(c.owner == owner and c.job == self.job for c in self._bad):
             best = Agreement("consent.signature", "one whose signature does not hold")
@@ -74,7 +75,7 @@ class Consents:
                 best = Agreement("consent.revoked", "by a revoked key")
             elif c.issued_at > request.now + CLOCK_SKEW_S:
                 best = Agreement("consent.time", f"issued at {c.issued_at}, now {request.now}")
-            elif policy is not None and c.policy != policy.digest():
+            elif policy is not None and c.policy != policy:
                 best = Agreement("consent.stale", f"under policy {c.policy}")
             else:
                 return Agreement()
@@ -91,8 +92,8 @@ class Consents:
     def check(self, book: Book, owner: str, slot: str) -> None:
         """Note the consent clause of one slot."""
         found = self.agreement(owner, slot)
-        policy = self._request.policies.get(owner)
-        under = f" under policy {policy.digest()}" if policy is not None else ""
+        policy = self._request.policy_names.get(owner)
+        under = f" under policy {policy}" if policy is not None else ""
         book.check(
             found.ok,
             found.code,

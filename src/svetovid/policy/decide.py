@@ -74,7 +74,7 @@ def decide(request: Request) -> Decision:
 
 def purpose(book: Book, request: Request, role: Role) -> None:
     """Note whether the evidence was given for ``role`` in this very job (K2)."""
-    job = request.job.digest()
+    job = request.job_name
     book.check(
         request.role == role and request.evidence_job == job,
         "release.purpose",

@@ -42,13 +42,14 @@ def check_slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) 
         _one_of(book, ctx, policy, _grants(policy, asset))
         return
     inner = ctx.request.policies[importer]
-    pinned = any(i.asset == asset.manifest and i.policy == policy.digest() for i in inner.imports)
+    name = ctx.request.policy_names[asset.owner]
+    pinned = any(i.asset == asset.manifest and i.policy == name for i in inner.imports)
     book.check(
         pinned,
         "policy.import",
         f"policy {inner.name} imports",
         owner=importer,
-        observed=policy.digest(),
+        observed=name,
         expected="the exporter's current policy",
         next_step="the importer must look at the exporter's new policy, and pin it",
     )

@@ -74,6 +74,8 @@ class Request:
         history: see :class:`History`.
         revoked: keys that sign nothing more.
         now: Unix seconds.
+        job_name, policy_names: digests of ``job`` and ``policies``, made here from these very
+            documents, once for all the clauses that speak of them.
     """
 
     job: Job
@@ -88,6 +90,13 @@ class Request:
     history: History
     revoked: frozenset[str]
     now: int
+    job_name: str = field(init=False)
+    policy_names: Mapping[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "job_name", self.job.digest())
+        names = {owner: policy.digest() for owner, policy in self.policies.items()}
+        object.__setattr__(self, "policy_names", names)
 
 
 @dataclass(frozen=True, slots=True)
