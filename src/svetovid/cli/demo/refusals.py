@@ -102,7 +102,7 @@ def _unlisted_file(story: Story, task: Task) -> object:
     shutil.copytree(
         story.cast["lab"].home / "simulated-ca", story.cast["lab2"].home / "simulated-ca"
     )
-    story.enrol("lab2", "tpm", tree)
+    story.enrol("lab2", tree)
     return story.run(story.again, "lab2")
 
 

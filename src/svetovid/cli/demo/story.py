@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -110,14 +111,10 @@ class Story:
         self.say("the manager runs; every connection to it passes through the operator's tap")
         if not separate_uids():
             self.say("uids are not separate here (not root, or others cannot read this Python)")
-        for name in ("alice", "bob", "carol", "rita", "dora", "olga", "vera"):
-            cast[name].run(
-                "identity", "create", name, "--in", self.stage.folder, "--manager", self.pin
-            )
+        self.together(self._create, *_OWNERS, "olga", "vera")
         self.say("seven parties made keys of their own and pinned the manager")
         build_runtime(self.stage.runtime)
-        for name, kind in (("lab", "tpm"), ("tee", "simulated-tee")):
-            self.enrol(name, kind)
+        self.together(self.enrol, "lab", "tee")
         # Both machines show jobs the same tree, so one set of reference values holds for both.
         for file in ("lab.anchors.json", "tee.anchors.json", "lab.references.json"):
             document = Path(
@@ -129,9 +126,20 @@ class Story:
         self.say("host lab: TPM 2.0 (libtpms, a SOFTWARE TPM), files measured by the launcher")
         self.say("host tee: a SIMULATED TEE, which protects nothing and says so")
 
-    def enrol(self, name: str, kind: str, runtime: Path | None = None) -> None:
+    def together(self, act: Callable[[str], object], *names: str) -> None:
+        """Let several parties act at the same time, each in its own process."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(act, names))
+
+    def _create(self, name: str) -> None:
+        self.cast[name].run(
+            "identity", "create", name, "--in", self.stage.folder, "--manager", self.pin
+        )
+
+    def enrol(self, name: str, runtime: Path | None = None) -> None:
         """Set up a host and enrol it under olga's statement."""
         cast = self.cast
+        kind = "simulated-tee" if name == "tee" else "tpm"
         tree = runtime or self.stage.runtime
         papers = self.stage.folder / "host-papers"
         cast[name].acts(
@@ -188,8 +196,7 @@ class Story:
         return self.cast[owner].acts("job", "consent", job, "--yes")
 
     def consent(self, job: Path, *owners: str) -> None:
-        for owner in owners:
-            self.agree(job, owner)
+        self.together(partial(self.agree, job), *owners)
 
     def run(self, job: Path, host: str = "lab", **storage: Path) -> dict[str, Any]:
         """The operator runs a job on one of its hosts."""
@@ -208,10 +215,15 @@ class Story:
         terms: dict[str, Any] = {"modes": ["attested"], "recipients": ["rita"]}
         bundle = task.bundle("train.py", self.stage.folder / "papers" / code)
         self.share("carol", bundle, code, policy_yaml(code, use="code", **terms))
-        for owner, arrays in (("alice", first), ("bob", second)):
+        parts = {"alice": first, "bob": second}
+
+        def bring(owner: str) -> None:
             asset = f"{task.name}-{owner}"
             text = policy_yaml(asset, use="data", code=[code], runs=runs, **terms)
-            self.share(owner, self.save(owner, asset, arrays), asset, text)
+            self.share(owner, self.save(owner, asset, parts[owner]), asset, text)
+
+        self.together(bring, *parts)
+        for owner, arrays in parts.items():
             for name, column in arrays.items():
                 self.secrets[f"{name} of {owner}"] = column.tobytes()
         self.secrets[f"{task.name} code"] = (bundle / "train.py").read_bytes()
