@@ -333,6 +333,23 @@ def test_counters_that_go_back(world: World) -> None:
     assert e.code == "tpm.clock_rollback"
 
 
+def test_f9_clocks(world: World) -> None:
+    """F9: quotes under way at once come in any order; after them nothing older, fresh or not."""
+    job = world.ready()
+    host = world.host()
+    lease = host.release(job).lease
+    challenges = [host.client.challenge(host.host_id, job, "renew") for _ in range(2)]
+    first, second = [host.evidence(c) for c in challenges]
+    host.client.renew(lease.id, second)
+    host.client.renew(lease.id, first)
+    host.client.end_lease(lease.id, "given", host.job_key)
+    host.tpm.clock -= 100
+    for fresh in (False, True):
+        challenge = host.client.challenge(host.host_id, job, "release", fresh=fresh)
+        e = refused(host.client.release, host.evidence(challenge))
+        assert e.code == "tpm.clock_rollback"
+
+
 def test_renewal_goes_on_only_with_as_much_as_before(world: World) -> None:
     """T12, K4."""
     job = world.ready()

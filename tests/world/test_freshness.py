@@ -122,6 +122,15 @@ def test_f9_counters_that_go_back(world: World) -> None:
         world.run(job)
 
 
+def test_f9_a_clock_that_goes_back_within_one_boot(world: World) -> None:
+    """F9: the same reset and restart counts, an earlier clock: a TPM turned back to a snapshot."""
+    job = world.agreed()
+    world.run(job).give_back()
+    world.host.tpm.clock -= 500
+    with world.refuses("tpm.clock_rollback"):
+        world.run(job)
+
+
 def test_f11_evidence_held_back(world: World) -> None:
     """F11: the lease lapses whatever comes late."""
     job = world.agreed()

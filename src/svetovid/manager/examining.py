@@ -99,7 +99,7 @@ class Examiner:
             views = self._deciding.started(case.job, case.name)
             try:
                 proven = self._freshness.prove(admitted, subject)
-                self._no_older_boot(proven)
+                self._no_older_boot(proven, admitted)
                 views = self._deciding.appraised(views, proven, admitted.record)
                 with core.store.write() as tx:
                     if not tx.use_challenge(admitted.name):
@@ -141,22 +141,27 @@ class Examiner:
                     body["lease"] = case.lease
                 self.append(tx, "refusal", case, body, views, reasons=found)
 
-    def _no_older_boot(self, proven: Proven) -> None:
-        """Refuse evidence from before what this host proved already (F9)."""
-        last, now = self._core.state.boots.get(proven.host, (0, 0)), boot_of(proven)
-        if now < last:
+    def _no_older_boot(self, proven: Proven, admitted: Admitted) -> None:
+        """Refuse evidence from before what this host proved already (F9).
+
+        Counters are held against the newest known. The clock of one boot is held against what was
+        known when the challenge was made: a quote over its nonce is later, whatever other quotes
+        were under way meanwhile.
+        """
+        now, last = boot_of(proven), self._core.state.boots.get(proven.host, (0, 0, 0))
+        if now[:2] < last[:2] or now < admitted.boot:
             raise EvidenceError(
                 "tpm.clock_rollback",
-                expected=f"reset and restart counts from {last}",
+                expected=f"resets, restarts and clock from {max(admitted.boot, (*last[:2], 0))}",
                 observed=str(now),
-                next_step="the TPM's counters went back: find out what happened to this machine",
+                next_step="the TPM's time went back: find out what happened to this machine",
             )
 
 
-def boot_of(proven: Proven) -> tuple[int, int]:
-    """Reset and restart count of the TPM; zeros for a TEE, which has none."""
+def boot_of(proven: Proven) -> tuple[int, int, int]:
+    """Reset and restart count and clock of the TPM; zeros for a TEE, which has none."""
     clock = proven.clock
-    return (0, 0) if clock is None else (clock.reset_count, clock.restart_count)
+    return (0, 0, 0) if clock is None else (clock.reset_count, clock.restart_count, clock.clock)
 
 
 def require(decision: Decision, views: Views) -> None:

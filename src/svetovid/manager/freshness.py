@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from svetovid.crypto import Envelope, b64encode
 from svetovid.errors import EvidenceError, LimitError, PolicyError, SvetovidError
@@ -38,27 +38,35 @@ _FORGET_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Evidence whose challenge is open and ours alone until this block ends."""
+    """Evidence whose challenge is open and ours alone until this block ends.
+
+    Attributes:
+        boot: resets, restarts and clock known of the host's TPM when the challenge was made.
+    """
 
     evidence: TpmEvidence | TeeEvidence
     challenge: Challenge
     name: str
     record: HostRecord
     log: LogState | None
+    boot: tuple[int, int, int]
 
 
-class _Recent:
-    """The measurement logs seen last: they only save sending them again."""
+T = TypeVar("T")
+
+
+class _Recent(Generic[T]):
+    """What was seen last, within a bound; all of it can be done without."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._logs: OrderedDict[str, LogState] = OrderedDict()
+        self._logs: OrderedDict[str, T] = OrderedDict()
 
-    def get(self, name: str) -> LogState | None:
+    def get(self, name: str) -> T | None:
         with self._lock:
             return self._logs.get(name)
 
-    def put(self, name: str, log: LogState) -> None:
+    def put(self, name: str, log: T) -> None:
         with self._lock:
             self._logs[name] = log
             self._logs.move_to_end(name)
@@ -82,8 +90,9 @@ class Freshness:
         self._channel = channel
         self._lock = threading.Lock()
         self._busy: set[str] = set()
-        self._by_host = _Recent()
-        self._by_challenge = _Recent()
+        self._by_host: _Recent[LogState] = _Recent()
+        self._by_challenge: _Recent[LogState] = _Recent()
+        self._boots: _Recent[tuple[int, int, int]] = _Recent()
 
     def challenge(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`ChallengeRequest`; a signed :class:`Challenge` back.
@@ -108,6 +117,7 @@ class Freshness:
         envelope.open(ChallengeRequest, by=host.agent)
         self._job_open(request)
         log = None if request.fresh else self._by_host.get(request.host)
+        boot = core.state.boots.get(request.host, (0, 0, 0))
         now = core.now()
         challenge = Challenge(
             nonce=b64encode(secrets.token_bytes(32)),
@@ -130,6 +140,7 @@ class Freshness:
                     next_step="answer one, or wait until they expire",
                 )
             tx.put_challenge(name, request.host, challenge.expires_at, now - _FORGET_S)
+        self._boots.put(name, boot)
         if log is not None:
             self._by_challenge.put(name, log)
         return signed.to_json()
@@ -182,11 +193,14 @@ class Freshness:
         try:
             record = core.store.document(core.state.hosts[challenge.host].record, HostRecord)
             log = self._by_challenge.get(name) if challenge.log_offset else None
-            yield Admitted(evidence, challenge, name, record, log)
+            # Forgotten, it is what is known now: stricter, never looser.
+            boot = self._boots.get(name) or core.state.boots.get(challenge.host, (0, 0, 0))
+            yield Admitted(evidence, challenge, name, record, log, boot)
         finally:
             with self._lock:
                 self._busy.discard(name)
             self._by_challenge.pop(name)
+            self._boots.pop(name)
 
     def unexpired(self, challenge: Challenge) -> None:
         """Refuse a challenge that is over, or that a clock set back makes one of the future."""

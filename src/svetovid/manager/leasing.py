@@ -115,7 +115,7 @@ class Leasing:
         lease = state.leases.get(state.jobs[case.name].lease)
         if lease is None or not lease.live(self._core.now()):
             return False
-        restarted = boot_of(proven) > (lease.reset_count, lease.restart_count)
+        restarted = boot_of(proven)[:2] > (lease.reset_count, lease.restart_count)
         return not (lease.host == case.host and restarted)
 
     def _keys(self, case: Case, decision: Decision, proven: Proven) -> tuple[ReleasedKey, ...]:
@@ -151,7 +151,7 @@ class Leasing:
             seconds=seconds,
             renew_after=max(1, seconds // 3),
         )
-        reset, restart = boot_of(proven)
+        reset, restart, clock = boot_of(proven)
         body: JsonObject = {
             **case.body(),
             "lease": name,
@@ -159,6 +159,7 @@ class Leasing:
             "expires_at": self._core.now() + seconds,
             "reset_count": reset,
             "restart_count": restart,
+            "clock": clock,
         }
         return lease, body
 

@@ -97,7 +97,7 @@ class State:
         self.owned: dict[str, dict[str, str]] = {}
         self.jobs: dict[str, JobState] = {}
         self.hosts: dict[str, Host] = {}
-        self.boots: dict[str, tuple[int, int]] = {}
+        self.boots: dict[str, tuple[int, int, int]] = {}
         self.leases: dict[str, LeaseState] = {}
         self.agents: set[str] = set()
         self.devices: dict[str, str] = {}
@@ -207,7 +207,9 @@ class State:
                 self.runs[use] += 1
                 self.users.setdefault(use, set()).add(body["job"])
         job.lease = body["lease"]
-        self.boots[body["host"]] = (body["reset_count"], body["restart_count"])
+        boot = (body["reset_count"], body["restart_count"], body["clock"])
+        # Of two quotes under way at once, the older may be recorded last.
+        self.boots[body["host"]] = max(boot, self.boots.get(body["host"], (0, 0, 0)))
         self.leases[body["lease"]] = LeaseState(
             id=body["lease"],
             job=body["job"],
