@@ -123,7 +123,10 @@ class Envelope(Document):
         wanted = {by} if isinstance(by, str) else set(by)
         if self.payloadType != payload_type(document.TYPE):
             raise IntegrityError(
-                "signature.type", expected=payload_type(document.TYPE), observed=self.payloadType
+                "signature.type",
+                expected=payload_type(document.TYPE),
+                observed=self.payloadType,
+                next_step="send the kind of document that is asked for here",
             )
         missing = wanted - self.signed_by()
         if missing or not wanted:
@@ -139,12 +142,19 @@ class Envelope(Document):
         """The document, unverified: to find out whom to ask. Trust nothing in it."""
         if self.payloadType != payload_type(document.TYPE):
             raise IntegrityError(
-                "signature.type", expected=payload_type(document.TYPE), observed=self.payloadType
+                "signature.type",
+                expected=payload_type(document.TYPE),
+                observed=self.payloadType,
+                next_step="send the kind of document that is asked for here",
             )
         payload = b64decode(self.payload)
         value = document.from_json(load_json(payload))
         if value.canonical() != payload:
-            raise IntegrityError("signature.canonical", expected="the canonical form (RFC 8785)")
+            raise IntegrityError(
+                "signature.canonical",
+                expected="the canonical form (RFC 8785)",
+                next_step="have it signed again by svetovid, which writes the canonical form",
+            )
         return value
 
     def payload_digest(self) -> str:
@@ -156,7 +166,11 @@ class Envelope(Document):
 def sign(document: Document, *signers: Signer) -> Envelope:
     """Sign ``document`` with each signer."""
     if not document.TYPE or not signers:
-        raise ParseError("signature.type", expected="a typed document and at least one signer")
+        raise ParseError(
+            "signature.type",
+            expected="a typed document and at least one signer",
+            next_step="send the kind of document that is asked for here",
+        )
     payload = document.canonical()
     kind = payload_type(document.TYPE)
     data = pae(kind, payload)

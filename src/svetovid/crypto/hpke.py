@@ -43,7 +43,12 @@ class ReceivingKey:
     def __init__(self, seed: Secret) -> None:
         raw = seed.reveal()
         if len(raw) != _MLKEM_SEED + _X25519:
-            raise ParseError("key.length", expected="96 bytes", observed=str(len(raw)))
+            raise ParseError(
+                "key.length",
+                expected="96 bytes",
+                observed=str(len(raw)),
+                next_step="ask the key's owner for its card again; the key was cut or padded",
+            )
         self.seed = seed
         kem = MLKEM768PrivateKey.from_seed_bytes(raw[:_MLKEM_SEED])
         dh = X25519PrivateKey.from_private_bytes(raw[_MLKEM_SEED:])
@@ -78,14 +83,23 @@ class ReceivingKey:
 def _public(text: str) -> MLKEM768X25519PublicKey:
     raw = b64decode(text)
     if len(raw) != PUBLIC_KEY_BYTES:
-        raise ParseError("key.length", expected=f"{PUBLIC_KEY_BYTES} bytes", observed=str(len(raw)))
+        raise ParseError(
+            "key.length",
+            expected=f"{PUBLIC_KEY_BYTES} bytes",
+            observed=str(len(raw)),
+            next_step="ask the key's owner for its card again; the key was cut or padded",
+        )
     try:
         return MLKEM768X25519PublicKey(
             MLKEM768PublicKey.from_public_bytes(raw[:_MLKEM_PUBLIC]),
             X25519PublicKey.from_public_bytes(raw[_MLKEM_PUBLIC:]),
         )
     except ValueError as e:
-        raise ParseError("key.invalid", expected="an ML-KEM-768 and an X25519 public key") from e
+        raise ParseError(
+            "key.invalid",
+            expected="an ML-KEM-768 and an X25519 public key",
+            next_step="ask the key's owner for a new card",
+        ) from e
 
 
 def seal(secret: Secret, receiver: str, context: Mapping[str, Any]) -> str:
@@ -99,7 +113,11 @@ def seal(secret: Secret, receiver: str, context: Mapping[str, Any]) -> str:
     try:
         return b64encode(_SUITE.encrypt(secret.reveal(), key, canonical(dict(context))))
     except ValueError as e:
-        raise IntegrityError("hpke.seal", expected="a usable receiving key") from e
+        raise IntegrityError(
+            "hpke.seal",
+            expected="a usable receiving key",
+            next_step="ask the recipient for a new card",
+        ) from e
 
 
 def open_sealed(key: ReceivingKey, sealed: str, context: Mapping[str, Any]) -> Secret:

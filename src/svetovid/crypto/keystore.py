@@ -80,7 +80,12 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
         finally:
             os.close(directory)
     except FileExistsError as e:
-        raise InputError("file.exists", expected="no file yet", observed=str(path)) from e
+        raise InputError(
+            "file.exists",
+            expected="no file yet",
+            observed=str(path),
+            next_step="choose another name, or move the file away",
+        ) from e
     except OSError as e:
         raise HostError(
             "file.write",
@@ -109,7 +114,12 @@ def save(identity: Identity, path: Path, passphrase: Secret) -> None:
         HostError: ``file.write``.
     """
     if not len(passphrase):
-        raise InputError("key.passphrase", expected="a passphrase", observed="an empty one")
+        raise InputError(
+            "key.passphrase",
+            expected="a passphrase",
+            observed="an empty one",
+            next_step="give the passphrase that the key was saved with; it is never empty",
+        )
     header = _Header(
         version="svetovid.keystore/v1",
         name=identity.name,
@@ -158,7 +168,10 @@ def load(path: Path, passphrase: Secret) -> Identity:
         mode = stat.S_IMODE(status.st_mode)
         if not stat.S_ISREG(status.st_mode):
             raise InputError(
-                "key.file", expected="a plain file", observed=stat.filemode(status.st_mode)
+                "key.file",
+                expected="a plain file",
+                observed=stat.filemode(status.st_mode),
+                next_step="name the key file itself, not a link or a folder",
             )
         if mode & 0o077:
             raise InputError(
@@ -182,6 +195,9 @@ def load(path: Path, passphrase: Secret) -> Identity:
     identity = Identity(file.header.name, Secret(seeds[:32]), ReceivingKey(Secret(seeds[32:])))
     if identity.key_id != file.header.signing:
         raise IntegrityError(
-            "key.passphrase", expected=file.header.signing, observed=identity.key_id
+            "key.passphrase",
+            expected=file.header.signing,
+            observed=identity.key_id,
+            next_step="the file was changed after it was written: restore a backup",
         )
     return identity

@@ -126,7 +126,11 @@ class KeyHistory:
         """
         digest = statement.payload_digest()
         if len(self._seen) >= MAX_STATEMENTS:
-            raise LimitError("key.statements", expected=f"at most {MAX_STATEMENTS} statements")
+            raise LimitError(
+                "key.statements",
+                expected=f"at most {MAX_STATEMENTS} statements",
+                next_step="start a new identity, and have its card pinned again",
+            )
         if statement.payloadType == payload_type(Rotation.TYPE):
             grown = self._rotate(statement, digest, now)
         else:

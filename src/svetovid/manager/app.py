@@ -72,7 +72,11 @@ def _error(e: SvetovidError) -> Response:
 async def _body(request: Request) -> bytes:
     declared = request.headers.get("content-length", "0")
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise InputError("body.encoding", expected="no content encoding")
+        raise InputError(
+            "body.encoding",
+            expected="no content encoding",
+            next_step="send the body without Content-Encoding",
+        )
     if not declared.isdigit() or int(declared[:12]) > MAX_BODY_BYTES:
         raise _too_large(declared)
     got = bytearray()
@@ -87,27 +91,40 @@ async def _body(request: Request) -> bytes:
             "body.slow", expected=f"a body within {BODY_SECONDS:.0f} s", next_step="send it again"
         ) from e
     except ClientDisconnect as e:
-        raise TransportError("body.cut", expected="a whole body") from e
+        raise TransportError("body.cut", expected="a whole body", next_step="send it again") from e
     return bytes(got)
 
 
 def _too_large(observed: str) -> LimitError:
     return LimitError(
-        "body.size", expected=f"at most {MAX_BODY_BYTES} bytes", observed=observed[:20]
+        "body.size",
+        expected=f"at most {MAX_BODY_BYTES} bytes",
+        observed=observed[:20],
+        next_step="send less at once",
     )
 
 
 def _seen(request: Request) -> int:
     text = request.headers.get("svetovid-seen", "0")
     if not text.isdigit() or len(text) > 13:
-        raise InputError("request.seen", expected="a log size", observed=text)
+        raise InputError(
+            "request.seen",
+            expected="a log size",
+            observed=text,
+            next_step="send the size of the log that was seen last, in digits",
+        )
     return int(text)
 
 
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
     if not text.isdigit() or len(text) > 13:
-        raise InputError("request.query", expected=f"a number for {name}", observed=text)
+        raise InputError(
+            "request.query",
+            expected=f"a number for {name}",
+            observed=text,
+            next_step="send a plain number, in digits",
+        )
     return int(text)
 
 
@@ -176,7 +193,11 @@ def make_app(manager: Manager) -> Starlette:
     ]
 
     async def unknown(_request: Request, _error_: Exception) -> Response:
-        e = InputError("request.path", expected="an endpoint of docs/spec/protocol.md")
+        e = InputError(
+            "request.path",
+            expected="an endpoint of docs/spec/protocol.md",
+            next_step="see docs/spec/protocol.md for the endpoints",
+        )
         return Response(
             canonical(e.to_dict()), 404, headers=_HEADERS, media_type="application/json"
         )
@@ -188,7 +209,12 @@ def make_app(manager: Manager) -> Starlette:
 
 def _index(text: str) -> int:
     if not text.isdigit() or len(text) > 13:
-        raise InputError("request.path", expected="an index", observed=text)
+        raise InputError(
+            "request.path",
+            expected="an index",
+            observed=text,
+            next_step="see docs/spec/protocol.md for the endpoints",
+        )
     return int(text)
 
 

@@ -102,7 +102,12 @@ class Enrolment:
         envelope.open(Activation, by=pending.statement.agent)
         with self._lock:
             if self._pending.pop(answer.id, None) is None:
-                raise EvidenceError("enrol.unknown", expected="one answer", observed=answer.id)
+                raise EvidenceError(
+                    "enrol.unknown",
+                    expected="one answer",
+                    observed=answer.id,
+                    next_step="svetovid host enrol",
+                )
         if self._core.now() >= pending.expires_at:
             raise EvidenceError(
                 "enrol.expired",

@@ -104,7 +104,12 @@ class Reading:
         core = self._core
         _, tree = core.store.tip
         if not 1 <= limit <= MAX_PAGE:
-            raise InputError("record.limit", expected=f"1 to {MAX_PAGE}", observed=str(limit))
+            raise InputError(
+                "record.limit",
+                expected=f"1 to {MAX_PAGE}",
+                observed=str(limit),
+                next_step="ask for fewer records at once",
+            )
         stop = min(tree.size, first + limit)
         records = tuple(self._record(caller, index) for index in range(first, stop))
         return RecordsPage(first=first, size=tree.size, records=records).to_json()

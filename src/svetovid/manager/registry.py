@@ -123,7 +123,10 @@ class Registry:
         key = core.identity.receiving.open(deposit.sealed, context)
         if len(key) != _ASSET_KEY_BYTES:
             raise IntegrityError(
-                "asset.key", expected=f"{_ASSET_KEY_BYTES} bytes", observed=str(len(key))
+                "asset.key",
+                expected=f"{_ASSET_KEY_BYTES} bytes",
+                observed=str(len(key)),
+                next_step="seal the asset again, and deposit the key that this gives",
             )
         sealed = core.root.seal(key, key_label("asset", asset, deposit.owner))
         with core.store.write() as tx:
@@ -162,7 +165,10 @@ class Registry:
         signers = envelope.signed_by()
         if len(signers) != 1:
             raise IntegrityError(
-                "signature.missing", expected="exactly one signature", observed=str(len(signers))
+                "signature.missing",
+                expected="exactly one signature",
+                observed=str(len(signers)),
+                next_step="send one envelope for each signer",
             )
         document = envelope.peek(kind)
         name = envelope.digest()  # of the envelope: another's signature is another publication

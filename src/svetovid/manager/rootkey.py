@@ -67,7 +67,12 @@ class PassphraseSealer:
 
     def __init__(self, passphrase: Secret) -> None:
         if not len(passphrase):
-            raise InputError("key.passphrase", expected="a passphrase", observed="an empty one")
+            raise InputError(
+                "key.passphrase",
+                expected="a passphrase",
+                observed="an empty one",
+                next_step="give the passphrase that the key was saved with; it is never empty",
+            )
         self._passphrase = passphrase
 
     def _key(self, p: _Sealed) -> AESGCM:
@@ -108,7 +113,12 @@ class PassphraseSealer:
         return None
 
     def increment(self) -> int:
-        raise InputError("store.counter", expected="a TPM", observed="a passphrase only")
+        raise InputError(
+            "store.counter",
+            expected="a TPM",
+            observed="a passphrase only",
+            next_step="start the manager with a TPM, or without a counter",
+        )
 
 
 class RootKey:
@@ -157,5 +167,10 @@ def open_root_key(path: Path, sealer: RootSealer) -> RootKey:
     try:
         blob = path.read_bytes()
     except OSError as e:
-        raise InputError("key.file", expected=f"a root key at {path}", observed=str(e)) from e
+        raise InputError(
+            "key.file",
+            expected=f"a root key at {path}",
+            observed=str(e),
+            next_step="restore root.key from a backup: without it no held key can be opened",
+        ) from e
     return RootKey(sealer.unseal(blob))

@@ -269,7 +269,12 @@ class Store:
     def entry(self, index: int) -> LogEntry:
         row = self._one(sa.select(t.entries.c.data).where(t.entries.c.position == index))
         if row is None:
-            raise InputError("record.unknown", expected=f"below {self.size}", observed=str(index))
+            raise InputError(
+                "record.unknown",
+                expected=f"below {self.size}",
+                observed=str(index),
+                next_step="ask for an entry below the size of the log",
+            )
         return LogEntry.parse(_bytes(row[0]))
 
     def private(self, index: int, owner: str) -> PrivatePart | None:

@@ -135,7 +135,11 @@ class _Parser:
     def _expression(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise LimitError("limit.depth", expected=f"at most {MAX_DEPTH} levels in a condition")
+            raise LimitError(
+                "limit.depth",
+                expected=f"at most {MAX_DEPTH} levels in a condition",
+                next_step="write it flatter",
+            )
         self._binary(0)
         if self._accept("?"):
             self._binary(0)
@@ -275,6 +279,7 @@ def parse(source: str) -> Expression:
             "limit.size",
             expected=f"at most {MAX_SOURCE} bytes in a condition",
             observed=len(source),
+            next_step="write a shorter condition, or split it in several",
         )
     parser = _Parser(source)
     parser.whole()

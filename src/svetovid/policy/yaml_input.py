@@ -106,7 +106,11 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event)
         if depth >= MAX_YAML_DEPTH:
-            raise LimitError("limit.depth", expected=f"at most {MAX_YAML_DEPTH} levels of YAML")
+            raise LimitError(
+                "limit.depth",
+                expected=f"at most {MAX_YAML_DEPTH} levels of YAML",
+                next_step="write it flatter",
+            )
         if isinstance(event, yaml.SequenceStartEvent):
             items = []
             while not isinstance(e := self.next(), yaml.SequenceEndEvent):

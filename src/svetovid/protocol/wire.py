@@ -52,7 +52,10 @@ def pinned_context(certificate: bytes) -> ssl.SSLContext:
         context.load_verify_locations(cadata=certificate)
     except ssl.SSLError as e:
         raise IntegrityError(
-            "channel.certificate", expected="a DER certificate", observed=str(e.reason)
+            "channel.certificate",
+            expected="a DER certificate",
+            observed=str(e.reason),
+            next_step="take the manager's pin again, from the manager's operator",
         ) from e
     return context
 
@@ -146,13 +149,21 @@ class Wire:
         try:
             with self._http.stream(method, path, content=body or None, headers=headers) as r:
                 if r.headers.get("content-encoding", "identity") != "identity":
-                    raise TransportError("transport.encoding", expected="no content encoding")
+                    raise TransportError(
+                        "transport.encoding",
+                        expected="no content encoding",
+                        next_step="reach the manager without a proxy that changes its answers",
+                    )
                 limit = MAX_ANSWER_BYTES if r.status_code == 200 else _MAX_ERROR_BYTES
                 got = bytearray()
                 for chunk in r.iter_raw():
                     got += chunk
                     if len(got) > limit:
-                        raise LimitError("transport.answer_size", expected=f"{limit} bytes")
+                        raise LimitError(
+                            "transport.answer_size",
+                            expected=f"{limit} bytes",
+                            next_step="ask for less at once, or tell the operator",
+                        )
                 return r.status_code, bytes(got)
         except httpx.TimeoutException as e:
             raise TransportError(
@@ -177,6 +188,9 @@ def _error(status: int, data: bytes) -> SvetovidError:
         value = None
     if not isinstance(value, dict):
         return TransportError(
-            "transport.answer", expected="an answer of a manager", observed=f"HTTP {status}"
+            "transport.answer",
+            expected="an answer of a manager",
+            observed=f"HTTP {status}",
+            next_step="check that the address is a manager's, not a proxy's",
         )
     return from_dict(value)
