@@ -6,7 +6,7 @@ import pytest
 
 from policy.policy_world import ALICE, FACTS, IMAGES, MALLORY, NOW, World
 from svetovid.crypto import digest
-from svetovid.policy import GrantUse, History, decide_finish, decide_renewal
+from svetovid.policy import GrantUse, History, decide_renewal
 
 
 def world() -> World:
@@ -93,33 +93,6 @@ def test_what_ends_a_lease_beside_evidence() -> None:
     assert [r.code for r in decide_renewal(w.request(), released_on=released(w)).reasons] == [
         "release.purpose"
     ]
-
-
-def finish(outputs: dict[str, int], metrics: dict[str, int], **history: bool) -> set[str]:
-    w = world()
-    w.role = "finish"
-    w.history = History(**({"started": True, "live": True} | history))
-    decision = decide_finish(w.request(), outputs=outputs, metrics=metrics)
-    assert decision.granted == (not decision.reasons)
-    return {r.code for r in decision.reasons}
-
-
-def test_the_end_of_a_job() -> None:
-    assert finish({"model": 100}, {"loss": 10}) == set()
-    assert finish({}, {}) == {"output.schema"}
-    assert finish({"model": 100, "extra": 1}, {}) == {"output.schema"}
-    assert finish({"model": 23}, {}) == {"output.schema"}
-    assert finish({"model": 1001}, {}) == {"limit.output_bytes"}  # L5
-    assert finish({"model": 100}, {"loss": 11}) == {"output.metrics"}  # L4
-    assert finish({"model": 100}, {"secret": 1}) == {"output.metrics"}
-    assert finish({"model": 100}, {}, live=False) == {"job.not_live"}
-    assert finish({"model": 100}, {}, finished=True) == {"job.finished"}
-
-
-def test_final_evidence_for_another_purpose() -> None:
-    w = world()
-    decision = decide_finish(w.request(), outputs={"model": 100}, metrics={})
-    assert [r.code for r in decision.reasons] == ["release.purpose"]
 
 
 def test_a_revoked_party_ends_it() -> None:

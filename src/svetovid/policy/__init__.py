@@ -34,7 +34,7 @@ from svetovid.policy.graph import Access, who_can
 from svetovid.policy.lint import Finding, lint, require_sound
 from svetovid.policy.modes import require_available
 from svetovid.policy.pins import resolve_pin, resolve_policy
-from svetovid.policy.renewal import decide_finish, decide_renewal
+from svetovid.policy.renewal import decide_renewal
 from svetovid.policy.request import (
     Appraised,
     ClauseResult,
@@ -77,7 +77,6 @@ __all__ = [
     "Use",
     "check_successor",
     "decide",
-    "decide_finish",
     "decide_renewal",
     "evaluate",
     "job_view",

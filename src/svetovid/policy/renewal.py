@@ -1,15 +1,14 @@
-"""After the release: a lease is renewed by better-or-equal evidence only; a job ends in bounds."""
+"""After the release: a lease is renewed by better-or-equal evidence only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from svetovid.policy.conditions import output_bytes
 from svetovid.policy.decide import everything, not_finished, purpose
 from svetovid.policy.request import Book, Decision, Request
 
-__all__ = ["decide_finish", "decide_renewal"]
+__all__ = ["decide_renewal"]
 
 _MEASUREMENT = {"launcher": 1, "kernel": 2, "enclave": 3}
 _SAME = ("host", "kind", "operator", "anchor")
@@ -82,64 +81,3 @@ def _no_weaker(book: Book, owner: str, now: Mapping[str, Any], before: Mapping[s
 
 def _at_least(now: object, before: object) -> bool:
     return isinstance(now, int) and isinstance(before, int) and now >= before
-
-
-def decide_finish(
-    request: Request, *, outputs: Mapping[str, int], metrics: Mapping[str, int]
-) -> Decision:
-    """Decide whether a job's outputs are what was agreed (T9, attacks L4, L5).
-
-    Args:
-        request: with role ``finish``.
-        outputs: name to size of the sealed output's plaintext, in bytes.
-        metrics: name to number of values.
-
-    Codes: ``release.purpose``, ``job.not_live``, ``job.finished``, ``output.schema``,
-    ``limit.output_bytes``, ``output.metrics``.
-    """
-    job = request.job
-    book = Book()
-    purpose(book, request, "finish")
-    _live(book, request)
-    not_finished(book, request)
-    book.check(
-        set(outputs) == set(job.outputs),
-        "output.schema",
-        "job outputs",
-        observed=", ".join(sorted(outputs)),
-        expected=", ".join(sorted(job.outputs)),
-        next_step="write exactly the agreed outputs",
-    )
-    for name in sorted(set(outputs) & set(job.outputs)):
-        least = output_bytes(job.outputs[name])
-        book.check(
-            least <= outputs[name],
-            "output.schema",
-            f"job outputs {name}",
-            observed=f"{outputs[name]} bytes",
-            expected=f"at least the {least} bytes of its tensors",
-            next_step="write exactly the agreed tensors",
-        )
-    total = sum(outputs.values())
-    book.check(
-        total <= job.limits.output_bytes,
-        "limit.output_bytes",
-        "job limits.output_bytes",
-        observed=f"{total} bytes",
-        expected=f"at most {job.limits.output_bytes}",
-        next_step="write less, or propose the job with a larger limit",
-    )
-    excess = sorted(
-        n
-        for n, count in metrics.items()
-        if n not in job.metrics or count > job.metrics[n].max_count
-    )
-    book.check(
-        not excess,
-        "output.metrics",
-        "job metrics",
-        observed=", ".join(f"{n}: {metrics[n]}" for n in excess) or "as agreed",
-        expected="the agreed metrics, within their counts",
-        next_step="report only agreed metrics",
-    )
-    return book.decision(())
