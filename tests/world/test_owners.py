@@ -158,7 +158,7 @@ def test_v1_no_edition_is_left_out(world: World) -> None:
             lambda t: t.replace(b'"name":"main"', b'"name":"main","name":"main"'),
             "json.duplicate_key",
         ),
-        (lambda t: t.replace(b'"sequence":2', b'"sequence":2.0'), "signature.canonical"),
+        (lambda t: t.replace(b'"sequence":2', b'"sequence":2.0'), "document.invalid"),
         (lambda t: t.replace(b'"name":"main"', b'"name" :"main"'), "signature.canonical"),
         (lambda t: t.replace(b'"main"', '"\u212bngstr\u00f6m"'.encode()), "document.invalid"),
     ],

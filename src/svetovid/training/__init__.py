@@ -14,15 +14,20 @@ Importing this needs the standard library alone; torch is imported when it is fi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
+from svetovid.training._api import (
+    checkpoint,
+    dataset,
+    load_model,
+    local,
+    log,
+    parameters,
+    progress,
+    resume,
+    save,
+    seed,
+    tensors,
+)
 from svetovid.training._records import Records
-from svetovid.training._session import current, install
-from svetovid.training._state import dump_state, load_state
-from svetovid.training._tensors import pack, unpack
 
 __all__ = [
     "Records",
@@ -38,130 +43,3 @@ __all__ = [
     "seed",
     "tensors",
 ]
-
-
-def dataset(slot: str, transform: Callable[[tuple[Any, ...]], Any] | None = None) -> Records:
-    """The records of a slot, for ``torch.utils.data.DataLoader`` with any number of workers.
-
-    Args:
-        slot: as the job names it.
-        transform: called with each sample, a tuple of one tensor a field in the schema's order.
-
-    Raises:
-        KeyError: for a slot that the job has not.
-        TypeError: for a slot without records.
-    """
-    session = current()
-    return Records(session.content(slot), session.schema(slot), transform)
-
-
-def tensors(slot: str) -> dict[str, Any]:
-    """All records of a slot by field, each of shape ``(records, *shape)``.
-
-    Waits until all is decrypted. Strided views of the shared memory where its layout allows them
-    (read-only: ``clone()`` before writing in place), copies elsewhere.
-    """
-    records = dataset(slot)
-    return {name: records.column(name) for name in records.fields}
-
-
-def load_model(slot: str) -> dict[str, Any]:
-    """The tensors of a model, for ``load_state_dict``; read-only views where they are aligned."""
-    content = current().content(slot)
-    content.wait(len(content.buffer))
-    return unpack(content.buffer)
-
-
-def save(name: str, state_dict: Mapping[str, Any]) -> None:
-    """Hand in one output; returns when the host has taken it.
-
-    The host refuses, and ends the job, where names, dtypes or shapes are not the agreed ones.
-
-    Args:
-        name: as the job's outputs name it; each may be saved once.
-        state_dict: name to tensor, on any device.
-    """
-    current().save(name, pack(state_dict))
-
-
-def log(**metrics: float) -> None:
-    """Add a value to each of these metrics; only recipients will see them.
-
-    Raises:
-        ValueError: for a value that is not finite.
-        KeyError: for a metric that was not agreed.
-    """
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise ValueError(f"metric {name} is {value}")
-        current().metric(name, value)
-
-
-def progress(done: int, total: int) -> None:
-    """Say how far the job is; only recipients will see it, at fixed intervals."""
-    current().progress(int(done), int(total))
-
-
-def checkpoint(things: Mapping[str, Any], *, step: int) -> None:
-    """Keep the state of modules, optimizers, schedulers and generators, and of all random
-    generators; sealed by the host. Returns when it is safe.
-
-    Args:
-        things: name to an object with ``state_dict`` or ``get_state``.
-        step: what :func:`resume` will return; for example the number of finished epochs.
-    """
-    current().checkpoint(dump_state(things, step))
-
-
-def resume(things: Mapping[str, Any]) -> int:
-    """Go on from the newest checkpoint, if there is one.
-
-    Args:
-        things: under the same names as they were kept.
-
-    Returns:
-        the ``step`` of that checkpoint; 0 where the job starts afresh.
-    """
-    data = current().resume()
-    return 0 if data is None else load_state(things, data)
-
-
-def parameters() -> dict[str, Any]:
-    """The job's hyper-parameters."""
-    return dict(current().parameters)
-
-
-def seed() -> int:
-    """Seed the random generators of Python, torch and numpy with the job's seed; returns it."""
-    import random
-    import sys
-
-    import torch
-
-    value = current().seed
-    random.seed(value)
-    torch.manual_seed(value)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(value % 2**32)
-    return value
-
-
-def local(
-    datasets: Mapping[str, Mapping[str, Any]],
-    *,
-    models: Mapping[str, Mapping[str, Any]] | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    folder: str | Path = "svetovid-local",
-) -> None:
-    """Try a script at home, on data of your own: NOT sealed, attested or confined.
-
-    Args:
-        datasets: slot name to columns (arrays or tensors of one length).
-        models: slot name to tensors.
-        parameters, seed: as a job would give them.
-        folder: where outputs, metrics and the checkpoint go.
-    """
-    from svetovid.training._local import LocalSession
-
-    install(LocalSession(datasets, models or {}, parameters or {}, seed, Path(folder)))
