@@ -10,6 +10,7 @@ import time
 from typing import Any, ClassVar
 
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -312,3 +313,36 @@ def test_strings_that_never_close_cost_linear_time(text: str) -> None:
     with pytest.raises(ParseError):
         load_json(("[]" * 40 + text).encode())
     assert time.perf_counter() - started < 1
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**53) + 1, 2**53 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+        ),
+        max_leaves=12,
+    )
+)
+def test_the_quick_way_writes_what_the_reference_writes(value: Any) -> None:
+    """V2: the canonical form does not depend on which of the two writers was taken."""
+    try:
+        expected = rfc8785.dumps(value)
+    except ValueError:
+        with pytest.raises(ParseError):
+            canonical(value)
+        return
+    assert canonical(value) == expected
+
+
+@pytest.mark.parametrize(
+    "text", [*map(chr, range(0x21)), '"', "\\", "\x7f", "\u2028", "\U0001f600"]
+)
+def test_the_quick_way_escapes_as_the_reference_does(text: str) -> None:
+    assert canonical({text if text.isascii() else "k": [text, (text,)]}) == rfc8785.dumps(
+        {text if text.isascii() else "k": [text, [text]]}
+    )

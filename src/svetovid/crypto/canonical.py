@@ -93,6 +93,27 @@ Base64 = Annotated[
 Text = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_printable)]
 
 
+def _simple(value: Any) -> bool:
+    """Whether ``json.dumps`` with sorted keys writes ``value`` just as RFC 8785 does.
+
+    They differ in floats, in keys beyond ASCII (sorted by UTF-16 code unit there), and in what
+    they refuse; all of that takes the other way.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str or not key.isascii():
+                return False
+            if type(inner) is not str and not _simple(inner):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(type(inner) is str or _simple(inner) for inner in value)
+    return kind is int and -_MAX_INT <= value <= _MAX_INT
+
+
 def canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value.
 
@@ -100,6 +121,9 @@ def canonical(value: Any) -> bytes:
         ParseError: ``json.value`` for what JSON or RFC 8785 cannot hold.
     """
     try:
+        if _simple(value):  # several times as fast, and every request is hashed many times
+            text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+            return text.encode("utf-8")
         return rfc8785.dumps(value)
     except (ValueError, RecursionError) as e:  # the library's own errors are ValueErrors
         raise ParseError(
