@@ -7,6 +7,7 @@ The home holds ``root.key`` (sealed), ``identity.json`` and ``tls.pem`` (under t
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import threading
@@ -223,6 +224,9 @@ def serve(
     config.load()
     config.ssl = home.context
     server = _Server(config)
+    # Logs of hosts are many small objects that stay: walking them at every request is what makes
+    # the slowest releases slow.
+    gc.set_threshold(50_000, 50, 50)
     try:
         asyncio.run(_run(server, listener, lambda: ready(home.pin)))
     finally:
