@@ -47,6 +47,7 @@ format: setup ## rewrite to the one style
 docs: setup ## rewrite the pages that are made from the source
 	@$(BIN)/python scripts/reason_codes.py --write
 	@$(BIN)/python scripts/trust_table.py --write
+	@$(BIN)/python scripts/figures.py
 
 clean: ## remove what the targets above made
 	rm -rf .venv build dist out htmlcov .coverage .coverage.* .hypothesis

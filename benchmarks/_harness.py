@@ -1,7 +1,7 @@
 """What every benchmark shares: the machine it ran on, a quiet machine, interleaving, ranges.
 
-A benchmark is a module here with ``run(quick: bool) -> dict``. The dict is JSON; the figure an
-issue or the README speaks of stands at the top level as one number, the median. A baseline and its
+A benchmark is a module here with ``run(quick: bool) -> dict``. The dict is JSON; the figure a
+test or the README speaks of stands at the top level as one number, the median. A baseline and its
 candidate are timed turn by turn in one run, so that a machine that slows down slows both.
 """
 

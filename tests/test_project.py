@@ -59,7 +59,7 @@ def test_no_tracked_file_names_one_machine() -> None:
 def test_the_check_of_names_finds_what_it_must(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["/wo" + "rk/main/x", "py" + "pi.org", "--extra-in" + "dex-url", "/ho" + "me/me"]
+    words = ["/ro" + "ot/x", "py" + "pi.org", "--extra-in" + "dex-url", "/ho" + "me/me"]
     words.append("-----BEGIN PRIV" + "ATE KEY-----")
     monkeypatch.setattr(check_names, "ROOT", tmp_path)
     path = tmp_path / "note"

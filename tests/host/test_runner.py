@@ -14,7 +14,7 @@ import pytest
 from sandboxing import LIMITS, ask, job, run
 from svetovid.assets import AssetReader, open_asset, seal_dataset, seal_stream
 from svetovid.crypto import Identity
-from svetovid.errors import IntegrityError, SvetovidError
+from svetovid.errors import IntegrityError, ParseError, RefusalError, SvetovidError
 from svetovid.host import runner
 from svetovid.host.runner import run_sandboxed
 from svetovid.policy.documents import MetricSpec
@@ -314,3 +314,18 @@ def test_metrics_of_both_types() -> None:
     }
     script = "import svetovid.training as sv\nsv.log(n=2.0, loss=1)\nanswer(0)"
     assert run(script, metrics=agreed).metrics == {"n": [2], "loss": [1.0]}
+
+
+def test_t9_a_refusal_repeats_nothing_that_the_sandbox_wrote() -> None:
+    """A dtype, a duplicate key or a length in a bad output could spell out a record."""
+    said = ParseError("output.malformed", expected="ours", observed="PATIENT 17", next_step="ours")
+    quiet = runner._without_words(said)
+    assert type(quiet) is ParseError
+    assert "PATIENT" not in str(quiet)
+    assert (quiet.code, quiet.reason.expected, quiet.reason.next_step) == (
+        "output.malformed",
+        "ours",
+        "ours",
+    )
+    script = RefusalError("sandbox.script", observed="ValueError")
+    assert runner._without_words(script).reason.observed == "ValueError"

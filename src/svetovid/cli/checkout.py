@@ -43,7 +43,7 @@ def load_module(folder: str, name: str) -> ModuleType:
             "cli.name",
             expected=f"one of {', '.join(names) or 'none'}",
             observed=name,
-            next_step=f"svetovid {folder} --help",
+            next_step="name one of these",
         )
     if str(checkout()) not in sys.path:
         sys.path.insert(0, str(checkout()))

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import fsspec
+
 from svetovid.assets import AssetReader, Manifest, load_bundle, open_asset
 from svetovid.crypto import Envelope, Identity, ReceivingKey, Secret
 from svetovid.errors import InputError, IntegrityError, SvetovidError
@@ -29,7 +31,7 @@ from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import HeadUpdate
 from svetovid.protocol.output import OutputPackage
-from svetovid.transparency import METRICS
+from svetovid.transparency import MAX_BUNDLE_BYTES, METRICS, ReceiptBundle
 
 __all__ = ["Event", "JobOutcome", "run_job"]
 
@@ -259,6 +261,25 @@ class _Run:
                     link.client.end_lease(link.lease_id, why, self._signer)
 
 
+def _keep_earlier(prefix: str, job: Job) -> None:
+    """Refuse to write where another job's receipt lies: its outputs bear the same names."""
+    url = f"{prefix}{job.name}.receipt.json"
+    try:
+        with fsspec.open(url, "rb") as f:
+            earlier = ReceiptBundle.parse(f.read(MAX_BUNDLE_BYTES + 1), max_bytes=MAX_BUNDLE_BYTES)
+    except FileNotFoundError:
+        return
+    except SvetovidError:
+        earlier = None  # no receipt of ours, and so nothing of ours to overwrite
+    if earlier is None or earlier.job.digest() != job.digest():
+        raise InputError(
+            "output.exists",
+            expected="a place without the outputs of another job",
+            observed=url,
+            next_step="choose another folder with --outputs, or move those files away",
+        )
+
+
 def _agreed(clients: Sequence[ManagerClient], digest: str) -> Job:
     """The job of this digest, from the first manager that knows it."""
     refused: SvetovidError | None = None
@@ -300,6 +321,7 @@ def run_job(
     Raises:
         RefusalError: a manager refused, or an asset, the code or an output does not hold.
         HostError: this machine lacks something.
+        InputError: ``output.exists`` where the outputs of another job of this name lie.
     """
     job = _agreed(clients, digest)
     named = {c.manager: c for c in clients}
@@ -310,6 +332,7 @@ def run_job(
             observed=f"none for {', '.join(missing)}",
             next_step="pass each manager's pin with --pin",
         )
+    _keep_earlier(outputs, job)
     signer = Identity.generate(home.config().name)
     receiving = ReceivingKey.generate()
     opened = attester or home.attester()

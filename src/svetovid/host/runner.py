@@ -8,6 +8,7 @@ slow callback nor a silent sandbox delays them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import threading
@@ -329,10 +330,10 @@ def run_sandboxed(
         stack.enter_context(watch)
         try:
             start_s = _listen(channel, sandbox, inbox) - begun
-        except SvetovidError:
+        except SvetovidError as e:
             if watch.reason is not None:
                 raise watch.reason from None
-            raise
+            raise _without_words(e) if inbox.ready else e from None
         if watch.reason is not None:
             raise watch.reason
         inbox.finish()
@@ -348,6 +349,17 @@ def run_sandboxed(
             bounds=sandbox.bounds,
             locked=feed.locked,
         )
+
+
+def _without_words(error: SvetovidError) -> SvetovidError:
+    """The same refusal without what was observed: that is the sandbox's own words, which could
+    carry data to the operator (T9). Code, expectation and next step are ours, and so is the one
+    word of a fixed list that a failed script may say."""
+    reasons = [
+        r if r.code == "sandbox.script" else dataclasses.replace(r, observed="")
+        for r in error.reasons
+    ]
+    return type(error).from_reasons(reasons)
 
 
 def _listen(channel: Channel, sandbox: Sandbox, inbox: _Inbox) -> float:

@@ -67,6 +67,14 @@ class Enrolment:
         claimed = request.statement.peek(HostStatement)
         envelope.open(EnrolRequest, by=claimed.agent)
         self._operator(request.statement, claimed.operator)
+        if claimed.agent in core.state.pinned:
+            # An agent key is not asked for its history: a revoked identity must not live on as one.
+            raise IntegrityError(
+                "enrol.identity_conflict",
+                expected="an agent key that is nobody's identity",
+                observed=claimed.agent,
+                next_step="set the host up anew: svetovid host init makes it a key of its own",
+            )
         certificates = tuple(b64decode(c) for c in request.device_certificates)
         ek = None if request.ek_public is None else b64decode(request.ek_public)
         ak = None if request.ak_public is None else b64decode(request.ak_public)

@@ -137,8 +137,9 @@ class Examiner:
             if tx.use_challenge(case.admitted.name):
                 codes: list[JsonValue] = [*sorted({r.code for r in found})]
                 body: JsonObject = {**case.body(), "codes": codes}
-                if case.lease:
-                    body["lease"] = case.lease
+                lease = tx.state.leases.get(case.lease) if case.lease else None
+                if lease and (lease.job, lease.host) == (case.name, case.host):
+                    body["lease"] = lease.id  # nobody ends a lease that is not its own
                 self.append(tx, "refusal", case, body, views, reasons=found)
 
     def _no_older_boot(self, proven: Proven, admitted: Admitted) -> None:

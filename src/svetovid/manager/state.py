@@ -121,7 +121,7 @@ class State:
                 "identity.unknown",
                 expected="a registered identity",
                 observed=key,
-                next_step="svetovid manager register",
+                next_step="register the card first; any svetovid command of this home does",
             )
         return self.histories[pinned]
 

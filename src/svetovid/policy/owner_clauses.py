@@ -92,7 +92,7 @@ def _appraisal(book: Book, where: str, owner: str, affirmed: bool, reasons: list
             owner=owner,
             observed="not affirmed",
             expected="affirmed",
-            next_step="svetovid explain shows what the appraisal found",
+            next_step="look at the claims of this decision: svetovid job records",
         )
 
 

@@ -44,7 +44,6 @@ def main() -> None:
     for fd in _descriptors(config):
         os.set_inheritable(fd, False)
     script = f"{CODE}/{config['entry']}"
-    sys.path[:0] = list(dict.fromkeys([os.path.dirname(script), CODE]))  # noqa: PTH120
     sys.path.append(SITE)
     sys.argv = [script, *config["arguments"]]
 
@@ -54,6 +53,9 @@ def main() -> None:
     wire = Wire(config["channel"])
     install(SandboxSession(config, wire))
     wire.send("ready")
+    # Only now: a bundle with a module of our name must not run before the host stops listening to
+    # what the sandbox prints.
+    sys.path[:0] = list(dict.fromkeys([os.path.dirname(script), CODE]))  # noqa: PTH120
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as e:

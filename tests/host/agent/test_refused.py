@@ -283,3 +283,13 @@ def test_what_the_job_needs_and_the_policy_refuses(make: Make) -> None:
     assert not isinstance(error, PolicyError) or error.code
     assert "released" not in [e.stage for e in world.events]
     assert lease_ended(world) == []
+
+
+def test_the_outputs_of_another_job_are_not_overwritten(make: Make) -> None:
+    world = make()
+    world.run()
+    before = {p.name: p.read_bytes() for p in world.out.iterdir()}
+    other = world.propose()  # another job of the same name
+    error = refused(world, job=other)
+    assert (error.code, error.exit_code) == ("output.exists", 2)
+    assert {p.name: p.read_bytes() for p in world.out.iterdir()} == before

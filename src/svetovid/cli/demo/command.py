@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from svetovid.cli.options import AsJson
 
 __all__ = ["demo"]
 
@@ -21,15 +20,15 @@ def demo(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write the accuracies as SVG or PNG.")
     ] = None,
-    as_json: AsJson = False,
+    to: Annotated[
+        Path | None, typer.Option("--json", help="File to write what was found to; - prints it.")
+    ] = None,
 ) -> None:
     """Watch owners who do not trust each other train a model, and what is refused.
 
     Example: `svetovid demo --folder out/demo --plot out/demo.svg`
     """
     from dataclasses import asdict
-
-    from svetovid.cli.output import emit
 
     begun = time.monotonic()
     if folder is None:
@@ -41,7 +40,10 @@ def demo(
     data: dict[str, Any] = asdict(result)
     data["total_s"] = round(time.monotonic() - begun, 1)
     data["main_job"] = "ok"
-    emit(data, [f"{data['total_s']} s", "main job: ok"], as_json)
+    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+    if to is not None and str(to) != "-":
+        to.write_text(text)
+    typer.echo(text if str(to) == "-" else f"{data['total_s']} s\nmain job: ok", nl=str(to) != "-")
 
 
 def _play(folder: Path, plot: Path | None) -> Any:
