@@ -16,7 +16,7 @@ from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import HostRecord, HostStatement, TrustAnchors
 from svetovid.host.tee import SimulatedTee
 from svetovid.manager import Settings
-from svetovid.policy.documents import Consent
+from svetovid.policy.documents import Consent, Pin
 from svetovid.protocol import IdentityRegistration, KeyDeposit, deposit_context
 
 D = "sha256:" + "%064d"
@@ -307,3 +307,36 @@ def test_an_enrolment_that_waited_too_long(world: World) -> None:
     host = SoftHost(world, "host", SoftTpm(world.ca))
     host.client._clock = lambda: world.now - 500
     assert refused(host.enrol).code == "request.time"
+
+
+def test_a_strangers_consent_brings_no_veto(world: World) -> None:
+    """A registered stranger with a sound policy that no host meets: the job goes on without it."""
+    job = world.ready()
+    eve = Identity.generate("eve")
+    client = world.client(eve)
+    client.register_identity(eve.signed_card())
+    unmet = Pin(signer=eve.key_id, product="none", min_version=1)
+    policy = world.policy_of(eve, anchors=unmet, references=(unmet,))
+    client.put_policy(sign(policy, eve))
+    consent = Consent(
+        job=job, policy=policy.digest(), owner=eve.key_id, slots=("left",), issued_at=world.now
+    )
+    assert refused(client.consent, sign(consent, eve)).code == "consent.owner"
+    world.host().release(job)
+
+
+def test_an_identity_is_no_agent_key(world: World) -> None:
+    """Otherwise a revoked key would live on as the agent of a host."""
+    world.ready()
+    host = world.host()
+    statement = sign(host.statement(agent=world.alice.key_id), world.operator)
+    tpm = host.tpm
+    error = refused(
+        world.clients["alice"].enrol,
+        statement,
+        [tpm.ek_certificate],
+        tpm.ek_public,
+        tpm.ak_public,
+    )
+    assert error.code == "enrol.identity_conflict"
+    assert "nobody's identity" in error.reason.expected

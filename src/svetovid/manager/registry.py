@@ -255,6 +255,17 @@ class Registry:
                 tx.append(core.entry("job", parties, body), envelope)
         return {"job": name}
 
+    def _imports(self, consent: Consent) -> bool:
+        """Whether a policy of the consenting owner imports an asset of the job.
+
+        Anybody else's consent would bring anybody else's clauses into the decision: a veto for
+        strangers.
+        """
+        store, state = self._core.store, self._core.state
+        assets = {a.manifest for a in store.document(consent.job, Job).assets.values()}
+        mine = [d for (owner, _), d in state.policies.items() if owner == consent.owner]
+        return any(i.asset in assets for d in mine for i in store.document(d, Policy).imports)
+
     def consent(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`Consent`, by its owner's own key (T5).
 
@@ -276,8 +287,7 @@ class Registry:
                     observed=consent.job,
                     next_step="propose the job first",
                 )
-            known = {owner for owner, _ in tx.state.policies}
-            if consent.owner not in job.parties | known:
+            if consent.owner not in job.parties and not self._imports(consent):
                 raise PolicyError(
                     "consent.owner",
                     expected="an owner of an asset in this job, or an importer of one",
