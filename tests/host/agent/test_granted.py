@@ -108,7 +108,7 @@ def test_t13_the_receipt_covers_the_whole_log_and_altered_parts_are_refused(make
     bundle = world.bundle_of(world.run(), world.data_house)
     assert world.verify(bundle).affirmed
     receipt = bundle.receipt.peek(Receipt)
-    other = world.run(world.propose())
+    other = world.run(world.propose(name="again"))
     changed = [
         bundle.model_copy(update={"log": bundle.log[:-4]}),
         bundle.model_copy(update={"job": bundle.job.model_copy(update={"seed": 7})}),

@@ -150,7 +150,7 @@ def test_f9_a_host_that_was_rebooted_sends_its_whole_log(make: Make) -> None:
     for _ in range(2):  # the embedded TPM starts anew with every job
         outcome = world.run()
         assert world.verify(world.bundle_of(outcome, world.data_house)).affirmed
-        world.job = world.propose()
+        world.job = world.propose(name="again")
     assert world.data_house.refusals(world.carol) == ["ima.offset"]
 
 
