@@ -61,7 +61,7 @@ class ManagerPin(Document):
 
     TYPE: ClassVar[str] = "manager-pin"
     card: Envelope
-    tls_certificate: Base64
+    tls_certificate: Annotated[Base64, Field(min_length=256)]
     url: Url
 
     def open(self) -> Card:
