@@ -330,6 +330,23 @@ def test_a_consent_that_is_none(kind: str) -> None:
     refused(with_receipt(story, changed, consents=named), story, "receipt.consents")
 
 
+def test_t13_consents_of_a_stranger_to_every_slot() -> None:
+    """T5, T13: one key that anybody could make agrees to everything; the owners never did."""
+    story = Story()
+    b = story.bundle()
+    own = Consent(
+        job=b.job.digest(),
+        policy=digest(b"policy"),
+        owner=MALLORY.key_id,
+        slots=tuple(sorted(b.job.assets)),
+        issued_at=b.consents[0].peek(Consent).issued_at,
+    )
+    false = sign(own, MALLORY)
+    changed = b.model_copy(update={"consents": (false,)})
+    named = (false.payload_digest(),)
+    refused(with_receipt(story, changed, consents=named), story, "receipt.consents")
+
+
 # -- the manager's word
 
 
