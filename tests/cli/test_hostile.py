@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     who = stakeholder.create(folder / "ann", "ann", Secret(CANARY.encode()))
     pin = ManagerPin(
         card=Identity.generate("manager").signed_card(),
-        tls_certificate=b64encode(b"x"),
+        tls_certificate=b64encode(b"x" * 256),  # never dialled
         url="https://127.0.0.1:1",
     )
     (folder / "manager.json").write_bytes(pin.canonical())
