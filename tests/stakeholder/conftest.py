@@ -47,7 +47,7 @@ def manager() -> Identity:
 def pin_file(tmp_path: Path, manager: Identity) -> Path:
     pin = ManagerPin(
         card=manager.signed_card(),
-        tls_certificate=b64encode(b"not a certificate"),
+        tls_certificate=b64encode(b"not a certificate" * 16),
         url="https://127.0.0.1:1",
     )
     path = tmp_path / "manager.json"
