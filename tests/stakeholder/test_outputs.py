@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -190,13 +191,8 @@ def test_never_over_another_file_nor_into_nowhere(sealed: Sealed) -> None:
 )
 def test_the_form_is_the_agreed_one(content: bytes) -> None:
     """T9: exactly the agreed tensors; a host that let something else through is noticed."""
-    url, who = "memory://form-test", "ed25519:" + "1" * 64
-    import fsspec
-
+    url, who = f"memory://form-{secrets.token_hex(8)}", "ed25519:" + "1" * 64
     manifest: Manifest
-    memory = fsspec.filesystem("memory")
-    if memory.exists("/form-test"):
-        memory.rm("/form-test")
     manifest, key = seal_stream(
         url, [content], kind="output", name="m", owner=who, manager=who, key=Secret(b"k" * 32)
     )
