@@ -9,13 +9,11 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from svetovid.crypto import Envelope, b64encode
-from svetovid.errors import EvidenceError, LimitError, PolicyError, SvetovidError
+from svetovid.errors import EvidenceError, PolicyError, SvetovidError
 from svetovid.evidence.documents import (
     NO_SUBJECT,
     Challenge,
@@ -26,6 +24,7 @@ from svetovid.evidence.documents import (
 )
 from svetovid.evidence.ima.state import LogState
 from svetovid.evidence.verify import Proven, verify_evidence
+from svetovid.manager.challenges import OpenChallenge, OpenChallenges
 from svetovid.manager.core import Core
 from svetovid.manager.state import LeaseState
 from svetovid.protocol.messages import ChallengeRequest
@@ -33,14 +32,14 @@ from svetovid.protocol.messages import ChallengeRequest
 __all__ = ["Admitted", "Freshness"]
 
 _MAX_LOGS = 1024
-_FORGET_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Evidence whose challenge is open and ours alone until this block ends.
+    """Evidence whose challenge was open, and is used up.
 
     Attributes:
+        name: the challenge's digest.
         boot: resets, restarts and clock known of the host's TPM when the challenge was made.
     """
 
@@ -50,32 +49,6 @@ class Admitted:
     record: HostRecord
     log: LogState | None
     boot: tuple[int, int, int]
-
-
-T = TypeVar("T")
-
-
-class _Recent(Generic[T]):
-    """What was seen last, within a bound; all of it can be done without."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._logs: OrderedDict[str, T] = OrderedDict()
-
-    def get(self, name: str) -> T | None:
-        with self._lock:
-            return self._logs.get(name)
-
-    def put(self, name: str, log: T) -> None:
-        with self._lock:
-            self._logs[name] = log
-            self._logs.move_to_end(name)
-            while len(self._logs) > _MAX_LOGS:
-                self._logs.popitem(last=False)
-
-    def pop(self, name: str) -> None:
-        with self._lock:
-            self._logs.pop(name, None)
 
 
 class Freshness:
@@ -88,11 +61,9 @@ class Freshness:
     def __init__(self, core: Core, channel: str) -> None:
         self._core = core
         self._channel = channel
+        self._open = OpenChallenges(core.settings.open_challenges)
         self._lock = threading.Lock()
-        self._busy: set[str] = set()
-        self._by_host: _Recent[LogState] = _Recent()
-        self._by_challenge: _Recent[LogState] = _Recent()
-        self._boots: _Recent[tuple[int, int, int]] = _Recent()
+        self._logs: OrderedDict[str, LogState] = OrderedDict()
 
     def challenge(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`ChallengeRequest`; a signed :class:`Challenge` back.
@@ -116,9 +87,8 @@ class Freshness:
             )
         envelope.open(ChallengeRequest, by=host.agent)
         self._job_open(request)
-        log = None if request.fresh else self._by_host.get(request.host)
-        boot = core.state.boots.get(request.host, (0, 0, 0))
         now = core.now()
+        log = None if request.fresh else self._proven_log(request.host)
         challenge = Challenge(
             nonce=b64encode(secrets.token_bytes(32)),
             manager=core.me,
@@ -129,21 +99,22 @@ class Freshness:
             expires_at=now + core.settings.challenge_s,
             log_offset=0 if log is None else log.count,
         )
-        signed = core.sign(challenge)
-        name = challenge.digest()
-        with core.store.write() as tx:
-            if tx.open_challenges(request.host, now) >= core.settings.open_challenges:
-                raise LimitError(
-                    "challenge.limit",
-                    expected=f"at most {core.settings.open_challenges} open challenges a host",
-                    observed="as many",
-                    next_step="answer one, or wait until they expire",
-                )
-            tx.put_challenge(name, request.host, challenge.expires_at, now - _FORGET_S)
-        self._boots.put(name, boot)
-        if log is not None:
-            self._by_challenge.put(name, log)
-        return signed.to_json()
+        boot = core.state.boots.get(request.host, (0, 0, 0))
+        self._open.put(OpenChallenge(challenge, log, boot), now)
+        return core.sign(challenge).to_json()
+
+    def _proven_log(self, host: str) -> LogState | None:
+        with self._lock:
+            return self._logs.get(host)
+
+    def _keep_log(self, host: str, log: LogState | None) -> None:
+        """What is proven of the newest hosts' logs; all of it can be done without."""
+        with self._lock:
+            self._logs.pop(host, None)
+            if log is not None:
+                self._logs[host] = log
+            while len(self._logs) > _MAX_LOGS:
+                self._logs.popitem(last=False)
 
     def _job_open(self, request: ChallengeRequest) -> None:
         state, now = self._core.state, self._core.now()
@@ -164,9 +135,8 @@ class Freshness:
             if lease is None or lease.host != request.host or not lease.live(now):
                 raise no_lease(lease)
 
-    @contextmanager
-    def admit(self, evidence: TpmEvidence | TeeEvidence, role: Role) -> Iterator[Admitted]:
-        """Check the challenge, and hold it for this evidence alone (F8).
+    def admit(self, evidence: TpmEvidence | TeeEvidence, role: Role) -> Admitted:
+        """Check the challenge, and use it up for this evidence alone (F8).
 
         Raises:
             EvidenceError: ``challenge.unknown``, ``challenge.scope``, ``challenge.expired``,
@@ -177,30 +147,15 @@ class Freshness:
             challenge = evidence.challenge.open(Challenge, by=core.me)
         except SvetovidError as e:
             raise _refused("challenge.unknown", "a challenge of this manager", e.code) from e
-        name = challenge.digest()
         if challenge.manager != core.me or challenge.role != role:
             raise _refused("challenge.scope", f"one of {core.me} for {role}", challenge.role)
         if challenge.host != evidence.host or challenge.host not in core.state.hosts:
             raise _refused("challenge.scope", f"evidence of {challenge.host}", evidence.host)
         self.unexpired(challenge)
-        used = core.store.challenge_used(name)
-        if used is None:
-            raise _refused("challenge.unknown", "a challenge this manager keeps", name)
-        with self._lock:
-            if used or name in self._busy:
-                raise _refused("challenge.used", "a challenge that was not answered", name)
-            self._busy.add(name)
-        try:
-            record = core.store.document(core.state.hosts[challenge.host].record, HostRecord)
-            log = self._by_challenge.get(name) if challenge.log_offset else None
-            # Forgotten, it is what is known now: stricter, never looser.
-            boot = self._boots.get(name) or core.state.boots.get(challenge.host, (0, 0, 0))
-            yield Admitted(evidence, challenge, name, record, log, boot)
-        finally:
-            with self._lock:
-                self._busy.discard(name)
-            self._by_challenge.pop(name)
-            self._boots.pop(name)
+        held = self._open.take(challenge, core.now())
+        record = core.store.document(core.state.hosts[challenge.host].record, HostRecord)
+        name = challenge.digest()
+        return Admitted(evidence, challenge, name, record, held.log, held.boot)
 
     def unexpired(self, challenge: Challenge) -> None:
         """Refuse a challenge that is over, or that a clock set back makes one of the future."""
@@ -221,33 +176,24 @@ class Freshness:
         Raises:
             EvidenceError, ParseError: of :func:`verify_evidence`.
         """
+        host = admitted.challenge.host
         try:
-            proven = self._proven(admitted, subject)
+            proven = verify_evidence(
+                admitted.evidence,
+                admitted.record,
+                challenge=admitted.challenge,
+                channel=self._channel,
+                subject=subject,
+                log=admitted.log,
+                now=self._core.now(),
+            )
         except EvidenceError as e:
             if e.code.startswith("ima."):
-                self._by_host.pop(admitted.challenge.host)
+                self._keep_log(host, None)
             raise
         if proven.log is not None:
-            self._by_host.put(admitted.challenge.host, proven.log)
+            self._keep_log(host, proven.log)
         return proven
-
-    def _proven(self, admitted: Admitted, subject: str) -> Proven:
-        if admitted.challenge.log_offset and admitted.log is None:
-            raise EvidenceError(
-                "ima.offset",
-                expected="the log from its beginning: this manager was started anew",
-                observed=f"the log from entry {admitted.challenge.log_offset} on",
-                next_step="ask for a fresh challenge, and send the whole log",
-            )
-        return verify_evidence(
-            admitted.evidence,
-            admitted.record,
-            challenge=admitted.challenge,
-            channel=self._channel,
-            subject=subject,
-            log=admitted.log,
-            now=self._core.now(),
-        )
 
 
 def no_lease(lease: LeaseState | None) -> PolicyError:

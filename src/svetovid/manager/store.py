@@ -101,24 +101,6 @@ class Transaction:
     def put_key(self, label: str, subject: str, owner: str, sealed: bytes) -> None:
         self._insert(t.keys, label=label, subject=subject, owner=owner, sealed=sealed)
 
-    def put_challenge(self, name: str, host: str, expires_at: int, forget_before: int) -> None:
-        old = t.challenges.c.expires_at < forget_before
-        self._connection.execute(sa.delete(t.challenges).where(old))
-        self._insert(t.challenges, digest=name, host=host, expires_at=expires_at, used=False)
-
-    def open_challenges(self, host: str, now: int) -> int:
-        c = t.challenges.c
-        query = sa.select(sa.func.count()).where(c.host == host, ~c.used, c.expires_at > now)
-        return int(self._connection.execute(query).scalar_one())
-
-    def use_challenge(self, name: str) -> bool:
-        """Mark a challenge used; False where it was used already, or never was."""
-        c = t.challenges.c
-        done = self._connection.execute(
-            sa.update(t.challenges).where(c.digest == name, ~c.used).values(used=True)
-        )
-        return done.rowcount == 1
-
     def _insert(self, table: sa.Table, **values: object) -> None:
         self._connection.execute(sa.insert(table).values(**values))
 
@@ -294,11 +276,6 @@ class Store:
         if row is None or digest(_bytes(row[1])) != self.state.sealed.get((label, subject)):
             raise _tampered(f"the sealed key of {subject}", "none, or another")
         return str(row[0]), _bytes(row[1])
-
-    def challenge_used(self, name: str) -> bool | None:
-        """Whether a challenge was used; None where there was none, or it is long over."""
-        row = self._one(sa.select(t.challenges.c.used).where(t.challenges.c.digest == name))
-        return None if row is None else bool(row[0])
 
     def _one(self, query: Any) -> Any:
         with self._guard(), self._engine.connect() as connection:

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 __all__ = [
-    "challenges",
     "documents",
     "entries",
     "keys",
@@ -56,16 +55,6 @@ keys = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
 """Asset keys and checkpoint keys, sealed under the root key."""
-
-challenges = sa.Table(
-    "challenges",
-    metadata,
-    sa.Column("digest", sa.String(80), primary_key=True),
-    sa.Column("host", sa.String(80), nullable=False, index=True),
-    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
-    sa.Column("used", sa.Boolean, nullable=False),
-)
-"""Open and used challenges, until some time after they expire."""
 
 tip = sa.Table(
     "tip",
