@@ -64,6 +64,11 @@ def second_instance(w):  # T11
     w.history = History(live=True)
 
 
+@case("host.live")
+def another_job_on_this_host(w):  # T8
+    w.history = History(busy=True)
+
+
 @case("job.finished")
 def finished(w):
     w.history = History(finished=True)

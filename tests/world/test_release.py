@@ -194,6 +194,35 @@ def test_t11_one_live_instance(world: World) -> None:
     world.run(job, two)
 
 
+def test_t8_one_live_job_a_host(world: World) -> None:
+    """T8: a second job waits until the first one's lease is over, or its machine was restarted."""
+    first, second = world.agreed(), world.agreed()
+    run = world.run(first)
+    with world.refuses("host.live"):
+        world.run(second)
+    world.manager.restart()
+    with world.refuses("host.live"):
+        world.run(second)
+    two = world.machine("host-2")
+    world.run(second, two).give_back()
+    run.give_back()
+    world.run(second)
+    with world.refuses("host.live"):
+        world.run(first)
+    world.host.reset()
+    world.run(first)
+
+
+def test_t8_no_longer_than_the_lease(world: World) -> None:
+    world.run(world.agreed())
+    second = world.agreed()
+    world.clock.advance(59)
+    with world.refuses("host.live"):
+        world.run(second)
+    world.clock.advance(1)
+    world.run(second)
+
+
 def test_t11_a_resume_takes_the_recorded_head_only(world: World) -> None:
     """T11: an older, a foreign and a lost checkpoint are each refused."""
     job = world.agreed()

@@ -128,7 +128,14 @@ class Deciding:
         return found
 
     def request(
-        self, state: State, job: Job, challenge: Challenge, views: Views, *, live: bool
+        self,
+        state: State,
+        job: Job,
+        challenge: Challenge,
+        views: Views,
+        *,
+        live: bool,
+        busy: bool = False,
     ) -> Request:
         """Everything a decision depends on, as the log stands in this very transaction.
 
@@ -151,6 +158,7 @@ class Deciding:
             uses={use: self._use(state, use, name) for use in uses},
             started=held.releases > 0,
             live=live,
+            busy=busy,
             resumes=max(0, held.releases - 1),
             finished=bool(held.finished),
         )

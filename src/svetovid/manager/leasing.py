@@ -5,7 +5,8 @@ Rules:
 1. Counts are taken inside the transaction that records the release, so limits hold under any
    number of requests at once (K3).
 2. One live instance a job (T11). While a lease may still run, nobody else gets the job; only proof
-   that its very machine was restarted since ends it early (T12).
+   that its very machine was restarted since ends it early (T12). One live job a device, in the same
+   way (T8).
 3. A renewal takes the keys, the host and the boot of its lease, and nothing weaker (K4). A refused
    lease is not renewed again, and stays taken until what was granted is over.
 4. Keys are sealed to the receiving key inside the evidence, for this job, host and challenge.
@@ -84,8 +85,7 @@ class Leasing:
         return self._examiner.examine(request.evidence, "release", self._released)
 
     def _released(self, tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
-        live = self._taken(tx.state, case, proven)
-        decision = self._decide(tx.state, case, views, live)
+        decision = self._decide(tx.state, case, proven, views)
         keys = self._keys(case, decision, proven)
         checkpoint = self._checkpoint_key(case, proven)
         lease, body = self._lease(case, proven, digest(canonical(case.body())))
@@ -105,7 +105,8 @@ class Leasing:
 
     def _decide(self, state: State, case: Case, views: Views, live: bool) -> Decision:
         challenge = case.admitted.challenge
-        request = self._deciding.request(state, case.job, challenge, views, live=live)
+        live, busy = self._taken(state, case, proven), self._busy(state, case, proven)
+        request = self._deciding.request(state, case.job, challenge, views, live=live, busy=busy)
         decision = decide(request)
         require(decision, views)
         return decision
@@ -115,8 +116,17 @@ class Leasing:
         lease = state.leases.get(state.jobs[case.name].lease)
         if lease is None or not lease.live(self._core.now()):
             return False
-        restarted = boot_of(proven)[:2] > (lease.reset_count, lease.restart_count)
-        return not (lease.host == case.host and restarted)
+        return not (lease.host == case.host and _restarted_since(lease, proven))
+
+    def _busy(self, state: State, case: Case, proven: Proven) -> bool:
+        """Whether another job may still run on this very device, whatever name the host has (T8).
+
+        Only the newest lease counts: an older one was over, or proven dead, when it was given.
+        """
+        lease = state.leases.get(state.lent.get(state.hosts[case.host].device, ""))
+        if lease is None or lease.job == case.name or not lease.live(self._core.now()):
+            return False
+        return not _restarted_since(lease, proven)
 
     def _keys(self, case: Case, decision: Decision, proven: Proven) -> tuple[ReleasedKey, ...]:
         core = self._core
@@ -188,3 +198,8 @@ class Leasing:
         store = self._core.store
         parts = {o: store.private(index, o) for o in store.entry(index).private}
         return {o: p.claims for o, p in parts.items() if p is not None}
+
+
+def _restarted_since(lease: LeaseState, proven: Proven) -> bool:
+    """Whether the TPM that proves now was reset or restarted after it got ``lease`` (T12)."""
+    return boot_of(proven)[:2] > (lease.reset_count, lease.restart_count)

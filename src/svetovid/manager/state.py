@@ -99,6 +99,7 @@ class State:
         self.hosts: dict[str, Host] = {}
         self.boots: dict[str, tuple[int, int, int]] = {}
         self.leases: dict[str, LeaseState] = {}
+        self.lent: dict[str, str] = {}  # device to the newest lease that any host on it was given
         self.agents: set[str] = set()
         self.devices: dict[str, str] = {}
         self.revoked: set[str] = set()
@@ -203,6 +204,7 @@ class State:
             job.uses = frozenset((u["owner"], u["asset"]) for u in body["uses"])
             if job.lease:
                 self.leases[job.lease].ended = self.leases[job.lease].ended or "over"
+        self.lent[self.hosts[body["host"]].device] = body["lease"]
             for use in job.uses:
                 self.runs[use] += 1
                 self.users.setdefault(use, set()).add(body["job"])

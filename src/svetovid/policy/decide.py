@@ -3,7 +3,8 @@
 Rules, all of which must hold; every one that does not is named:
 
 1. The evidence was given for this purpose and this job (T6).
-2. No other instance of the job is live, it is not finished, and resumes are left (T11).
+2. No other instance of the job is live, it is not finished, and resumes are left (T11); the host
+   runs no other job (T8).
 3. Every recipient's card holds, and no key in play is revoked.
 4. Every slot of the job has the consent of its owner, whichever manager holds its key (T5). For an
    asset held here, an importer may consent in the owner's stead.
@@ -43,8 +44,9 @@ __all__ = ["decide"]
 def decide(request: Request) -> Decision:
     """Decide on a release; deterministic, and complete in its reasons.
 
-    Refusals carry ``release.purpose``, ``job.live``, ``job.finished``, ``limit.resumes``,
-    ``mode.plain``, ``mode.unavailable``, ``recipient.card``, ``recipient.revoked``,
+    Refusals carry ``release.purpose``, ``job.live``, ``host.live``, ``job.finished``,
+    ``limit.resumes``, ``mode.plain``, ``mode.unavailable``, ``recipient.card``,
+    ``recipient.revoked``,
     ``asset.manager``, ``asset.unknown``, ``asset.owner``, ``consent.*``, ``policy.*``,
     ``grant.*``, ``host.revoked``, ``mode.evidence``, ``limit.*`` or a code of the evidence itself.
     """
@@ -58,6 +60,14 @@ def decide(request: Request) -> Decision:
         observed="live" if history.live else "not live",
         expected="no live instance",
         next_step="wait until its lease ends, or stop it",
+    )
+    book.check(
+        not history.busy,
+        "host.live",
+        "one live job a host",
+        observed="another job's lease" if history.busy else "no other job",
+        expected="no live lease for another job on this host's device",
+        next_step="wait until that job's lease ends, stop it, or restart the machine",
     )
     not_finished(book, request)
     if history.started:

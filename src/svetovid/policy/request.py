@@ -47,6 +47,7 @@ class History:
         uses: by (policy owner, asset).
         started: whether this job ran before, so that this release would be a resume.
         live: whether an instance of this job holds a lease now.
+        busy: whether this host's device holds a lease for another job now (T8).
         resumes: resumes so far.
         finished: whether this job handed in its outputs.
     """
@@ -54,6 +55,7 @@ class History:
     uses: Mapping[tuple[str, str], GrantUse] = field(default_factory=dict)
     started: bool = False
     live: bool = False
+    busy: bool = False
     resumes: int = 0
     finished: bool = False
 
