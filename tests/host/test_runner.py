@@ -280,6 +280,22 @@ def test_outputs_count_against_one_limit() -> None:
     assert refusal("answer(1)", limits=limits).code == "output.limit"
 
 
+def test_what_is_written_anew_counts() -> None:
+    """Our own form of an output may be a little longer than what the script sent."""
+    script = """
+    body = json.dumps({"x": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}},
+                      separators=(",", ":")).encode()
+    sent = struct.pack("<Q", len(body)) + body + bytes(8)
+    assert len(sent) == 70
+    session.save("answer", sent)
+    """
+    limits = LIMITS.model_copy(update={"output_bytes": 72})
+    assert len(run(script, limits=limits).outputs["answer"]) == 72
+    for less in (70, 71):
+        limits = LIMITS.model_copy(update={"output_bytes": less})
+        assert refusal(script, limits=limits).code == "output.limit"
+
+
 def test_resume_hands_the_checkpoint_in() -> None:
     script = "answer(int(bytes(session.resume())) if session.resume() is not None else 0)"
     assert run(script).outputs["answer"][-8] == 0

@@ -169,7 +169,6 @@ def test_a_run_limit_holds_under_a_hundred_at_once(world: World) -> None:
     world.publish()
     world.seal()
     world.put_policies(limits=Limits(runs=5))
-    host = world.host()
     handle = world.manager.changes["/v1/releases"]
     bodies = []
     for n in range(10):

@@ -78,7 +78,7 @@ def grant(asset: str, use: str, **change: Any) -> Grant:
         "code": () if use == "code" else (CODE,),
         "modes": ("attested",),
         "recipients": (RITA.key_id,),
-        "limits": Limits(runs=3, expires_at=NOW + 1000, output_bytes=10_000),
+        "limits": Limits(runs=3, expires_at=NOW + 1000, output_bytes=100_000),
     }
     return Grant(**{**fields, **change})
 

@@ -335,7 +335,8 @@ def runs_used_up_by_resumes(w):  # T11
 
 @case("limit.output_bytes")
 def output_budget(w):  # L5
-    w.history = History(uses={(ALICE.key_id, IMAGES): GrantUse(output_bytes=9_001)})
+    used = 100_000 - w.job.bytes_out + 1
+    w.history = History(uses={(ALICE.key_id, IMAGES): GrantUse(output_bytes=used)})
 
 
 @case("consent.missing", "policy.grant")
@@ -485,6 +486,29 @@ def test_a_run_limit_is_exact_over_many_requests() -> None:
         uses = {(ALICE.key_id, IMAGES): GrantUse(runs=granted)}
         granted += decide(replace(request, history=History(uses=uses))).granted
     assert granted == 3
+
+
+def test_l5_all_that_a_release_lets_out_is_charged_to_the_byte() -> None:
+    """L5, T9: outputs, metrics and progress; the owner is told the sum that would do."""
+    w = World()
+    limits = w.job.limits
+    progress = 16 * (limits.wall_s + 1)
+    metrics = 128 + 8 + len("loss") + 26 * 10
+    assert w.job.bytes_out == limits.output_bytes + metrics + progress
+    used = 100_000 - w.job.bytes_out
+    uses = {(ALICE.key_id, IMAGES): GrantUse(output_bytes=used)}
+    w.history = History(uses=uses)
+    assert decide(w.request()).granted
+    w.job = w.job.model_copy(
+        update={"limits": limits.model_copy(update={"output_bytes": limits.output_bytes + 1})}
+    )
+    w.consents = w.all_consents()
+    (reason,) = decide(w.request()).reasons
+    assert reason.code == "limit.output_bytes"
+    assert reason.observed == f"{used} used by earlier releases, {w.job.bytes_out} asked for"
+    assert "100001 would admit this release" in reason.expected
+    assert f"each further one takes {w.job.bytes_out} more" in reason.expected
+    assert not any(c.isdigit() for c in reason.next_step)  # what others used is the owner's alone
 
 
 def test_a_grant_without_limits_is_not_limited() -> None:

@@ -95,7 +95,7 @@ class Run:
 
     def finish(self, output: bytes = b"weights") -> list[ReceiptBundle]:
         """Seal ``output`` to the recipients, and get a receipt from every manager."""
-        blob = metrics_blob({}, Secret.random(32))
+        blob = metrics_blob(self.job, {}, Secret.random(32))
         for name, data in (("model", output), (METRICS, blob)):
             url = f"file://{self.world.folder}/{self.job.digest()[7:23]}.{name}.sealed"
             self.packages[name] = deliver(self.job, name, data, url)

@@ -12,7 +12,8 @@ from svetovid.errors import HostError, InputError
 __all__ = ["write_example"]
 
 _DATA_POLICY = """\
-# {owner} lets the one reviewed training program use these records, for rita, three times.
+# {owner} lets the one reviewed training program use these records, for rita, three times
+# at the most; each time takes all that the job may let out from output_bytes.
 version: svetovid.policy/v1
 name: {owner}-policy
 profile: test               # a software TPM is accepted below: production would refuse it
@@ -30,7 +31,7 @@ grants:
       - name: reviewed-entry
         cel: job.entry == "train.py"
         because: only this script was reviewed
-    limits: {{runs: 3, output_bytes: 3000000}}
+    limits: {{runs: 3, output_bytes: 4000000}}
 """
 
 _CODE_POLICY = """\
@@ -47,7 +48,7 @@ grants:
     use: code
     modes: [attested]
     recipients: [$rita]
-    limits: {runs: 3, output_bytes: 3000000}
+    limits: {runs: 3, output_bytes: 4000000}
 """
 
 _JOB = """\

@@ -223,7 +223,7 @@ class _Run:
 
     def _seal(self, result: SandboxResult) -> tuple[dict[str, str], dict[str, str]]:
         job = self._job
-        blob = metrics_blob(result.metrics, Secret.random(32))
+        blob = metrics_blob(job, result.metrics, Secret.random(32))
         packages: dict[str, OutputPackage] = {}
         urls: dict[str, str] = {}
         for name, data in {**result.outputs, METRICS: blob}.items():

@@ -23,11 +23,16 @@ __all__ = ["deliver", "discard", "metrics_blob", "metrics_digest", "put"]
 _BLOCK = 1 << 20
 
 
-def metrics_blob(metrics: Mapping[str, list[float]], salt: Secret) -> bytes:
-    """Metrics as they are sealed. The salt keeps their digest in the receipt from being guessed."""
-    return canonical(
+def metrics_blob(job: Job, metrics: Mapping[str, list[float]], salt: Secret) -> bytes:
+    """Metrics as they are sealed: JSON, filled up to the job's ``metrics_bytes``.
+
+    The salt keeps their digest in the receipt from being guessed. One length for all keeps the
+    sealed file's from telling the operator how much was logged (T9).
+    """
+    blob = canonical(
         {"salt": salt.reveal().hex(), "metrics": {k: list(metrics[k]) for k in metrics}}
     )
+    return blob.ljust(job.metrics_bytes)
 
 
 def metrics_digest(blob: bytes) -> str:

@@ -194,6 +194,7 @@ class _Inbox:
             case "output":
                 data, nan = rebuild(message.payload, self._job.outputs[message.name])
                 self.outputs[message.name], self.nan[message.name] = data, nan
+                self._in_budget()
             case "checkpoint":
                 self._on_checkpoint(message.payload)
             case "done":
@@ -206,6 +207,17 @@ class _Inbox:
                     next_step="run it on data of your own: svetovid.training.local",
                 )
         return message.type in ("output", "checkpoint")
+
+    def _in_budget(self) -> None:
+        """What leaves is what was written anew, and that is what managers count."""
+        total, limit = sum(map(len, self.outputs.values())), self._job.limits.output_bytes
+        if total > limit:
+            raise LimitError(
+                "output.limit",
+                expected=f"at most {limit} bytes of outputs, headers included",
+                observed=f"{total} bytes",
+                next_step="agree on a job with a larger limits.output_bytes",
+            )
 
     def _count(self, kind: str) -> None:
         if kind not in self._counts:

@@ -155,7 +155,7 @@ class Deciding:
             )
         uses = self.uses(job, views.policies)
         history = History(
-            uses={use: self._use(state, use, name) for use in uses},
+            uses={use: GrantUse(state.runs[use], state.put_out[use]) for use in uses},
             started=held.releases > 0,
             live=live,
             busy=busy,
@@ -190,20 +190,6 @@ class Deciding:
                     if any(i.asset == asset.manifest for i in policy.imports):
                         out.add((owner, asset.manifest))
         return sorted(out)
-
-    def _use(self, state: State, use: tuple[str, str], this_job: str) -> GrantUse:
-        now = self._core.now()
-        put_out = 0
-        for name in state.users.get(use, ()):
-            other = state.jobs[name]
-            lease = state.leases.get(other.lease)
-            if name == this_job:
-                continue
-            if other.finished:
-                put_out += other.put_out
-            elif lease is not None and lease.live(now):
-                put_out += self._core.store.document(name, Job).limits.output_bytes
-        return GrantUse(runs=state.runs[use], output_bytes=put_out)
 
     def waiting_for(self, job: Job, held: JobState) -> tuple[str, ...]:
         """Owners whose consent is still missing."""

@@ -119,7 +119,6 @@ class Finishing:
                     "lease": request.lease,
                     "document": receipt.digest(),
                     "by": tx.state.hosts[case.host].operator,
-                    "output_bytes": case.job.limits.output_bytes,
                 }
                 self._examiner.append(tx, "finish", case, body, views, document=request.receipt)
                 return {}

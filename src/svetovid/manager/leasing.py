@@ -3,7 +3,8 @@
 Rules:
 
 1. Counts are taken inside the transaction that records the release, so limits hold under any
-   number of requests at once (K3).
+   number of requests at once (K3). A release is charged all that it may let out, and nothing is
+   given back: whether something left is the host's word, and its operator may lose that word.
 2. One live instance a job (T11). While a lease may still run, nobody else gets the job; only proof
    that its very machine was restarted since ends it early (T12). One live job a device, in the same
    way (T8).
@@ -91,6 +92,7 @@ class Leasing:
         lease, body = self._lease(case, proven, digest(canonical(case.body())))
         uses = self._deciding.uses(case.job, views.policies)
         body["uses"] = [{"owner": o, "asset": a} for o, a in uses]
+        body["bytes_out"] = case.job.bytes_out
         index = self._examiner.append(tx, "release", case, body, views)
         held = tx.state.jobs[case.name]
         return Release(
@@ -103,7 +105,7 @@ class Leasing:
             decision=index,
         ).to_json()
 
-    def _decide(self, state: State, case: Case, views: Views, live: bool) -> Decision:
+    def _decide(self, state: State, case: Case, proven: Proven, views: Views) -> Decision:
         challenge = case.admitted.challenge
         live, busy = self._taken(state, case, proven), self._busy(state, case, proven)
         request = self._deciding.request(state, case.job, challenge, views, live=live, busy=busy)

@@ -73,10 +73,8 @@ class JobState:
     parties: frozenset[str]
     consents: dict[str, str] = field(default_factory=dict)
     policies: dict[str, str] = field(default_factory=dict)
-    uses: frozenset[tuple[str, str]] = frozenset()
     releases: int = 0
     release: int = -1
-    put_out: int = 0
     lease: str = ""
     head: Head | None = None
     finished: str = ""
@@ -99,12 +97,12 @@ class State:
         self.hosts: dict[str, Host] = {}
         self.boots: dict[str, tuple[int, int, int]] = {}
         self.leases: dict[str, LeaseState] = {}
-        self.lent: dict[str, str] = {}  # device to the newest lease that any host on it was given
         self.agents: set[str] = set()
         self.devices: dict[str, str] = {}
+        self.lent: dict[str, str] = {}  # device to the newest lease that any host on it was given
         self.revoked: set[str] = set()
         self.runs: Counter[tuple[str, str]] = Counter()
-        self.users: dict[tuple[str, str], set[str]] = {}
+        self.put_out: Counter[tuple[str, str]] = Counter()
         self.documents: set[str] = set()
         self.records: set[str] = set()
         self.shown: dict[str, frozenset[str]] = {}
@@ -179,7 +177,6 @@ class State:
             case "finish":
                 self.jobs[body["job"]].finished = body["document"]
                 self.jobs[body["job"]].finish = index
-                self.jobs[body["job"]].put_out = body["output_bytes"]
                 self.leases[body["lease"]].ended = "finished"
             case "refusal":
                 if body.get("lease") in self.leases:
@@ -201,14 +198,13 @@ class State:
         if kind == "release":
             job.releases += 1
             job.release = index
-            job.uses = frozenset((u["owner"], u["asset"]) for u in body["uses"])
             if job.lease:
                 self.leases[job.lease].ended = self.leases[job.lease].ended or "over"
-        self.lent[self.hosts[body["host"]].device] = body["lease"]
-            for use in job.uses:
+            for use in {(u["owner"], u["asset"]) for u in body["uses"]}:
                 self.runs[use] += 1
-                self.users.setdefault(use, set()).add(body["job"])
+                self.put_out[use] += body["bytes_out"]
         job.lease = body["lease"]
+        self.lent[self.hosts[body["host"]].device] = body["lease"]
         boot = (body["reset_count"], body["restart_count"], body["clock"])
         # Of two quotes under way at once, the older may be recorded last.
         self.boots[body["host"]] = max(boot, self.boots.get(body["host"], (0, 0, 0)))

@@ -70,7 +70,13 @@ class Pin(Document):
 
 
 class Limits(Document):
-    """How far a grant goes. A limit that is left out is no limit; the linter names those."""
+    """How far a grant goes. A limit that is left out is no limit; the linter names those.
+
+    Attributes:
+        runs: releases, resumes included.
+        expires_at: Unix seconds.
+        output_bytes: over all releases; each takes its job's :attr:`Job.bytes_out`, for good.
+    """
 
     runs: Count | None = None
     expires_at: int | None = None
@@ -177,6 +183,13 @@ class OutputSpec(Document):
     tensors: Annotated[dict[TensorName, TensorSpec], Field(min_length=1, max_length=16384)]
 
 
+_VALUE_BYTES = 26
+"""One value of a metric as RFC 8785 writes it at the longest, and the comma behind it."""
+_METRICS_FRAME_BYTES, _METRIC_FRAME_BYTES = 128, 8
+_NOTE_BYTES = 16
+"""What a note of progress says: two counts below 2^53."""
+
+
 class MetricSpec(Document):
     """A metric that may leave: its type, and how many values at the most (T9)."""
 
@@ -245,6 +258,23 @@ class Job(Document):
     @property
     def code(self) -> JobAsset:
         return next(a for a in self.assets.values() if a.use == "code")
+
+    @property
+    def metrics_bytes(self) -> int:
+        """Bytes of the sealed metrics, however many values were logged: they are filled up."""
+        each = (
+            _METRIC_FRAME_BYTES + len(name) + _VALUE_BYTES * spec.max_count
+            for name, spec in self.metrics.items()
+        )
+        return _METRICS_FRAME_BYTES + sum(each)
+
+    @property
+    def bytes_out(self) -> int:
+        """The most that one release lets out to the recipients (T9): outputs, metrics, and a note
+        of progress at the end of each second. What a grant's ``limits.output_bytes`` is charged.
+        """
+        progress = _NOTE_BYTES * (self.limits.wall_s + 1)
+        return self.limits.output_bytes + self.metrics_bytes + progress
 
     @property
     def owners(self) -> frozenset[str]:

@@ -178,13 +178,17 @@ def _limits(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> N
             next_step="ask the owner for more runs",
         )
     if limits.output_bytes is not None:
-        wanted = request.job.limits.output_bytes
+        # A renewal takes nothing: its release was charged.
+        wanted = request.job.bytes_out if ctx.counting else 0
+        needed = use.output_bytes + wanted
         book.check(
-            use.output_bytes + wanted <= limits.output_bytes,
+            needed <= limits.output_bytes,
             "limit.output_bytes",
             f"{where}.limits.output_bytes",
             owner=owner,
-            observed=f"{use.output_bytes} used, {wanted} asked for",
-            expected=f"at most {limits.output_bytes} in all",
-            next_step="propose the job with a smaller output limit, or ask the owner for more",
+            observed=f"{use.output_bytes} used by earlier releases, {wanted} asked for",
+            expected=f"at most {limits.output_bytes} in all; {needed} would admit this release, "
+            f"and each further one takes {wanted} more",
+            next_step="propose the job with smaller outputs, or ask the owner to raise "
+            "limits.output_bytes: every release is charged, resumes included, for good",
         )

@@ -31,8 +31,8 @@ class GrantUse:
 
     Attributes:
         runs: releases that started or resumed a run.
-        output_bytes: bytes that left finished jobs, and what other live jobs may still put out.
-            The job being decided on is left out.
+        output_bytes: what those releases could let out, each its job's
+            :attr:`~svetovid.policy.Job.bytes_out`, whatever became of it.
     """
 
     runs: int = 0

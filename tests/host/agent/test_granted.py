@@ -10,8 +10,10 @@ import pytest
 
 from agentworld import STEPS, World, trained
 from svetovid.assets import Manifest
+from svetovid.crypto import Secret
 from svetovid.errors import IntegrityError, SvetovidError
-from svetovid.host.deliver import metrics_digest
+from svetovid.host.deliver import metrics_blob, metrics_digest
+from svetovid.policy.documents import MetricSpec
 from svetovid.protocol.output import OutputPackage
 from svetovid.transparency import METRICS, Receipt
 
@@ -101,6 +103,19 @@ def test_t13_metrics_are_sealed_and_their_digest_is_salted(make: Make) -> None:
     receipt = world.bundle_of(outcome, world.data_house).receipt.peek(Receipt)
     assert receipt.metrics == metrics_digest(blob)
     assert set(receipt.outputs) == {"answer", METRICS}
+
+
+def test_t9_sealed_metrics_have_one_length_whatever_was_logged(make: Make) -> None:
+    """T9: a count or a digit more or less would be seen by the operator."""
+    job = make().job
+    few = {"n": MetricSpec(type="int", max_count=3), "loss": MetricSpec(type="float", max_count=2)}
+    job = job.model_copy(update={"metrics": few})
+    worst = [-5e-324, -1.2345678901234567e-300, -0.0000012345678901234567]
+    for n in ([], [1], [-(2**53) + 1] * 3):
+        for loss in ([], worst[:2], worst[1:], [0.5]):
+            blob = metrics_blob(job, {"n": n, "loss": loss}, Secret.random(32))
+            assert len(blob) == job.metrics_bytes
+            assert json.loads(blob)["metrics"] == {"n": n, "loss": loss}
 
 
 def test_t13_the_receipt_covers_the_whole_log_and_altered_parts_are_refused(make: Make) -> None:

@@ -79,7 +79,8 @@ def policy_yaml(
                 "code": [f"${c}" for c in code],
                 "modes": list(modes),
                 "recipients": [f"${r}" for r in recipients],
-                "limits": {"runs": runs, "output_bytes": 64_000_000},
+                # Each run takes the job's 8 MB, its metrics and its progress, whatever comes of it.
+                "limits": {"runs": runs, "output_bytes": runs * 10_000_000},
             }
         ],
     }
