@@ -42,18 +42,21 @@ def test_untouched_container_opens(good: Sealed) -> None:
 
 
 def test_reordered(good: Sealed) -> None:
+    """T14, K7."""
     parts = parts_of(good)
     parts.chunks[0], parts.chunks[2] = parts.chunks[2], parts.chunks[0]
     assert refused(good, parts.join()) == "asset.reordered"
 
 
 def test_repeated(good: Sealed) -> None:
+    """T14, K7."""
     parts = parts_of(good)
     parts.chunks[1] = parts.chunks[0]
     assert refused(good, parts.join()) == "asset.reordered"
 
 
 def test_reordered_with_its_leaves(good: Sealed) -> None:
+    """T14, K7."""
     parts = parts_of(good)
     for row in (parts.chunks, parts.table):
         row[0], row[2] = row[2], row[0]
@@ -61,6 +64,7 @@ def test_reordered_with_its_leaves(good: Sealed) -> None:
 
 
 def test_truncated_at_every_byte(good: Sealed) -> None:
+    """T14, K7."""
     data = good.data
     for length in range(len(data)):
         assert refused(good, data[:length]) == "asset.truncated", length
@@ -81,6 +85,7 @@ def test_trailing_bytes(good: Sealed) -> None:
 
 
 def test_spliced_chunk_of_another_container_under_the_same_key(good: Sealed) -> None:
+    """T14, K7."""
     other = sealed(CONTENT[::-1], key=good.key)
     parts = parts_of(good)
     parts.chunks[3] = parts_of(other).chunks[3]
@@ -88,12 +93,14 @@ def test_spliced_chunk_of_another_container_under_the_same_key(good: Sealed) -> 
 
 
 def test_spliced_tail_of_another_container(good: Sealed) -> None:
+    """T14, K7."""
     other = parts_of(sealed(CONTENT, key=good.key))
     mixed = replace(parts_of(good), table=other.table, trailer=other.trailer)
     assert refused(good, mixed.join()) == "asset.spliced"
 
 
 def test_swapped_container(good: Sealed) -> None:
+    """T14, K7."""
     other = sealed(CONTENT, name="other", key=good.key)
     assert refused(good, other.data) == "asset.swapped"
     again = sealed(CONTENT, key=good.key)
@@ -101,11 +108,13 @@ def test_swapped_container(good: Sealed) -> None:
 
 
 def test_swapped_header_alone(good: Sealed) -> None:
+    """T14, K7."""
     other = sealed(CONTENT, name="other")
     assert refused(good, other.data[:128] + good.data[128:]) == "asset.swapped"
 
 
 def test_rolled_back_container(good: Sealed) -> None:
+    """T14, K7."""
     new = sealed(CONTENT[::-1], version=2, predecessor=good.manifest.digest(), key=good.key)
     check_successor(good.manifest, new.manifest)
     assert refused(new, good.data) == "asset.rolled_back"
@@ -199,6 +208,7 @@ CHUNKS_END = 128 + 300 + 5 * 64
 @settings(max_examples=120, deadline=None)
 @given(bit=st.integers(0, 8 * (CHUNKS_END + 5 * 32 + 64) - 1))
 def test_any_flipped_bit_is_refused(good: Sealed, bit: int) -> None:
+    """T14, K7."""
     data = bytearray(good.data)
     data[bit // 8] ^= 1 << bit % 8
     code = refused(good, bytes(data))

@@ -58,6 +58,7 @@ def test_each_owner_has_its_own_anchors():
 
 
 def test_unknown_vendor_and_look_alike_root():
+    """I5, T2."""
     refused("ek.untrusted", [LEAF], [Authority().anchor()])
     with pytest.raises(SvetovidError) as e:
         find_path([LEAF], [], "ek", NOW)

@@ -356,7 +356,7 @@ def test_listing_is_only_a_memory():
 
 
 def test_speed_and_memory_of_a_log_already_seen():
-    """5,000 entries seen before cost under 1 ms; the first time a few."""
+    """M20: 5,000 entries seen before cost under 1 ms; the first time a few."""
     lines = [FIRST, *(build_entry(f"/lib/{i}", digest(b"%d" % i)) for i in range(5000))]
     files = {f"/lib/{i}": (digest(b"%d" % i),) for i in range(5000)}
     values = [ReferenceValues(product="r", version=1, files=files)]

@@ -1,4 +1,4 @@
-"""Quotes: attack ids T5-T9, P1, P2, P5-P7, F7, F9, I2; and genuine quotes of a software TPM."""
+"""Quotes: attack ids TS5-TS7, TS9, P1, P2, P5-P7, F7, F9, I2; and genuine quotes of a software TPM."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_good_quotes(scheme, hash_alg):
 
 @pytest.mark.parametrize("scheme", [ECDSA, RSASSA, RSAPSS])
 def test_a_changed_byte_anywhere_is_refused(scheme):
-    """S13: a verify() that returned before the signature would accept some of these."""
+    """a verify() that returned before the signature would accept some of these."""
     tpm = SoftTpm(scheme)
     data, signature = tpm.quote(EXTRA)
     for i in range(len(data)):
@@ -87,7 +87,7 @@ def test_clock_is_covered_by_the_signature():
     refused("sig.invalid", tpm, (data, signature))
 
 
-def test_t5_scheme_of_another_kind():
+def test_ts5_scheme_of_another_kind():
     tpm = SoftTpm(RSASSA)
     data = tpm.form(EXTRA).pack()
     refused("sig.scheme", tpm, (data, tpm.sign(data, scheme=RSAPSS)))
@@ -99,7 +99,7 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 @pytest.mark.parametrize("r", [0, ORDER, ORDER + 1, 2**256 - 1])
 @pytest.mark.parametrize("which", [0, 1])
-def test_t6_ecdsa_numbers(r, which):
+def test_ts6_ecdsa_numbers(r, which):
     tpm = SoftTpm()
     data, signature = tpm.quote(EXTRA)
     parts = [signature[6:38], signature[40:72]]
@@ -113,7 +113,7 @@ def test_i2_signed_by_another_key():
     refused("sig.invalid", tpm, (data, other.sign(data)))
 
 
-def test_t7_signer_name():
+def test_ts7_signer_name():
     tpm, other = SoftTpm(), SoftTpm()
     refused("attest.signer", tpm, tpm.quote(EXTRA, signer=qualified(other.ak)))
     refused("attest.signer", tpm, tpm.quote(EXTRA, signer=b""))
@@ -121,7 +121,7 @@ def test_t7_signer_name():
     refused("attest.signer", tpm, tpm.quote(EXTRA, signer=owner))
 
 
-def test_t9_digest_with_another_hash():
+def test_ts9_digest_with_another_hash():
     tpm = SoftTpm()
     values = b"".join(tpm.pcrs.values())
     refused("pcr.digest", tpm, tpm.quote(EXTRA, digest=hashlib.sha384(values).digest()))
@@ -141,6 +141,7 @@ def test_p1_missing_pcrs():
 
 
 def test_p2_other_banks():
+    """P2, P3."""
     tpm = SoftTpm()
     refused("pcr.bank", tpm, tpm.quote(EXTRA, selections=(bitmap(range(11), 0x0004),)))
     both = (bitmap(range(11)), bitmap(range(11), 0x000C))

@@ -1,4 +1,4 @@
-"""Strict readers of TPM structures: attack ids T1-T4, T8 of the TPM group, I1."""
+"""Strict readers of TPM structures: attack ids TS1-TS4, TS8, I1."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARSERS = [
 
 
 @pytest.mark.parametrize(("parse", "good", "code"), PARSERS)
-def test_t3_every_truncation_and_trailing_byte(parse, good, code):
+def test_ts3_every_truncation_and_trailing_byte(parse, good, code):
     parse(good)
     for bad in [*(good[:i] for i in range(len(good))), good + b"\0"]:
         with pytest.raises(ParseError) as e:
@@ -76,12 +76,12 @@ def refused(code, call, *arguments):
     assert e.value.reason.next_step
 
 
-def test_t1_magic():
+def test_ts1_magic():
     refused("attest.magic", parse_attest, TPM.form(b"", magic=0xFF544346).pack())
 
 
 @pytest.mark.parametrize("tag", [0x8014, 0x8017, 0x8019, 0x801A, 0])
-def test_t2_t8_type(tag):
+def test_ts2_ts8_type(tag):
     refused("attest.type", parse_attest, TPM.form(b"x" * 32, tag=tag).pack())
 
 
@@ -100,7 +100,7 @@ def test_t2_t8_type(tag):
         {"trailing": b"\0"},
     ],
 )
-def test_t3_sizes(changes):
+def test_ts3_sizes(changes):
     bad = replace(TPM.form(b""), **changes).pack()
     refused("attest.malformed", parse_attest, bad)
 
@@ -109,7 +109,7 @@ def test_t3_sizes(changes):
     ("scheme", "hash_alg"),
     [(0x0014, 0x0004), (0x0018, 0x0004), (0x0005, 0x000B), (0x0010, 0x000B), (0x001A, 0x000B)],
 )
-def test_t4_signature_algorithms(scheme, hash_alg):
+def test_ts4_signature_algorithms(scheme, hash_alg):
     refused("sig.alg", parse_signature, struct.pack(">HH", scheme, hash_alg) + SIGNATURE[4:])
 
 

@@ -71,7 +71,8 @@ def consistent(log: Launcher, pcrs: Pcrs) -> bool:
     return replay(entries(log), bytes(32), pcrs.values[10]) == log.count
 
 
-def test_the_log_names_every_file_once_and_replays(pcrs: Pcrs, tree: Path) -> None:  # T4
+def test_the_log_names_every_file_once_and_replays(pcrs: Pcrs, tree: Path) -> None:
+    """T4."""
     pcrs.values[7] = b"\x07" * 32
     log = launcher(pcrs, tree)
     assert log.measure() == 4
@@ -176,7 +177,8 @@ def test_a_restarted_agent_goes_on(pcrs: Pcrs, tree: Path) -> None:
     assert consistent(second, pcrs)
 
 
-def test_a_reset_tpm_begins_a_new_log(tree: Path) -> None:  # T12
+def test_a_reset_tpm_begins_a_new_log(tree: Path) -> None:
+    """T12."""
     launcher(old := Pcrs(), tree).measure()
     assert old.values[10] != bytes(32)
     new = Pcrs()
@@ -330,7 +332,8 @@ def _make(tree: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["link", "folder link", "fifo", "newline", "folder newline", "not utf-8", "gone"]
 )
-def test_what_cannot_be_measured_is_refused(pcrs: Pcrs, tree: Path, kind: str) -> None:  # M9
+def test_what_cannot_be_measured_is_refused(pcrs: Pcrs, tree: Path, kind: str) -> None:
+    """M9."""
     _make(tree, kind)
     with pytest.raises(HostError) as e:
         launcher(pcrs, tree).measure()
@@ -384,7 +387,8 @@ def test_several_roots_under_their_names(pcrs: Pcrs, tree: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("offset", [-1, 5, 1 << 40])
-def test_offsets(pcrs: Pcrs, tree: Path, offset: int) -> None:  # M18
+def test_offsets(pcrs: Pcrs, tree: Path, offset: int) -> None:
+    """M18."""
     log = launcher(pcrs, tree)
     log.measure()
     assert log.log_since(4) == b""

@@ -186,6 +186,7 @@ def test_empty_and_scalar_tensors() -> None:
 
 @given(data=st.binary(max_size=200), prefix=st.booleans())
 def test_any_bytes_give_our_errors_only(data: bytes, prefix: bool) -> None:
+    """L1, T9."""
     if prefix:
         data = struct.pack("<Q", max(len(data) - 4, 0)) + data
     with pytest.raises(SvetovidError):

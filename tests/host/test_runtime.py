@@ -71,7 +71,8 @@ def test_it_runs_as_a_root_file_system(tree: Path) -> None:
         assert repr(name) in out
 
 
-def test_only_what_may_be_loaded_is_in_it(tree: Path, files: dict[str, str]) -> None:  # T7, T8
+def test_only_what_may_be_loaded_is_in_it(tree: Path, files: dict[str, str]) -> None:
+    """T7, T8."""
     for path in files:
         parts = PurePosixPath(path).parts
         assert not {"test", "tests", "idlelib", "tkinter", "ensurepip"} & set(parts[:-1]), path
@@ -293,7 +294,8 @@ def test_digests_follow_the_bytes(tmp_path: Path) -> None:
     assert e.value.code == "launcher.file"
 
 
-def test_reference_values_cover_what_the_launcher_measures(tmp_path: Path) -> None:  # T2
+def test_reference_values_cover_what_the_launcher_measures(tmp_path: Path) -> None:
+    """T2."""
     tree, agent = tmp_path / "tree", tmp_path / "agent"
     for folder, text in ((tree, "inside"), (agent, "outside")):
         folder.mkdir()

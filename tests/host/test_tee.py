@@ -28,7 +28,8 @@ def test_a_report_verifies(tmp_path: Path) -> None:
         verify_report(report, signature, certificate=leaf, report_data=b"\x02" * 32)
 
 
-def test_the_chain_says_simulated_whatever_the_anchor_says(tmp_path: Path) -> None:  # T4
+def test_the_chain_says_simulated_whatever_the_anchor_says(tmp_path: Path) -> None:
+    """T4."""
     (leaf,) = SimulatedTee.create(tmp_path / "tee", tmp_path / "ca").certificates()
     certificate = x509.load_der_x509_certificate(leaf)
     ca = create_ca(tmp_path / "ca", "tee")

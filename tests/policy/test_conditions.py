@@ -324,6 +324,7 @@ def test_agrees_with_cel_python(source: str) -> None:
     | st.text(max_size=40)
 )
 def test_anything_gives_an_outcome(source: str) -> None:
+    """V9."""
     outcome = evaluate(source, FACTS, JOB)
     assert outcome.ok == (not outcome.code)
     with contextlib.suppress(ParseError, LimitError):

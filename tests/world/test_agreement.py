@@ -26,7 +26,7 @@ def test_t5_every_owner_consents_or_nothing_goes(world: World, missing: str) -> 
 
 
 def test_t5_a_consent_is_to_one_job(world: World) -> None:
-    """T5: a like job is another job, and nobody agreed to it."""
+    """T5, V3: a like job is another job, and nobody agreed to it."""
     world.agreed()
     with world.refuses("consent.missing"):
         world.run(world.propose())

@@ -17,6 +17,7 @@ from world.world import World
 
 
 def test_f1_a_replayed_quote(world: World) -> None:
+    """F1, C7: whatever connection the same bytes come over."""
     run = world.run(world.agreed())
     with world.refuses("challenge.used", records=0):
         world.replay(run.main.start)  # type: ignore[arg-type]
@@ -113,7 +114,7 @@ def test_f8_two_at_once(world: World) -> None:
 
 
 def test_f9_counters_that_go_back(world: World) -> None:
-    """F9: a TPM that was reset less often than it said before."""
+    """F9, M2: a TPM that was reset less often than it said before."""
     world.host.tpm.reset_count = 7
     job = world.agreed()
     world.run(job).give_back()

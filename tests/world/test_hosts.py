@@ -340,7 +340,7 @@ def test_t6_another_key_put_into_evidence(world: World, name: str) -> None:
 
 
 def test_a_file_nobody_listed(world: World) -> None:
-    """M17, and the first line of every story."""
+    """M17: an older edition's files too; the first line of every story."""
     world.host.log.append("/tmp/evil.so")
     with world.refuses("ima.unlisted"):
         world.run(world.agreed())

@@ -67,7 +67,7 @@ def test_t1_a_manager_gives_no_slot_that_another_holds(two_managers: World) -> N
 
 
 def test_t1_another_manager_behind_the_same_address(world: World) -> None:
-    """T1: the pin decides who is believed, never who answers first."""
+    """T1, C8: the pin decides who is believed, never who answers first."""
     rogue = Identity.generate("rogue")
     pin = world.manager.pin.model_copy(update={"card": rogue.signed_card()})
     from svetovid.protocol import ManagerClient

@@ -92,7 +92,8 @@ def test_any_answer_gives_our_errors(name: str, body: bytes, sessions: bool, raw
         ("startup", Cc.GET_CAPABILITY),
     ],
 )
-def test_every_truncation_is_refused(tpm: Tpm, name: str, code: Cc) -> None:  # T3 short reads
+def test_every_truncation_is_refused(tpm: Tpm, name: str, code: Cc) -> None:
+    """TS3."""
     real = tpm._transport
     whole: list[bytes] = []
     recorder = Altering(real, code, lambda a: whole.append(a) or a)  # type: ignore[func-returns-value]
@@ -191,7 +192,8 @@ def _pcr_answer(bank: int, pcrs: list[int], digests: list[bytes]) -> bytes:
         _pcr_answer(0x000B, [10], []),
     ],
 )
-def test_no_sha256_bank(answer: bytes) -> None:  # P2
+def test_no_sha256_bank(answer: bytes) -> None:
+    """P2."""
     transport = Scripted(answer)
     with pytest.raises(HostError) as e:
         commands.pcr_read(transport, [10])

@@ -20,7 +20,8 @@ from svetovid.host.tpm.templates import EkKind
 
 
 @pytest.mark.parametrize("kind", ["ecc", "rsa"])
-def test_a_software_tpm_gets_a_certificate(tpm: Tpm, tmp_path: Path, kind: EkKind) -> None:  # T3
+def test_a_software_tpm_gets_a_certificate(tpm: Tpm, tmp_path: Path, kind: EkKind) -> None:
+    """T3."""
     ca = create_ca(tmp_path / "ca")
     der = issue_ek_certificate(tmp_path / "ca", tpm.ek(kind))
     tpm.store_ek_certificate(der, kind)
@@ -36,7 +37,8 @@ def test_a_software_tpm_gets_a_certificate(tpm: Tpm, tmp_path: Path, kind: EkKin
         assert "protects nothing" in certificate.subject.rfc4514_string()
 
 
-def test_the_path_reaches_the_anchor_and_says_simulated(tpm: Tpm, tmp_path: Path) -> None:  # T4
+def test_the_path_reaches_the_anchor_and_says_simulated(tpm: Tpm, tmp_path: Path) -> None:
+    """T4."""
     ca = create_ca(tmp_path)
     der = issue_ek_certificate(ca, tpm.ek())
     leaf = load_certificate(der, "ek")

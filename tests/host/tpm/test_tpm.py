@@ -40,7 +40,8 @@ def _verify(tpm: Tpm, quote: Quote, nonce: bytes = NONCE) -> Attest:
     )
 
 
-def test_a_quote_verifies_and_follows_the_pcrs(tpm: Tpm) -> None:  # T6
+def test_a_quote_verifies_and_follows_the_pcrs(tpm: Tpm) -> None:
+    """T6."""
     first = tpm.quote(NONCE)
     assert tuple(first.pcrs) == DEFAULT_PCRS
     _verify(tpm, first)
@@ -51,14 +52,16 @@ def test_a_quote_verifies_and_follows_the_pcrs(tpm: Tpm) -> None:  # T6
     _verify(tpm, second)
 
 
-def test_keys_are_what_enrolment_asks_for(tpm: Tpm) -> None:  # T3, I1
+def test_keys_are_what_enrolment_asks_for(tpm: Tpm) -> None:
+    """T3, I1."""
     check_ak(parse_public(tpm.ak()))
     check_ek(parse_public(tpm.ek()))
     check_ek(parse_public(tpm.ek("rsa")))
 
 
 @pytest.mark.parametrize("kind", ["ecc", "rsa"])
-def test_credential_activation(tpm: Tpm, kind: EkKind) -> None:  # T3
+def test_credential_activation(tpm: Tpm, kind: EkKind) -> None:
+    """T3."""
     secret = os.urandom(32)
     blob, seed = make_credential(
         tpm.ek(kind), tpm.ak(), secret, randomness=os.urandom(RANDOMNESS_BYTES)
@@ -66,7 +69,8 @@ def test_credential_activation(tpm: Tpm, kind: EkKind) -> None:  # T3
     assert tpm.activate_credential(blob, seed, kind).reveal() == secret
 
 
-def test_a_credential_for_another_ak_is_not_activated(tpm: Tpm) -> None:  # I3
+def test_a_credential_for_another_ak_is_not_activated(tpm: Tpm) -> None:
+    """I3."""
     other = bytearray(tpm.ak())
     other[-1] ^= 1  # another name; whether the point is on the curve does not matter here
     blob, seed = make_credential(
@@ -120,7 +124,8 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_kill_9_locks_nothing_and_turns_no_counter_back(tmp_path: Path) -> None:  # T15
+def test_kill_9_locks_nothing_and_turns_no_counter_back(tmp_path: Path) -> None:
+    """T15."""
     values = []
     for _ in range(5):
         run = subprocess.run(
@@ -168,7 +173,8 @@ def test_what_is_no_sealed_object_is_refused(tpm: Tpm, cut: int) -> None:
         assert e.value.code == "tpm.sealed"
 
 
-def test_the_counter_only_rises(tpm: Tpm) -> None:  # T15
+def test_the_counter_only_rises(tpm: Tpm) -> None:
+    """T15."""
     tpm.define_counter(COUNTER)
     start = tpm.read_counter(COUNTER)
     assert tpm.increment_counter(COUNTER) == start + 1

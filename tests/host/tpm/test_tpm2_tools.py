@@ -41,7 +41,8 @@ def _pcr_file(pcrs: dict[int, bytes]) -> bytes:
     return out
 
 
-def test_checkquote_accepts_our_quote(tpm: Tpm, tmp_path: Path) -> None:  # T6
+def test_checkquote_accepts_our_quote(tpm: Tpm, tmp_path: Path) -> None:
+    """T6."""
     tpm.extend(10, b"\x05" * 32)
     quote = tpm.quote(b"\xab" * 32)
     pem = public_key(parse_public(tpm.ak())).public_bytes(
@@ -60,7 +61,8 @@ def test_checkquote_accepts_our_quote(tpm: Tpm, tmp_path: Path) -> None:  # T6
     _run(*command, "-q", "ab" * 32, fails=True)
 
 
-def test_we_activate_what_makecredential_made(tpm: Tpm, tmp_path: Path) -> None:  # T3
+def test_we_activate_what_makecredential_made(tpm: Tpm, tmp_path: Path) -> None:
+    """T3."""
     kind: EkKind = "rsa"  # without a TPM the tool makes credentials for RSA EKs only
     pem = public_key(parse_public(tpm.ek(kind))).public_bytes(
         Encoding.PEM, PublicFormat.SubjectPublicKeyInfo

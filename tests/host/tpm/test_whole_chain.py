@@ -124,7 +124,8 @@ def anchors(tmp_path: Path) -> TrustAnchors:
 
 def test_a_measured_host_is_affirmed_by_name(
     host: Host, anchors: TrustAnchors, tmp_path: Path
-) -> None:  # T4
+) -> None:
+    """T4."""
     values = reference_values(tmp_path / "tree", "runtime", 1)
     verdict = appraise(host.proven(), host.record, anchors, [values], now=host.now)
     assert verdict.affirmed, verdict.reasons()
@@ -146,7 +147,8 @@ def test_a_file_that_nobody_listed_ends_it(
     assert "ima.unlisted" in {r.code for r in verdict.reasons()}
 
 
-def test_a_quote_for_another_channel_or_an_extended_pcr_is_refused(host: Host) -> None:  # T6
+def test_a_quote_for_another_channel_or_an_extended_pcr_is_refused(host: Host) -> None:
+    """T6."""
     challenge = host.challenge()
     evidence = host.answer(challenge)
     with pytest.raises(EvidenceError, match=r"channel\.binding"):
