@@ -19,6 +19,7 @@ from svetovid.cli import output
 from svetovid.cli.app import app
 from svetovid.cli.main import run
 from svetovid.cli.options import passphrase
+from svetovid.crypto import Identity
 from svetovid.errors import (
     EvidenceError,
     HostError,
@@ -28,6 +29,7 @@ from svetovid.errors import (
     SvetovidError,
     TransportError,
 )
+from svetovid.stakeholder import write_public
 
 COMMAND = [sys.executable, "-c", "from svetovid.cli import main; main()"]
 
@@ -72,8 +74,9 @@ def test_completion_is_on() -> None:
 def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["version", "--json"]) == 0
     assert "svetovid" in json.loads(capsys.readouterr().out)
-    assert run(["version"]) == 0
-    assert capsys.readouterr().out.startswith("svetovid ")
+    for args in (["version"], ["--version"]):
+        assert run(args) == 0
+        assert capsys.readouterr().out.startswith("svetovid ")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,33 @@ def test_wrong_usage_is_exit_2(args: list[str], capsys: pytest.CaptureFixture[st
     assert "cli.usage" in capsys.readouterr().err
     assert run([*args, "--json", "x"] if args == ["bench"] else [*args, "--json"]) in (2, 4)
     assert json.loads(capsys.readouterr().out)["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("args", "help_of"),
+    [
+        (["nonsense"], "svetovid"),
+        (["job", "consnt"], "svetovid job"),
+        (["identity", "create"], "svetovid identity create"),
+        (["host", "run", "--nonsense"], "svetovid host run"),
+    ],
+)
+def test_wrong_usage_names_the_help_of_the_command(
+    args: list[str], help_of: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*args, "--json"]) == 2
+    (reason,) = json.loads(capsys.readouterr().out)["reasons"]
+    assert reason["next_step"] == f"{help_of} --help"
+
+
+@pytest.mark.parametrize("args", [[], ["job"]])
+def test_no_command_is_help_and_nothing_wrong_beside_it(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(args) == 2
+    seen = capsys.readouterr()
+    assert "Usage" in seen.out
+    assert "cli.usage" not in seen.out + seen.err
 
 
 @pytest.mark.parametrize(
@@ -177,7 +207,7 @@ class TestPassphrase:
 
     def _refused(self) -> str:
         with pytest.raises(InputError) as e:
-            passphrase()
+            passphrase("ann")
         assert e.value.reason.next_step
         return e.value.code
 
@@ -189,7 +219,7 @@ class TestPassphrase:
         file.chmod(0o644)
         assert self._refused() == "passphrase.file"
         file.chmod(0o600)
-        assert passphrase().reveal() == b"correct horse"
+        assert passphrase("ann").reveal() == b"correct horse"
         file.write_bytes(b"\n")
         assert self._refused() == "passphrase.file"
         file.write_bytes(b"x" * 2000)
@@ -202,7 +232,7 @@ class TestPassphrase:
         os.write(writer, b"by pipe\n")
         os.close(writer)
         monkeypatch.setenv("SVETOVID_PASSPHRASE_FD", str(reader))
-        assert passphrase().reveal() == b"by pipe"
+        assert passphrase("ann").reveal() == b"by pipe"
         assert self._refused() == "passphrase.fd"
         os.close(reader)
         for wrong in (str(reader), "seven", "-1"):
@@ -213,8 +243,13 @@ class TestPassphrase:
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         assert self._refused() == "passphrase.missing"
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-        monkeypatch.setattr(typer, "prompt", lambda *a, **k: "typed")
-        assert passphrase(confirm=True).reveal() == b"typed"
+        asked = []
+        monkeypatch.setattr(typer, "prompt", lambda *a, **k: asked.append((*a, k)) or "typed")
+        assert passphrase("ann", confirm=True).reveal() == b"typed"
+        ((prompt, how),) = asked
+        assert prompt == "Passphrase of ann"
+        assert how["hide_input"]
+        assert how["confirmation_prompt"]
 
 
 def test_tables_show_text_as_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,3 +261,27 @@ def test_tables_show_text_as_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == {"a": 1}
     output.note("wait\x07")
     assert "\x07" not in capsys.readouterr().err
+
+
+def test_errors_name_whom_they_speak_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """People read names with the beginning of the key; machines read keys, whole."""
+    who = Identity.generate("ann")
+    write_public(tmp_path / "public" / "ann.card.json", who.signed_card())
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PolicyError("x.y", observed=f"{who.key_id} did", owner=who.key_id)
+
+    monkeypatch.setattr("svetovid.stakeholder.read_job", refuse)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SVETOVID_PUBLIC", raising=False)
+    for args in ([], ["--public", "public"]):
+        assert run(["job", "show", "some.json", *args]) == 3
+        shown = " ".join(capsys.readouterr().err.split())
+        assert f"ann ({who.key_id[:24]}…)" in shown
+        assert who.key_id not in shown
+    assert run(["job", "show", "some.json", "--public", "elsewhere"]) == 3
+    assert "ann" not in capsys.readouterr().err
+    assert run(["job", "show", "some.json", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["reasons"][0]["owner"] == who.key_id

@@ -126,3 +126,12 @@ def test_all_is_complete_and_sorted() -> None:
     assert stakeholder.__all__ == sorted(stakeholder.__all__)
     for name in stakeholder.__all__:
         assert getattr(stakeholder, name).__doc__, name
+
+
+@pytest.mark.parametrize("kind", ["card", "manifest", "anchors", "references"])
+def test_a_bad_file_in_the_public_folder_is_named(public: Path, kind: str) -> None:
+    public.mkdir()
+    (public / f"bad.{kind}.json").write_text("{}")
+    with pytest.raises(InputError) as e:
+        read_names(public)
+    assert e.value.reason.clause == str(public / f"bad.{kind}.json")

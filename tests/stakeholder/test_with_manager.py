@@ -16,7 +16,7 @@ from svetovid.errors import IntegrityError, PolicyError, RefusalError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.manager import Home, PassphraseSealer, make_app, open_home, open_manager
 from svetovid.policy import Consent, Job
-from svetovid.stakeholder import Stakeholder, read_names
+from svetovid.stakeholder import Stakeholder, read_labels, read_names
 
 NOW = int(time.time())
 
@@ -137,7 +137,7 @@ def test_the_manager_is_trusted_and_unproven(story: Story) -> None:
 def test_share_propose_consent(shared: Story) -> None:
     job = shared.propose()
     assert job.proposer == shared.people["rita"].key_id
-    text = "\n".join(stakeholder.describe(job, read_names(shared.public)))
+    text = "\n".join(stakeholder.describe(job, read_labels(None, shared.public)))
     for word in ("ann-data", "train.py", "rita", "epochs = 3", "weight float32[1, 3]", "memorise"):
         assert word in text
     for name in ("ann", "carol"):
@@ -292,6 +292,4 @@ def _parts_of(folder: Path) -> tuple[object, ...]:
 
 def test_names(shared: Story) -> None:
     names = read_names(shared.public)
-    assert names.name_of(shared.people["ann"].key_id).startswith("ann (")
-    assert names.name_of("sha256:unknown") == "sha256:unknown"
     assert Card.open(names.cards["rita"]).signing == shared.people["rita"].key_id

@@ -30,7 +30,7 @@ def seal(
     """
     from svetovid import stakeholder
 
-    who = stakeholder.load(home, passphrase())
+    who = stakeholder.load(home, passphrase(home))
     public.mkdir(parents=True, exist_ok=True)
     manifest = stakeholder.seal_asset(who, source, name=name, url=storage_url(to), folder=public)
     path = public / f"{manifest.name}.manifest.json"
@@ -79,7 +79,7 @@ def verify(
     """
     from svetovid import stakeholder
 
-    who = stakeholder.load(home, passphrase())
+    who = stakeholder.load(home, passphrase(home))
     found = stakeholder.read_manifest(manifest)
     size = stakeholder.verify_asset(who, found, storage_url(container) or container)
     emit(

@@ -113,5 +113,5 @@ def _publish(
 ) -> None:
     from svetovid import stakeholder
 
-    digest = stakeholder.publish_file(stakeholder.load(home, passphrase()), file, kind)
+    digest = stakeholder.publish_file(stakeholder.load(home, passphrase(home)), file, kind)
     emit({"document": digest}, [f"published {digest}"], as_json)

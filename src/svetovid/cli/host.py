@@ -9,10 +9,21 @@ from typing import Annotated
 
 import typer
 
-from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase, storage_url
+from svetovid.cli.options import (
+    AsJson,
+    HomeOption,
+    HostHomeOption,
+    PublicOption,
+    passphrase,
+    storage_url,
+)
 from svetovid.cli.output import emit, note
 
-group = typer.Typer(help="A machine that runs jobs and proves what it is.", no_args_is_help=True)
+group = typer.Typer(
+    help="A machine that runs jobs and proves what it is.",
+    epilog="Once: `init`, `sign` where the operator's key lives, `enrol`. For each job: `run`.",
+    no_args_is_help=True,
+)
 
 Operator = Annotated[
     Path | None, typer.Option("--operator", help="The operator's home: sign and enrol at once.")
@@ -21,6 +32,11 @@ Pins = Annotated[
     list[Path] | None, typer.Option("--manager", help="Pin of each manager to enrol with.")
 ]
 MachineOwner = Annotated[str, typer.Option("--machine-owner", help="Who owns the hardware.")]
+
+
+def _both(host: Path, operator: Path | None) -> str:
+    """Whose passphrase is asked for: with an operator at hand, one opens both homes."""
+    return f"{host} and {operator}" if operator is not None else str(host)
 
 
 class Kind(StrEnum):
@@ -32,7 +48,7 @@ class Kind(StrEnum):
 
 @group.command()
 def init(
-    home: HomeOption,
+    home: HostHomeOption,
     name: Annotated[str, typer.Option("--name", help="The operator's name for this machine.")],
     kind: Annotated[Kind, typer.Option("--kind", help="Which evidence it gives.")] = Kind.TPM,
     tpm: Annotated[
@@ -55,7 +71,7 @@ def init(
     """
     from svetovid.cli.hosting import enrol_host, setup_host
 
-    secret = passphrase(confirm=True)
+    secret = passphrase(_both(home, operator), confirm=True)
     note("building the runtime that jobs will see …")
     made = setup_host(
         home, name=name, kind=kind.value, tpm=tpm, runtime=runtime, secret=secret, public=public
@@ -97,7 +113,7 @@ def sign(
     from svetovid.cli.hosting import sign_request
     from svetovid.stakeholder import write_public
 
-    statement = sign_request(request, home, passphrase(), machine_owner)
+    statement = sign_request(request, home, passphrase(home), machine_owner)
     write_public(out, statement)
     emit(
         {"host": statement.payload_digest(), "file": str(out)},
@@ -108,7 +124,7 @@ def sign(
 
 @group.command()
 def enrol(
-    home: HomeOption,
+    home: HostHomeOption,
     manager: Pins = None,
     statement: Annotated[
         Path | None, typer.Option("--statement", help="What the operator signed.")
@@ -126,7 +142,7 @@ def enrol(
     enrolled = enrol_host(
         home,
         manager or [],
-        passphrase(),
+        passphrase(_both(home, operator)),
         operator=operator,
         statement=statement,
         machine_owner=machine_owner,
@@ -137,7 +153,7 @@ def enrol(
 @group.command()
 def run(
     job: Annotated[Path, typer.Argument(help="The signed job.")],
-    home: HomeOption,
+    home: HostHomeOption,
     manager: Pins = None,
     storage: Annotated[
         list[str] | None,
@@ -159,7 +175,7 @@ def run(
         job,
         home,
         manager or [],
-        passphrase(),
+        passphrase(home),
         storage=storage or ["public"],
         outputs=(storage_url(outputs) or outputs).rstrip("/") + "/",
     )
@@ -179,7 +195,7 @@ def run(
 
 
 @group.command()
-def status(home: HomeOption, as_json: AsJson = False) -> None:
+def status(home: HostHomeOption, as_json: AsJson = False) -> None:
     """Show what a host is, and where it is enrolled. No passphrase is needed.
 
     Example: `svetovid host status --home host`

@@ -33,7 +33,7 @@ def create(
     """
     from svetovid import stakeholder
 
-    secret = passphrase(confirm=True)
+    secret = passphrase(", ".join(names), confirm=True)
     made = {}
     for name in names:
         who = stakeholder.create(parent / name, name, secret)
@@ -74,7 +74,7 @@ def rotate(
     """
     from svetovid import stakeholder
 
-    before = stakeholder.load(home, passphrase())
+    before = stakeholder.load(home, passphrase(home))
     after, sent = stakeholder.hand_over(before, int(time.time()))
     stakeholder.publish_card(after, public)
     emit(
@@ -105,6 +105,6 @@ def revoke(
     """
     from svetovid import stakeholder
 
-    who = stakeholder.load(home, passphrase())
+    who = stakeholder.load(home, passphrase(home))
     revoked = stakeholder.revoke_key(who, key or who.key_id, why, int(time.time()))
     emit({"revoked": revoked}, [f"revoked  {revoked}"], as_json)

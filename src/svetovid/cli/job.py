@@ -32,15 +32,16 @@ def propose(
     from svetovid import stakeholder
 
     names = stakeholder.read_names(public)
-    job, signed = stakeholder.propose(stakeholder.load(home, passphrase()), file, names)
+    job, signed = stakeholder.propose(stakeholder.load(home, passphrase(home)), file, names)
     path = stakeholder.write_job(public, job, signed)
+    labels = stakeholder.read_labels(home, public)
     emit(
         {"job": job.digest(), "file": str(path), "owners": sorted(job.owners)},
         [
             f"job   {job.digest()}",
             f"file  {path}",
             "consents are needed from:",
-            *(f"  {names.name_of(owner)}" for owner in sorted(job.owners)),
+            *(f"  {labels.brief(owner)}" for owner in sorted(job.owners)),
         ],
         as_json,
     )
@@ -57,7 +58,7 @@ def show(file: JobFile, public: PublicOption = Path("public"), as_json: AsJson =
     job, _ = stakeholder.read_job(file)
     emit(
         {"digest": job.digest(), "job": job.to_json()},
-        stakeholder.describe(job, stakeholder.read_names(public)),
+        stakeholder.describe(job, stakeholder.read_labels(None, public)),
         as_json,
     )
 
@@ -77,8 +78,8 @@ def consent(
     from svetovid import stakeholder
 
     job, _ = stakeholder.read_job(file)
-    lines = stakeholder.describe(job, stakeholder.read_names(public))
-    who = stakeholder.load(home, passphrase())
+    lines = stakeholder.describe(job, stakeholder.read_labels(home, public))
+    who = stakeholder.load(home, passphrase(home))
     for line in lines:
         note(line)
     policy, reasons = stakeholder.check_job(who, job, int(time.time()))
@@ -101,7 +102,7 @@ def status(file: JobFile, home: HomeOption, as_json: AsJson = False) -> None:
     from svetovid import stakeholder
 
     job, _ = stakeholder.read_job(file)
-    found = stakeholder.status(stakeholder.load(home, passphrase()), job.digest())
+    found = stakeholder.status(stakeholder.load(home, passphrase(home)), job.digest())
     emit(
         {"job": job.digest(), "state": found.state, "status": found.to_json()},
         [
@@ -127,7 +128,7 @@ def records(
     """
     from svetovid import stakeholder
 
-    found = stakeholder.records(stakeholder.load(home, passphrase()), first=first)
+    found = stakeholder.records(stakeholder.load(home, passphrase(home)), first=first)
     rows = []
     for record in found:
         entry = record.entry

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
+from svetovid.cli.options import Places
 from svetovid.cli.output import emit_error
 from svetovid.errors import InputError, SvetovidError
+
+if TYPE_CHECKING:
+    from svetovid.stakeholder import Labels
 
 __all__ = ["main", "run"]
 
@@ -27,10 +33,11 @@ def run(args: Sequence[str]) -> int:
 
     # --json decides how errors look even where the command line itself cannot be parsed
     as_json = any(a == "--json" or a.startswith("--json=") for a in args)
+    places = Places()
     try:
-        result = app(list(args), prog_name="svetovid", standalone_mode=False)
+        result = app(list(args), prog_name="svetovid", standalone_mode=False, obj=places)
     except SvetovidError as e:
-        emit_error(e, as_json)
+        emit_error(e, as_json, _namer(places))
         return e.exit_code
     except SystemExit:
         return 1  # typer's answer to a reader of our output that has gone
@@ -41,16 +48,34 @@ def run(args: Sequence[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _namer(places: Places) -> Callable[[str], str]:
+    """Puts names to keys, from the folders that the command was given."""
+
+    @cache
+    def labels() -> Labels:
+        from svetovid.stakeholder import read_labels
+
+        return read_labels(places.home, places.public)
+
+    def readable(text: str) -> str:
+        return labels().readable(text) if "ed25519:" in text or "sha256:" in text else text
+
+    return readable
+
+
 def _unexpected(error: Exception, as_json: bool) -> int:
     if type(error).__name__ == "Abort":
         return 130
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed: nothing else is wrong
+        return InputError.exit_code
     describe = getattr(error, "format_message", None)
     if describe is not None:  # the command line itself is wrong, in whichever click typer has
+        context = getattr(error, "ctx", None)
         usage = InputError(
             "cli.usage",
             expected="a command as its help describes it",
             observed=describe(),
-            next_step="svetovid --help",
+            next_step=f"{getattr(context, 'command_path', None) or 'svetovid'} --help",
         )
         emit_error(usage, as_json)
         return usage.exit_code

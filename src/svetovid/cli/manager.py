@@ -7,10 +7,14 @@ from typing import Annotated
 
 import typer
 
-from svetovid.cli.options import AsJson, HomeOption, passphrase
+from svetovid.cli.options import AsJson, HomeOption, ManagerHomeOption, passphrase
 from svetovid.cli.output import emit, note
 
-group = typer.Typer(help="The service that holds keys and decides.", no_args_is_help=True)
+group = typer.Typer(
+    help="The service that holds keys and decides.",
+    epilog="Whoever runs a manager: `serve`, `stop`. Whoever trusts one: `pin`, `verify`.",
+    no_args_is_help=True,
+)
 
 Background = Annotated[
     bool, typer.Option("--background", help="Return as soon as the manager answers.")
@@ -29,7 +33,7 @@ def pin(
     """
     from svetovid import stakeholder
 
-    who = stakeholder.load(home, passphrase())
+    who = stakeholder.load(home, passphrase(home))
     pinned = stakeholder.pin_manager(who, file)
     key = pinned.open().signing
     emit(
@@ -47,7 +51,7 @@ def verify(home: HomeOption, as_json: AsJson = False) -> None:
     """
     from svetovid import stakeholder
 
-    claims = stakeholder.verify_manager(stakeholder.load(home, passphrase()))
+    claims = stakeholder.verify_manager(stakeholder.load(home, passphrase(home)))
     said = claims.status.to_json()
     emit(
         {"verdict": claims.verdict, "key": claims.key, "channel": claims.channel, "status": said},
@@ -65,7 +69,7 @@ def verify(home: HomeOption, as_json: AsJson = False) -> None:
 
 @group.command()
 def serve(
-    home: HomeOption,
+    home: ManagerHomeOption,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 0,
     tpm: Annotated[
@@ -84,7 +88,7 @@ def serve(
     """
     from svetovid.cli.service import serve_here, start_in_background
 
-    secret = None if tpm else passphrase(confirm=not (home / "manager.json").exists())
+    secret = None if tpm else passphrase(home, confirm=not (home / "manager.json").exists())
     if not background:
         note(f"manager in {home}; give {home / 'manager.json'} to those who will trust it")
         serve_here(home, secret, host, port, tpm)
@@ -101,7 +105,7 @@ def serve(
 
 
 @group.command()
-def stop(home: HomeOption, as_json: AsJson = False) -> None:
+def stop(home: ManagerHomeOption, as_json: AsJson = False) -> None:
     """Stop a manager that was started with --background.
 
     Example: `svetovid manager stop --home manager`

@@ -5,26 +5,67 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from svetovid.cli.output import plain
 from svetovid.crypto import Secret
 from svetovid.errors import InputError
 
-__all__ = ["AsJson", "HomeOption", "PublicOption", "passphrase", "storage_url"]
+__all__ = [
+    "AsJson",
+    "HomeOption",
+    "HostHomeOption",
+    "ManagerHomeOption",
+    "Places",
+    "PublicOption",
+    "passphrase",
+    "storage_url",
+]
+
+_PUBLIC = "SVETOVID_PUBLIC"
+
+
+@dataclass(slots=True)
+class Places:
+    """Which folders a command was given: what they call a key is what its errors call it."""
+
+    home: Path | None = None
+    public: Path = field(default_factory=lambda: Path(os.environ.get(_PUBLIC) or "public"))
+
+
+def _remember(context: typer.Context, parameter: typer.CallbackParam, value: Path) -> Path:
+    if isinstance(context.obj, Places):
+        setattr(context.obj, str(parameter.name), value)
+    return value
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 HomeOption = Annotated[
     Path,
-    typer.Option("--home", envvar="SVETOVID_HOME", help="The stakeholder's own private folder."),
+    typer.Option(
+        "--home",
+        envvar="SVETOVID_HOME",
+        callback=_remember,
+        help="A party's own private folder, made by `identity create`.",
+    ),
+]
+# No variable for these two: a party's SVETOVID_HOME must not become a host or a manager.
+HostHomeOption = Annotated[
+    Path, typer.Option("--home", callback=_remember, help="The host's private folder.")
+]
+ManagerHomeOption = Annotated[
+    Path, typer.Option("--home", callback=_remember, help="The manager's private folder.")
 ]
 PublicOption = Annotated[
     Path,
     typer.Option(
         "--public",
-        envvar="SVETOVID_PUBLIC",
+        envvar=_PUBLIC,
+        callback=_remember,
         help="Folder of what the parties show each other: cards, manifests, jobs, receipts.",
     ),
 ]
@@ -39,8 +80,12 @@ def storage_url(place: str | None) -> str | None:
     return Path(place).absolute().as_uri()
 
 
-def passphrase(*, confirm: bool = False) -> Secret:
+def passphrase(whose: object, *, confirm: bool = False) -> Secret:
     """From ``SVETOVID_PASSPHRASE_FILE``, ``SVETOVID_PASSPHRASE_FD`` or a prompt; never from argv.
+
+    Args:
+        whose: what a prompt names: the home or homes it opens.
+        confirm: ask twice, where something new is put under it.
 
     Raises:
         InputError: ``passphrase.file``, ``passphrase.fd``, ``passphrase.missing``.
@@ -52,11 +97,13 @@ def passphrase(*, confirm: bool = False) -> Secret:
     if not sys.stdin.isatty():
         raise InputError(
             "passphrase.missing",
-            expected="a passphrase",
+            expected=f"the passphrase of {whose}",
             observed="no terminal to ask at",
             next_step="set SVETOVID_PASSPHRASE_FILE to a file with mode 0600",
         )
-    text = typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+    text = typer.prompt(
+        plain(f"Passphrase of {whose}"), hide_input=True, confirmation_prompt=confirm, err=True
+    )
     return Secret(str(text).encode())
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from svetovid.errors import Reason, SvetovidError
 
-__all__ = ["emit", "emit_error", "note", "table"]
+__all__ = ["ask", "emit", "emit_error", "note", "plain", "table"]
+
+_MAX_ANSWER = 64
 
 
 def plain(value: object) -> str:
@@ -38,6 +40,13 @@ def note(text: object) -> None:
     sys.stderr.flush()
 
 
+def ask(question: str) -> bool:
+    """A question at the terminal, on standard error; only a yes is a yes."""
+    sys.stderr.write(plain(question) + " [y/N]: ")
+    sys.stderr.flush()
+    return sys.stdin.readline(_MAX_ANSWER).strip().lower() in ("y", "yes")
+
+
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], data: Mapping[str, Any], as_json: bool
 ) -> None:
@@ -56,8 +65,14 @@ def table(
     Console(file=sys.stdout, highlight=False, markup=False).print(view)
 
 
-def emit_error(error: SvetovidError, as_json: bool) -> None:
-    """A refusal: JSON on standard output, or a panel a reason on standard error."""
+def emit_error(error: SvetovidError, as_json: bool, readable: Callable[[str], str] = str) -> None:
+    """A refusal: JSON on standard output, or a panel a reason on standard error.
+
+    Args:
+        error: what was refused.
+        as_json: for machines: keys and digests as they are.
+        readable: for people: puts names to keys and digests.
+    """
     if as_json:
         emit(error.to_dict(), (), True)
         return
@@ -66,20 +81,19 @@ def emit_error(error: SvetovidError, as_json: bool) -> None:
 
     console = Console(file=sys.stderr, highlight=False, markup=False)
     for reason in error.reasons:
-        console.print(
-            Panel(_body(reason), title=plain(reason.code), title_align="left", border_style="red")
-        )
+        body, title = _body(reason, readable), plain(reason.code)
+        console.print(Panel(body, title=title, title_align="left", border_style="red"))
 
 
-def _body(reason: Reason) -> Any:
+def _body(reason: Reason, readable: Callable[[str], str]) -> Any:
     from rich.text import Text
 
     parts = (
-        ("clause", reason.clause),
+        ("where", reason.clause),
         ("whose", reason.owner),
         ("expected", reason.expected),
         ("observed", reason.observed),
         ("next", reason.next_step),
     )
-    shown = [f"{label + ':':<10}{plain(value)}" for label, value in parts if value]
+    shown = [f"{label + ':':<10}{plain(readable(value))}" for label, value in parts if value]
     return Text("\n".join(shown) or "no more is known", overflow="fold")

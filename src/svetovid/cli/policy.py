@@ -61,7 +61,7 @@ def publish(
     """
     from svetovid import stakeholder
 
-    who = stakeholder.load(home, passphrase())
+    who = stakeholder.load(home, passphrase(home))
     names = stakeholder.read_names(public)
     policy = stakeholder.read_policy(who.home, file, names)
     digest = stakeholder.publish_policy(who, policy)
@@ -80,7 +80,7 @@ def show(home: HomeOption, as_json: AsJson = False) -> None:
     """
     from svetovid import stakeholder
 
-    policies = stakeholder.own_policies(stakeholder.load(home, passphrase()))
+    policies = stakeholder.own_policies(stakeholder.load(home, passphrase(home)))
     table(
         ("name", "edition", "profile", "grants", "digest"),
         [(p.name, p.sequence, p.profile, len(p.grants), p.digest()) for p in policies],
@@ -101,7 +101,7 @@ def withdraw(
     """
     from svetovid import stakeholder
 
-    digest = stakeholder.withdraw_consents(stakeholder.load(home, passphrase()), name)
+    digest = stakeholder.withdraw_consents(stakeholder.load(home, passphrase(home)), name)
     emit(
         {"policy": digest},
         [f"new edition {digest}", "consents to jobs under the edition before no longer count"],

@@ -93,7 +93,7 @@ def open_(
     from svetovid import stakeholder
 
     opened = stakeholder.open_output(
-        stakeholder.load(home, passphrase()),
+        stakeholder.load(home, passphrase(home)),
         storage_url(container) or container,
         receipt_file,
         to,

@@ -32,7 +32,7 @@ def share(
     """
     from svetovid import stakeholder
 
-    who = stakeholder.load(home, passphrase())
+    who = stakeholder.load(home, passphrase(home))
     claims = stakeholder.verify_manager(who)
     shared = stakeholder.share(
         who,

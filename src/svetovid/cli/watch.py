@@ -38,7 +38,7 @@ def watch(
     from svetovid import stakeholder
 
     job, _ = stakeholder.read_job(file)
-    who = stakeholder.load(home, passphrase())
+    who = stakeholder.load(home, passphrase(home))
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

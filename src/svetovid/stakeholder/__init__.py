@@ -7,6 +7,7 @@ from svetovid.stakeholder.consenting import check_job, consent, own_slots
 from svetovid.stakeholder.home import Home
 from svetovid.stakeholder.identity import Stakeholder, create, load, publish_card, read_card, rotate
 from svetovid.stakeholder.jobs import describe, propose, read_job, write_job
+from svetovid.stakeholder.labels import Labels, read_labels
 from svetovid.stakeholder.manager import (
     ManagerClaims,
     announce,
@@ -43,6 +44,7 @@ from svetovid.stakeholder.sharing import Shared, share
 __all__ = [
     "Column",
     "Home",
+    "Labels",
     "ManagerClaims",
     "Names",
     "Opened",
@@ -75,6 +77,7 @@ __all__ = [
     "read_columns",
     "read_document",
     "read_job",
+    "read_labels",
     "read_manifest",
     "read_names",
     "read_pin",

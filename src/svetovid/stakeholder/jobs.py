@@ -10,6 +10,7 @@ from svetovid.errors import PolicyError, Reason
 from svetovid.policy import Job, load_job, require_available
 from svetovid.stakeholder.home import read_bounded
 from svetovid.stakeholder.identity import Stakeholder
+from svetovid.stakeholder.labels import Labels
 from svetovid.stakeholder.manager import connect
 from svetovid.stakeholder.names import Names, read_envelope, write_public
 from svetovid.stakeholder.pins import pinned_manager
@@ -84,17 +85,17 @@ def _wrong_slots(job: Job, names: Names) -> list[Reason]:
     return wrong
 
 
-def describe(job: Job, names: Names) -> list[str]:
-    """What a job would do, in plain words; names beside digests, never instead of them."""
+def describe(job: Job, labels: Labels) -> list[str]:
+    """What a job would do, in plain words; names beside keys and digests, never instead."""
     lines = [
         f"Job {job.name}  {job.digest()}",
-        f"proposed by {names.name_of(job.proposer)}",
-        f"mode {job.mode}, in environment {names.name_of(job.environment)}",
+        f"proposed by {labels.full(job.proposer)}",
+        f"mode {job.mode}, in environment {labels.full(job.environment)}",
         "It would use:",
     ]
     for slot, asset in sorted(job.assets.items()):
-        lines.append(f"  {slot}: {asset.use} {names.name_of(asset.manifest)}")
-        lines.append(f"    of {names.name_of(asset.owner)}, key at {names.name_of(asset.manager)}")
+        lines.append(f"  {slot}: {asset.use} {labels.full(asset.manifest)}")
+        lines.append(f"    of {labels.full(asset.owner)}, key at {labels.full(asset.manager)}")
     arguments = " ".join(job.arguments) or "no arguments"
     lines.append(f"It would run {job.entry} of the code, with {arguments}, seed {job.seed}.")
     lines += [f"  {key} = {value!r}" for key, value in sorted(job.parameters.items())]
@@ -109,7 +110,7 @@ def describe(job: Job, names: Names) -> list[str]:
     lines.append("Who could open it:")
     for recipient in job.recipients:
         card = Card.open(recipient.card)
-        lines.append(f"  {names.name_of(card.signing)}")
+        lines.append(f"  {labels.full(card.signing)}")
     limits = job.limits
     lines.append(
         f"Limits: {limits.wall_s} s, {limits.memory_mib} MiB, {limits.processes} processes, "

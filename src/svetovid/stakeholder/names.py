@@ -8,17 +8,26 @@ digests and keys it stood for, and :func:`svetovid.stakeholder.describe` shows t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 from svetovid.assets import Manifest
 from svetovid.crypto import Card, Document, Envelope, canonical, keystore, load_json
-from svetovid.errors import InputError, LimitError
+from svetovid.errors import InputError, LimitError, SvetovidError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.stakeholder.home import read_bounded
 
-__all__ = ["Names", "read_document", "read_envelope", "read_names", "read_signed", "write_public"]
+__all__ = [
+    "Names",
+    "public_files",
+    "read_document",
+    "read_envelope",
+    "read_names",
+    "read_signed",
+    "write_public",
+]
 
 D = TypeVar("D", bound=Document)
 
@@ -31,12 +40,14 @@ class Names:
     """Names known to one reader.
 
     Attributes:
+        folder: the public folder they were read from.
         digests: name to digest or key id; what YAML's ``$name`` becomes.
         cards: name to self-signed card, verified.
         manifests: digest to manifest.
         references: digest to reference values.
     """
 
+    folder: Path | None = None
     digests: dict[str, str] = field(default_factory=dict)
     cards: dict[str, Envelope] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
@@ -53,15 +64,8 @@ class Names:
                 "names.ambiguous",
                 expected=f"one meaning of ${name}",
                 observed=f"{self.digests[name]} and {value}",
-                next_step="rename one of the two files' contents, or remove it from the folder",
+                next_step="keep only one of the two files that say so in the public folder",
             )
-
-    def name_of(self, value: str) -> str:
-        """``value`` with the name it goes by, for people to read."""
-        for name, known in self.digests.items():
-            if known == value:
-                return f"{name} ({value})"
-        return value
 
 
 def read_names(public: Path | None) -> Names:
@@ -70,35 +74,56 @@ def read_names(public: Path | None) -> Names:
     Raises:
         InputError, IntegrityError: for any file in it that is not what its ending says.
     """
-    names = Names()
-    for path, kind in _files(public):
-        if kind == "card":
-            envelope = read_envelope(path)
-            card = Card.open(envelope)
-            names.add(card.name, card.signing)
-            names.cards[card.name] = envelope
-        elif kind == "manifest":
-            manifest = read_document(path, Manifest)
-            names.add(manifest.name, manifest.digest())
-            names.manifests[manifest.digest()] = manifest
-        elif kind == "anchors":
-            anchors = read_document(path, TrustAnchors)
-            names.add(anchors.product, anchors.digest())
-        elif kind == "references":
-            values = read_document(path, ReferenceValues)
-            names.add(values.product, values.digest())
-            names.references[values.digest()] = values
+    names = Names(public)
+    for path, kind in public_files(public):
+        with _naming(path):
+            _read(names, path, kind)
     return names
 
 
-def _files(public: Path | None) -> Iterator[tuple[Path, str]]:
+def _read(names: Names, path: Path, kind: str) -> None:
+    if kind == "card":
+        envelope = read_envelope(path)
+        card = Card.open(envelope)
+        names.add(card.name, card.signing)
+        names.cards[card.name] = envelope
+    elif kind == "manifest":
+        manifest = read_document(path, Manifest)
+        names.add(manifest.name, manifest.digest())
+        names.manifests[manifest.digest()] = manifest
+    elif kind == "anchors":
+        anchors = read_document(path, TrustAnchors)
+        names.add(anchors.product, anchors.digest())
+    elif kind == "references":
+        values = read_document(path, ReferenceValues)
+        names.add(values.product, values.digest())
+        names.references[values.digest()] = values
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever is wrong in here is wrong with this file: say so."""
+    try:
+        yield
+    except SvetovidError as e:
+        reasons = [replace(r, clause=r.clause or str(path)) for r in e.reasons]
+        raise type(e).from_reasons(reasons) from e
+
+
+def public_files(public: Path | None, *, sealed: bool = False) -> Iterator[tuple[Path, str]]:
+    """The parties' small files in a public folder, each with its kind; with ``sealed`` also the
+    manifests that sealing left beside containers.
+
+    Raises:
+        LimitError: ``names.files``.
+    """
     if public is None or not public.is_dir():
         return
     found = 0
     for path in sorted(public.iterdir()):
         parts = path.name.split(".")
         # sealing leaves a manifest beside each container, of old versions too
-        if len(parts) < 3 or parts[-1] != "json" or "sealed" in parts[:-2]:
+        if len(parts) < 3 or parts[-1] != "json" or ("sealed" in parts[:-2] and not sealed):
             continue
         found += 1
         if found > MAX_PUBLIC_FILES:
@@ -117,7 +142,9 @@ def read_envelope(path: Path) -> Envelope:
     Raises:
         InputError: ``file.*``, ``json.*``, ``document.invalid``.
     """
-    return Envelope.parse(read_bounded(path, MAX_PUBLIC_BYTES, what="a signed document"))
+    data = read_bounded(path, MAX_PUBLIC_BYTES, what="a signed document")
+    with _naming(path):
+        return Envelope.parse(data)
 
 
 def read_document(path: Path, kind: type[D]) -> D:
@@ -132,11 +159,12 @@ def read_document(path: Path, kind: type[D]) -> D:
 def read_signed(path: Path, kind: type[D]) -> tuple[D, Envelope | None]:
     """As :func:`read_document`, with the envelope where there is one."""
     data = read_bounded(path, MAX_PUBLIC_BYTES, what=f"a document ({kind.TYPE})")
-    value = load_json(data)
-    if isinstance(value, dict) and "payloadType" in value:
-        envelope = Envelope.from_json(value)
-        return envelope.open(kind, by=envelope.signed_by()), envelope
-    return kind.from_json(value), None
+    with _naming(path):
+        value = load_json(data)
+        if isinstance(value, dict) and "payloadType" in value:
+            envelope = Envelope.from_json(value)
+            return envelope.open(kind, by=envelope.signed_by()), envelope
+        return kind.from_json(value), None
 
 
 def write_public(path: Path, document: Document) -> None:
