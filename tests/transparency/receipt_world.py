@@ -103,12 +103,16 @@ class Story:
     )
     signer: Identity = JOB_KEY
     metrics: str = field(default_factory=lambda: digest(b"salted"))
+    agreed: list[Envelope] | None = None
+    policies: tuple[Envelope, ...] = ()
     host: World | None = None
 
     def __post_init__(self) -> None:
         self.host = self.host or World()
 
     def consents(self) -> list[Envelope]:
+        if self.agreed is not None:
+            return self.agreed
         return [
             sign(
                 Consent(
@@ -192,6 +196,7 @@ class Story:
                 release=log.proof(release),
                 finish=log.proof(finish),
                 resumes=0,
+                policies=self.policies,
                 issued_at=self.finish_at,
             ),
             MANAGER,

@@ -344,7 +344,7 @@ def test_t13_consents_of_a_stranger_to_every_slot() -> None:
     false = sign(own, MALLORY)
     changed = b.model_copy(update={"consents": (false,)})
     named = (false.payload_digest(),)
-    refused(with_receipt(story, changed, consents=named), story, "receipt.consents")
+    refused(with_receipt(story, changed, consents=named), story, "receipt.policy")
 
 
 # -- the manager's word

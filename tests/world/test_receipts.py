@@ -8,9 +8,20 @@ import pytest
 
 from softtpm import SoftCa
 from svetovid.crypto import Identity, b64encode, digest, sign
-from svetovid.errors import SvetovidError
-from svetovid.transparency import Receipt, Verdict, final_subject, make_receipt, verify_receipt
-from world.world import World
+from svetovid.errors import IntegrityError, SvetovidError
+from svetovid.policy import Consent, Policy
+from svetovid.transparency import (
+    MAX_BUNDLE_BYTES,
+    Countersignature,
+    Receipt,
+    ReceiptBundle,
+    Verdict,
+    final_subject,
+    make_receipt,
+    verify_receipt,
+)
+from world.test_agreement import export, importer_consents
+from world.world import NOW, World
 
 D = "sha256:" + "5" * 64
 
@@ -46,7 +57,7 @@ def test_t13_verified_with_nothing_else(world: World) -> None:
 
 
 def test_t13_the_reader_brings_anchors_and_time(world: World) -> None:
-    """T13: whom the owners believed binds no reader."""
+    """T13, A5: whom the owners believed binds no reader."""
     (bundle,) = world.run(world.agreed()).finish()
     verdict = verify(world, bundle, anchors=world.anchors_of(SoftCa("mine")))
     assert not verdict.affirmed
@@ -121,3 +132,81 @@ def test_t13_the_end_covers_the_whole_log(world: World) -> None:
     world.host.log.append("/tmp/evil.so")
     with world.refuses("ima.unlisted"):
         run.finish()
+
+
+def imported(world: World) -> ReceiptBundle:
+    """Alice exports her data to Bob; he consents in her stead, and the job runs to its end."""
+    export(world)
+    job = world.propose()
+    importer_consents(world, job)
+    (bundle,) = world.run(job).finish()
+    return bundle
+
+
+def test_t13_t5_an_import_verified_by_a_stranger(world: World) -> None:
+    """T13, T5: the owner never saw the job; its policy and the importer's say that it may be."""
+    bundle = imported(world)
+    world.manager.stop()
+    sent = ReceiptBundle.parse(bundle.canonical(), max_bytes=MAX_BUNDLE_BYTES)
+    verdict = verify(world, sent)
+    world.manager.start()
+    assert verdict.affirmed
+    assert verdict.imports == {"left": world.key("bob")}
+    assert verdict.consents[world.key("bob")] == ("left", "right")
+    assert world.key("alice") not in verdict.consents
+    assert any(w.startswith("imported") and "left" in w for w in verdict.words)
+
+
+def test_t13_policies_that_changed_since_the_release(world: World) -> None:
+    """T13: the receipt brings the editions that were decided by."""
+    export(world)
+    job = world.propose()
+    importer_consents(world, job)
+    run = world.run(job)
+    world.policy("alice", exports=())
+    with world.refuses("consent.missing"):  # she ended it: nobody else gets a key
+        world.run(world.propose())
+    (bundle,) = run.finish()
+    assert verify(world, bundle).imports == {"left": world.key("bob")}
+
+
+@pytest.mark.parametrize("names", ["nothing", "a job"])
+def test_t13_a_consent_that_names_nonsense_stops_no_receipt(world: World, names: str) -> None:
+    """T13: an importer whose consent counts for nothing cannot keep others from their receipt."""
+    export(world)
+    job = world.propose()
+    importer_consents(world, job)
+    opal = world.people["opal"]
+    fields = {"owner": opal.key_id, "sequence": 1, "predecessor": None, "grants": ()}
+    own = world.policies["bob"].model_copy(update=fields)
+    world.client("opal").put_policy(sign(own, opal))
+    policy = {"nothing": D, "a job": job.digest()}[names]
+    said = {"job": job.digest(), "owner": opal.key_id, "slots": ("left",), "issued_at": NOW}
+    world.client("opal").consent(sign(Consent(policy=policy, **said), opal))
+    (bundle,) = world.run(job).finish()
+    assert verify(world, bundle).imports == {"left": world.key("bob")}
+
+
+def countersigned(world: World, bundle: ReceiptBundle, policies: Any) -> ReceiptBundle:
+    """What a manager that lies would countersign."""
+    said = bundle.countersignature.peek(Countersignature)
+    signed = sign(said.model_copy(update={"policies": tuple(policies)}), world.manager.identity)
+    return bundle.model_copy(update={"countersignature": signed})
+
+
+def test_t13_an_import_without_its_policies(world: World) -> None:
+    """T13: a manager that releases what nobody exported cannot make a receipt of it."""
+    bundle = imported(world)
+    both = bundle.countersignature.peek(Countersignature).policies
+    assert {p.peek(Policy).owner for p in both} == {world.key("alice"), world.key("bob")}
+    for kept in ((), both[:1], both[1:]):
+        with pytest.raises(IntegrityError, match=r"receipt\.policy"):
+            verify(world, countersigned(world, bundle, kept))
+
+
+def test_t13_an_export_that_the_manager_made_up(world: World) -> None:
+    bundle = imported(world)
+    both = bundle.countersignature.peek(Countersignature).policies
+    forged = [sign(p.peek(Policy), world.manager.identity) for p in both]
+    with pytest.raises(IntegrityError, match=r"signature\.missing"):
+        verify(world, countersigned(world, bundle, forged))

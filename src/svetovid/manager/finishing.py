@@ -15,6 +15,7 @@ from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Views
 from svetovid.manager.examining import Case, Examiner
+from svetovid.manager.imported import policies_behind
 from svetovid.manager.leasing import check_same, live_lease
 from svetovid.manager.store import Transaction
 from svetovid.protocol.messages import FinishRequest, Head, HeadUpdate, JsonObject, LeaseEnd
@@ -172,6 +173,7 @@ class Finishing:
                 release=self._proof(job.release),
                 finish=self._proof(job.finish),
                 resumes=job.releases - 1,
+                policies=policies_behind(core, name),
                 issued_at=core.now(),
             )
         )

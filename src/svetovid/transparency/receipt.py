@@ -76,6 +76,8 @@ class Countersignature(Document):
         release, finish: where the release that started the last run, and the end of the job, stand
             in its log. The finish entry names the receipt.
         resumes: how often the job was resumed.
+        policies: envelopes of the importers' and exporters' policies that slots rest on which their
+            owners did not consent to themselves; see :mod:`svetovid.transparency.imports`.
     """
 
     TYPE: ClassVar[str] = "countersignature"
@@ -85,6 +87,7 @@ class Countersignature(Document):
     release: LogProof
     finish: LogProof
     resumes: Annotated[int, Field(ge=0)]
+    policies: Annotated[tuple[Envelope, ...], Field(max_length=512)] = ()
     issued_at: int
 
 

@@ -3,7 +3,8 @@
 Rules; each that does not hold is an error of its own:
 
 1. The receipt is about the job in the bundle, and lists its outputs (L6).
-2. Every slot of the job has a consent to this job, and the receipt names all of them.
+2. Every slot of the job has a consent to this job by its owner, or by an importer that the owner's
+   policy lets consent in its stead (see ``imports``), and the receipt names all of them.
 3. The manager signed the host's record; both pieces of evidence are of that host, answer that
    manager's challenges for this job, and are those the receipt names.
 4. One per-job key stands in both pieces of evidence, and it signed the receipt.
@@ -45,7 +46,9 @@ from svetovid.evidence import (
 from svetovid.evidence.ima.entries import parse_log
 from svetovid.evidence.tpm.structures import parse_attest
 from svetovid.policy.consents import open_consents
+from svetovid.policy.documents import Consent
 from svetovid.transparency.entries import verify_proof
+from svetovid.transparency.imports import Run, importer_of, stand_ins
 from svetovid.transparency.receipt import (
     METRICS,
     Countersignature,
@@ -70,6 +73,8 @@ class Verdict:
         simulated, measurement: as derived from the evidence (T4), the weaker of start and end.
         job, code, data, outputs, recipients: what was made from what, for whom; digests, key ids.
         consents: owner to the slots it consented to.
+        imports: slot to the importer that consented in its owner's stead.
+        names: what keys call themselves, by the self-signed cards in the bundle.
         host_name, machine_owner, operator, manager: where it ran, and who decided.
         released_at, finished_at: by the manager's log, Unix seconds.
         resumes: by the manager's count.
@@ -86,6 +91,8 @@ class Verdict:
     outputs: dict[str, str]
     recipients: tuple[str, ...]
     consents: dict[str, tuple[str, ...]]
+    imports: dict[str, str]
+    names: dict[str, str]
     host_name: str
     machine_owner: str
     operator: str
@@ -163,6 +170,17 @@ def verify_receipt(
     _continuous(start, end)
     signed = bundle.countersignature.open(Countersignature, by=manager)
     _countersigned(signed, bundle, receipt, start, end, now)
+    cards = [Card.open(r.card) for r in job.recipients]
+    run = Run(
+        job=job,
+        recipients=frozenset(c.signing for c in cards),
+        manager=manager,
+        statement=start.statement,
+        host=receipt.host,
+        released_at=signed.release.entry.at,
+    )
+    others = stand_ins(job, consents)
+    imports = {s: importer_of(s, given, signed.policies, run) for s, given in others.items()}
     views = [appraise(p, record, anchors, references, now=now) for p in (start, end)]
     facts = [v.facts() for v in views]
     simulated = any(f["simulated"] is not False for f in facts)
@@ -176,8 +194,10 @@ def verify_receipt(
         code=job.code.manifest,
         data={slot: a.manifest for slot, a in job.assets.items() if a.use != "code"},
         outputs=dict(receipt.outputs),
-        recipients=tuple(sorted({Card.open(r.card).signing for r in job.recipients})),
-        consents=consents,
+        recipients=tuple(sorted(run.recipients)),
+        consents=_by_owner(consents),
+        imports=imports,
+        names={c.signing: c.name for c in cards},
         host_name=start.statement.host,
         machine_owner=start.statement.machine_owner,
         operator=start.statement.operator,
@@ -187,25 +207,24 @@ def verify_receipt(
         resumes=signed.resumes,
         start=views[0],
         end=views[1],
-        words=_words(affirmed, simulated, measured),
+        words=_words(affirmed, simulated, measured, imports),
     )
 
 
-def _consents(bundle: ReceiptBundle, receipt: Receipt) -> dict[str, tuple[str, ...]]:
-    job = bundle.job
+def _consents(bundle: ReceiptBundle, receipt: Receipt) -> list[Consent]:
     named = tuple(sorted({c.payload_digest() for c in bundle.consents}))
     _equal("receipt.consents", receipt.consents, named)
     good, bad = open_consents(bundle.consents)
     _equal("receipt.consents", len(bundle.consents), len(good))
     _equal("receipt.consents", 0, len(bad))
     _equal("receipt.consents", {receipt.job}, {c.job for c in good})
+    return good
+
+
+def _by_owner(consents: list[Consent]) -> dict[str, tuple[str, ...]]:
     out: dict[str, tuple[str, ...]] = {}
-    for c in good:
+    for c in consents:
         out[c.owner] = tuple(sorted({*out.get(c.owner, ()), *c.slots}))
-    # By the owner the job names: anybody can sign for a slot, and no bundle shows that an importer
-    # may, so such a receipt does not stand alone.
-    owned = {slot for slot, asset in job.assets.items() if slot in out.get(asset.owner, ())}
-    _equal("receipt.consents", set(job.assets), owned)
     return out
 
 
@@ -303,7 +322,9 @@ def _countersigned(
         )
 
 
-def _words(affirmed: bool, simulated: bool, measured: set[str]) -> tuple[str, ...]:
+def _words(
+    affirmed: bool, simulated: bool, measured: set[str], imports: dict[str, str]
+) -> tuple[str, ...]:
     out = [
         "the evidence satisfies the given anchors and reference values"
         if affirmed
@@ -315,4 +336,8 @@ def _words(affirmed: bool, simulated: bool, measured: set[str]) -> tuple[str, ..
         out.append("launcher: files were measured by software that was not itself measured at boot")
     if "enclave" not in measured:
         out.append("host memory is not protected from the host's administrator")
+    out.append("unproven: that limits and conditions were kept is the manager's word")
+    if imports:
+        slots = ", ".join(imports)
+        out.append(f"imported: an importer consented for the owner of {slots}, as that one exports")
     return tuple(out)
