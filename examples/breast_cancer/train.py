@@ -7,12 +7,12 @@ Output: model (mean and scale of the features, weight, bias). Metrics: loss (one
 import torch
 from torch import nn
 
-import svetovid.training as sv  # changed line 1
+import svetovid.training as sv
 
 p = {"epochs": 200, "lr": 0.05} | sv.parameters()
 sv.seed()
 
-hospitals = [sv.tensors(slot) for slot in ("a", "b")]  # changed line 2
+hospitals = [sv.tensors(slot) for slot in ("a", "b")]
 x = torch.cat([h["features"] for h in hospitals])
 y = torch.cat([h["benign"] for h in hospitals]).float()
 mean, scale = x.mean(0), x.std(0)
@@ -32,4 +32,4 @@ for epoch in range(sv.resume(state), p["epochs"]):
     if (epoch + 1) % 50 == 0:
         sv.checkpoint(state, step=epoch + 1)
 
-sv.save("model", {**model.state_dict(), "mean": mean, "scale": scale})  # changed line 3
+sv.save("model", {**model.state_dict(), "mean": mean, "scale": scale})

@@ -1,4 +1,4 @@
-"""A small CNN on Fashion-MNIST. Ordinary PyTorch; three lines differ from a script on plain files.
+"""A small CNN on Fashion-MNIST. Ordinary PyTorch (see ``three_lines``), with all a job can have.
 
 Parameters of the job: epochs, batch, lr. Slots: a, b (fields image uint8 [28, 28], label uint8).
 Output: model. Metrics: loss (one an epoch), step_s (one a step).
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 
-import svetovid.training as sv  # changed line 1
+import svetovid.training as sv
 
 p = {"epochs": 1, "batch": 128, "lr": 0.05, "workers": 0} | sv.parameters()
 sv.seed()
@@ -21,7 +21,7 @@ def prepare(sample):
     return image.unsqueeze(0).float() / 255, label.long()
 
 
-data = ConcatDataset([sv.dataset(s, prepare) for s in ("a", "b")])  # changed line 2
+data = ConcatDataset([sv.dataset(s, prepare) for s in ("a", "b")])
 loader = DataLoader(data, batch_size=p["batch"], shuffle=True, num_workers=p["workers"])
 
 model = nn.Sequential(
@@ -49,4 +49,4 @@ for epoch in range(sv.resume(state), p["epochs"]):
     sv.log(loss=total / len(loader))
     sv.checkpoint(state, step=epoch + 1)
 
-sv.save("model", model.state_dict())  # changed line 3
+sv.save("model", model.state_dict())

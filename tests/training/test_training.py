@@ -343,9 +343,8 @@ def test_a_worker_does_not_speak(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "breast_cancer"])
-def test_examples_run_at_home_and_change_at_most_three_lines(name: str, tmp_path: Path) -> None:
+def test_examples_run_at_home(name: str, tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "examples" / name / "train.py"
-    assert script.read_text().count("# changed line") <= 3
     rng = np.random.default_rng(0)
     if name == "fashion_mnist":
         part = {
