@@ -19,6 +19,8 @@ import fsspec
 from svetovid.assets import AssetReader, Manifest, load_bundle, open_asset
 from svetovid.crypto import Envelope, Identity, ReceivingKey, Secret
 from svetovid.errors import InputError, IntegrityError, SvetovidError
+from svetovid.host.accelerators import Accelerators
+from svetovid.host.alone import lone_job
 from svetovid.host.attester import Attester
 from svetovid.host.checkpoints import CheckpointStore
 from svetovid.host.deliver import deliver, metrics_blob, metrics_digest, put
@@ -54,7 +56,8 @@ class JobOutcome:
         outputs: output name to the URL of its container (``metrics`` among them).
         bundles: manager key id to the URL of the receipt bundle that it countersigned.
         timings: seconds by stage: ``measure_s``, ``attest_s``, ``release_s``, ``open_s``,
-            ``run_s``, ``seal_s``, and those of :class:`~svetovid.host.runner.SandboxResult`.
+            ``run_s``, ``clear_s``, ``seal_s``, and those of
+            :class:`~svetovid.host.runner.SandboxResult`.
     """
 
     outputs: dict[str, str]
@@ -75,10 +78,9 @@ class _Run:
         storage: Mapping[str, str],
         outputs: str,
         on_event: Callable[[Event], None],
-        *,
-        fresh: bool,
+        clear: Callable[[], None],
     ) -> None:
-        self._fresh = fresh
+        self._clear = clear
         self._home = home
         self._job = job
         self._links = links
@@ -186,6 +188,10 @@ class _Run:
         except SvetovidError:
             self._raise_if_lost()
             raise
+        finally:
+            # Whatever became of the job: a failure to clear is the first thing to be told.
+            with self._timed("clear_s"):
+                self._clear()
         self._raise_if_lost()
         self._timings.update(result.timings)
         return result
@@ -306,6 +312,7 @@ def run_job(
     outputs: str,
     on_event: Callable[[Event], None] = lambda _: None,
     attester: Attester | None = None,
+    accelerators: Accelerators | None = None,
 ) -> JobOutcome:
     """Run one agreed job on this host.
 
@@ -317,33 +324,39 @@ def run_job(
         outputs: URL prefix for what comes out, for example ``file:///srv/out/``.
         on_event: hears of each stage; this is all the operator sees.
         attester: an attester that is open already (an agent that runs many jobs keeps one).
+        accelerators: how this machine's accelerators are found, lent and cleared.
 
     Raises:
         RefusalError: a manager refused, or an asset, the code or an output does not hold.
-        HostError: this machine lacks something.
+        HostError: this machine lacks something: ``host.busy`` while it runs another job,
+            ``device.*`` for an accelerator that is not here, not free or not to be cleared (T8).
         InputError: ``output.exists`` where the outputs of another job of this name lie.
     """
-    job = _agreed(clients, digest)
-    named = {c.manager: c for c in clients}
-    if missing := sorted(job.managers - named.keys()):
-        raise InputError(
-            "job.manager",
-            expected="the pin of every manager that the job names",
-            observed=f"none for {', '.join(missing)}",
-            next_step="pass each manager's pin with --pin",
-        )
-    _keep_earlier(outputs, job)
-    signer = Identity.generate(home.config().name)
-    receiving = ReceivingKey.generate()
-    opened = attester or home.attester()
-    try:
+    machine = accelerators or Accelerators()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lone_job(home.path))
+        job = _agreed(clients, digest)
+        named = {c.manager: c for c in clients}
+        if missing := sorted(job.managers - named.keys()):
+            raise InputError(
+                "job.manager",
+                expected="the pin of every manager that the job names",
+                observed=f"none for {', '.join(missing)}",
+                next_step="pass each manager's pin with --manager",
+            )
+        _keep_earlier(outputs, job)
+        gpus = machine.find(job.devices)
+        stack.enter_context(machine.lent(gpus))
+        machine.clear(gpus)  # before a key is asked for: what others left is nobody's to see
+        opened = attester or stack.enter_context(contextlib.closing(home.attester()))
+        signer = Identity.generate(home.config().name)
+        receiving = ReceivingKey.generate()
         links = [
             ManagerLink(named[m], home.host_id, job, receiving, signer.key_id, opened)
             for m in sorted(job.managers)
         ]
-        fresh = attester is None
-        run = _Run(home, job, links, signer, opened, storage, outputs, on_event, fresh=fresh)
-        return run.run()
-    finally:
-        if attester is None:
-            opened.close()
+
+        def clear() -> None:
+            machine.clear(gpus)
+
+        return _Run(home, job, links, signer, opened, storage, outputs, on_event, clear).run()

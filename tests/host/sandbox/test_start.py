@@ -37,7 +37,7 @@ def test_no_runtime(tmp_path: Path) -> None:
 
 
 def test_no_device() -> None:
-    assert code_of(devices=("/dev/no-such-accelerator",)) == "sandbox.device"
+    assert code_of(devices=("/dev/no-such-accelerator",)) == "device.missing"
 
 
 def test_a_listed_device_is_visible_and_no_other() -> None:

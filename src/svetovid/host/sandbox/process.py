@@ -21,6 +21,7 @@ from typing import Self
 
 from svetovid.crypto import canonical
 from svetovid.errors import HostError, LimitError
+from svetovid.host.accelerators import require
 from svetovid.host.sandbox.cgroup import Cgroup
 from svetovid.host.sandbox.memory import frozen
 from svetovid.host.sandbox.seccomp import seccomp_filter
@@ -120,7 +121,7 @@ class Sandbox:
 
     Raises:
         HostError: ``sandbox.bubblewrap``, ``sandbox.architecture``, ``sandbox.runtime``,
-            ``sandbox.device``.
+            ``device.missing``.
         LimitError: ``sandbox.files`` where the code has more files than can be open at once.
     """
 
@@ -261,14 +262,7 @@ def _check_machine(tree: Path, confinement: Confinement) -> None:
             observed=f"no folder {tree}",
             next_step="build it: svetovid.host.runtime.build_runtime",
         )
-    for device in confinement.devices:
-        if not Path(device).is_char_device():
-            raise HostError(
-                "sandbox.device",
-                expected=f"the device {device}, which the job names",
-                observed="no such device",
-                next_step="run the job on a host that has it",
-            )
+    require(confinement.devices)
 
 
 def _limits(confinement: Confinement, files: int) -> dict[str, int]:

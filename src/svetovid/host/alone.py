@@ -1,0 +1,105 @@
+"""One job at a time, on a host and on each accelerator of its machine (T8).
+
+A lock is flock(2) on a small file that says which process took it. The kernel lets go of it when
+that process ends, however it ends, so that no lock outlives a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from svetovid.errors import HostError
+
+__all__ = ["lone_job", "lone_user"]
+
+_MAX_PID = 20
+"""Bytes of a process id that a lock's file may hold; it is only ever shown."""
+
+
+@contextlib.contextmanager
+def lone_job(home: Path) -> Iterator[None]:
+    """Hold the host in ``home`` for one job.
+
+    Raises:
+        HostError: ``host.busy`` while another process runs a job there; ``host.lock``.
+    """
+    fd = _open(home / "job.lock", 0o600)
+    try:
+        if not _lock(fd):
+            raise HostError(
+                "host.busy",
+                expected="one job at a time on this host",
+                observed=f"{_holder(fd)} runs a job in {home}",
+                next_step="wait until that job has ended, or end that process",
+            )
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def lone_user(device: str, name: str, folder: Path) -> Iterator[None]:
+    """Hold an accelerator of this machine for one job, whichever home the job runs in.
+
+    Args:
+        device: what people call it.
+        name: what all homes of this machine call it.
+        folder: where all homes of this machine keep these locks.
+
+    Raises:
+        HostError: ``device.busy`` while another process holds it; ``host.lock``.
+    """
+    # Agents of other users lock the same file: each must be able to open it.
+    fd = _open(folder / f"svetovid-{name}.lock", 0o666)
+    try:
+        if not _lock(fd):
+            raise HostError(
+                "device.busy",
+                expected=f"{device} for one job alone",
+                observed=f"{_holder(fd)} has it",
+                next_step="wait until that job has ended, or run this one on another machine",
+            )
+        yield
+    finally:
+        os.close(fd)
+
+
+def _open(path: Path, mode: int) -> int:
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        # Not with O_CREAT at once: in a sticky folder the kernel refuses that for others' files.
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, flags)
+        try:
+            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+        except FileExistsError:
+            return os.open(path, flags)
+        os.fchmod(fd, mode)
+        return fd
+    except OSError as e:
+        raise HostError(
+            "host.lock",
+            expected=f"a lock at {path}",
+            observed=e.strerror or "an input or output error",
+            next_step="check that the folder is there and that the agent may write in it",
+        ) from e
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    with contextlib.suppress(OSError):  # a full disk: the lock holds, and only its name is lost
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return True
+
+
+def _holder(fd: int) -> str:
+    pid = os.pread(fd, _MAX_PID, 0)
+    return f"process {pid.decode()}" if pid.isdigit() else "another process"
