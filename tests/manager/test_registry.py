@@ -83,7 +83,10 @@ def test_a_deposit_is_the_owners_and_for_this_manager(world: World) -> None:
     me = world.manager_identity.key_id
     deposit = world.clients["bob"].deposit_key
     alices = fake_manifest("dataset", world.alice.key_id, me, "x")
-    assert refused(deposit, alices, Secret.random(32)).code == "asset.owner"
+    assert refused(deposit, alices, Secret.random(32)).code == "signature.missing"
+    claimed = KeyDeposit(manifest=alices.to_json(), sealed="", owner=world.bob.key_id, manager=me)
+    body = sign(claimed, world.bob).canonical()
+    assert refused(world.manager.changes["/v1/assets"], body).code == "asset.owner"
     elsewhere = fake_manifest("dataset", world.bob.key_id, world.alice.key_id, "x")
     assert refused(deposit, elsewhere, Secret.random(32)).code == "asset.manager"
     mine = fake_manifest("dataset", world.bob.key_id, me, "x")
@@ -118,6 +121,8 @@ def test_only_registered_keys_that_stand_may_sign(world: World) -> None:
     old = sign(policy, world.alice)
     assert refused(world.clients["alice"].put_policy, old).code == "key.rotated"
     after = world.client(new)
+    assert refused(after.put_policy, sign(policy, new)).code == "signature.missing"
+    policy = policy.model_copy(update={"rotations": (rotation,)})
     after.put_policy(sign(policy, new))
     assert after.policy(world.alice.key_id, "main").payload_digest() == policy.digest()
     assert after.job(job).state == "ready"

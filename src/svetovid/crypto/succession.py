@@ -13,12 +13,16 @@ Rules:
 1. A rotation is signed by both keys, and the old one is the current key.
 2. A key has one successor: a second, different one is a fork, and both are in doubt.
 3. A successor was never seen before in this history, so there is no loop.
-4. A revocation is signed by the revoked key, or by a later key of the same history.
-5. What is revoked signs nothing more, and names no successor.
-6. Statements take effect at ``issued_at``, which never runs backwards within a history and never
+4. A revocation is signed by the key it names, or by a later key of the same history.
+5. A revocation of any key ends the whole history. Whoever stole the newest key speaks for all that
+   the older ones own; whoever stole an older one may have chosen what followed. So no key of it
+   signs anything more, and none follows.
+6. A rotation takes effect at ``issued_at``, which never runs backwards within a history and never
    lies ahead of the verifier's time: nobody can undo what was signed before the last accepted
    statement, or bar the way to later ones.
-7. The same statement twice changes nothing.
+7. A revocation is never refused for its date: one that is too early counts from the last accepted
+   statement on, one that lies ahead from the verifier's time on.
+8. The same statement twice changes nothing, and neither does any after a revocation.
 
 ``at`` is when a signature was recorded by somebody the verifier trusts for time (the manager's
 log), never what the signer claims: whoever stole a key can write any date.
@@ -35,25 +39,30 @@ from svetovid.errors import IntegrityError, LimitError
 
 __all__ = ["KeyHistory", "current_key"]
 
-MAX_STATEMENTS = 256
+MAX_ROTATIONS = 64
+"""Revocations are not counted: there is always room for one."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Tenure:
-    """One key's time: from ``since`` (None: always) until rotated or revoked, if it was."""
+    """One key's time: from ``since`` (None: always) until ``rotated``, if it was."""
 
     key: str
     since: int | None = None
     rotated: int | None = None
-    revoked: int | None = None
     card: Card | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHistory:
-    """The keys of one stakeholder, oldest first. Build it with :meth:`start` or :meth:`follow`."""
+    """The keys of one stakeholder, oldest first. Build it with :meth:`start` or :meth:`follow`.
+
+    Attributes:
+        revoked: when it was ended (Unix seconds), or None while it stands.
+    """
 
     _tenures: tuple[_Tenure, ...]
+    revoked: int | None = None
     _last: int | None = None
     _seen: frozenset[str] = frozenset()
 
@@ -80,12 +89,12 @@ class KeyHistory:
         """The key that may sign now.
 
         Raises:
-            IntegrityError: ``key.revoked`` where the last key was revoked.
+            IntegrityError: ``key.revoked`` where any key of this history was revoked.
         """
-        last = self._tenures[-1]
-        if last.revoked is not None:
-            raise _revoked(last)
-        return last.key
+        last = self._tenures[-1].key
+        if self.revoked is not None:
+            raise self._ended(last)
+        return last
 
     @property
     def card(self) -> Card | None:
@@ -99,8 +108,8 @@ class KeyHistory:
             IntegrityError: ``key.unknown``, ``key.early``, ``key.rotated``, ``key.revoked``.
         """
         tenure = self._find(key)
-        if tenure.revoked is not None and at >= tenure.revoked:
-            raise _revoked(tenure)
+        if self.revoked is not None and at >= self.revoked:
+            raise self._ended(key)
         if tenure.rotated is not None and at >= tenure.rotated:
             raise IntegrityError(
                 "key.rotated",
@@ -122,20 +131,11 @@ class KeyHistory:
         Raises:
             IntegrityError: ``signature.*``, ``key.unknown``, ``key.fork``, ``key.loop``,
                 ``key.revoked``, ``key.order``, ``key.future``.
-            LimitError: ``key.statements``.
+            LimitError: ``key.rotations``.
         """
-        digest = statement.payload_digest()
-        if len(self._seen) >= MAX_STATEMENTS:
-            raise LimitError(
-                "key.statements",
-                expected=f"at most {MAX_STATEMENTS} statements",
-                next_step="start a new identity, and have its card pinned again",
-            )
         if statement.payloadType == payload_type(Rotation.TYPE):
-            grown = self._rotate(statement, digest, now)
-        else:
-            grown = self._revoke(statement, digest, now)
-        return replace(grown, _seen=self._seen | {digest})
+            return self._rotate(statement, now)
+        return self._revoke(statement, now)
 
     def _find(self, key: str) -> _Tenure:
         for tenure in self._tenures:
@@ -164,14 +164,15 @@ class KeyHistory:
                 next_step="give the statements in the order in which they were made",
             )
 
-    def _rotate(self, statement: Envelope, digest: str, now: int) -> KeyHistory:
+    def _rotate(self, statement: Envelope, now: int) -> KeyHistory:
         claimed = statement.peek(Rotation)
         rotation = statement.open(Rotation, by=(claimed.old, claimed.new.signing))
+        digest = statement.payload_digest()
         if digest in self._seen:
             return self
         old = self._find(rotation.old)
-        if old.revoked is not None:
-            raise _revoked(old)
+        if self.revoked is not None:
+            raise self._ended(old.key)
         if old.rotated is not None:
             raise IntegrityError(
                 "key.fork",
@@ -187,18 +188,25 @@ class KeyHistory:
                 next_step="rotate to a newly made identity",
             )
         self._ordered(rotation.issued_at, now)
+        if len(self._seen) >= MAX_ROTATIONS:
+            raise LimitError(
+                "key.rotations",
+                expected=f"at most {MAX_ROTATIONS} rotations",
+                next_step="start a new identity, and have its card pinned again",
+            )
         new = _Tenure(rotation.new.signing, since=rotation.issued_at, card=rotation.new)
         ended = replace(old, rotated=rotation.issued_at)
-        return replace(self, _tenures=(*self._tenures[:-1], ended, new), _last=rotation.issued_at)
+        return replace(
+            self,
+            _tenures=(*self._tenures[:-1], ended, new),
+            _last=rotation.issued_at,
+            _seen=self._seen | {digest},
+        )
 
-    def _revoke(self, statement: Envelope, digest: str, now: int) -> KeyHistory:
+    def _revoke(self, statement: Envelope, now: int) -> KeyHistory:
         revocation = statement.peek(Revocation)
         signers = statement.signed_by()
-        if digest in self._seen:
-            return self
-        self._ordered(revocation.issued_at, now)
-        tenure = self._find(revocation.key)
-        place = self._tenures.index(tenure)
+        place = self._tenures.index(self._find(revocation.key))
         entitled = {t.key for t in self._tenures[place:]}
         if not signers & entitled:
             raise IntegrityError(
@@ -207,11 +215,18 @@ class KeyHistory:
                 observed=", ".join(sorted(signers)),
                 next_step="only a key itself or its successor can revoke it",
             )
-        if tenure.revoked is not None:
+        if self.revoked is not None:
             return self
-        ended = replace(tenure, revoked=revocation.issued_at)
-        tenures = (*self._tenures[:place], ended, *self._tenures[place + 1 :])
-        return replace(self, _tenures=tenures, _last=revocation.issued_at)
+        since = min(revocation.issued_at, now)
+        return replace(self, revoked=since if self._last is None else max(since, self._last))
+
+    def _ended(self, key: str) -> IntegrityError:
+        return IntegrityError(
+            "key.revoked",
+            expected="a key that may sign",
+            observed=f"{key}, of a history that was revoked at {self.revoked}",
+            next_step="ask its owner for a new key out of band, and pin that",
+        )
 
 
 def current_key(pinned: str, statements: Iterable[Envelope], *, now: int) -> str:
@@ -222,11 +237,3 @@ def current_key(pinned: str, statements: Iterable[Envelope], *, now: int) -> str
     """
     return KeyHistory.follow(pinned, statements, now=now).current
 
-
-def _revoked(tenure: _Tenure) -> IntegrityError:
-    return IntegrityError(
-        "key.revoked",
-        expected="a key that may sign",
-        observed=f"{tenure.key}, revoked at {tenure.revoked}",
-        next_step="ask its owner for a new key out of band, and pin that",
-    )

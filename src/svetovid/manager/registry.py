@@ -1,12 +1,13 @@
 """What stakeholders tell a manager: who they are, their keys, documents, policies, jobs, consents.
 
 Everything is idempotent: the same document twice is one entry. Whoever is entitled signs; nobody
-else, and no administrator, changes anything here.
+else, and no administrator, changes anything here. Who signs for an owner is asked twice: before the
+work, and inside the transaction, where what others wrote meanwhile is known.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Card, Envelope, Revocation, Rotation, Secret, digest
@@ -17,11 +18,14 @@ from svetovid.manager.core import Core
 from svetovid.policy.documents import Consent, Job, Policy
 from svetovid.policy.lint import lint
 from svetovid.policy.modes import require_available
+from svetovid.policy.speaking import open_owned, owner_keys
 from svetovid.policy.succession import check_successor
 from svetovid.protocol.contexts import deposit_context
 from svetovid.protocol.messages import IdentityRegistration, KeyDeposit
 
 __all__ = ["Registry", "key_label"]
+
+D = TypeVar("D", Policy, Consent)
 
 _ASSET_KEY_BYTES = 32
 
@@ -69,28 +73,24 @@ class Registry:
                     observed=rotation.new.signing,
                     next_step="rotate to a newly made identity",
                 )
-            self._succeed(tx, "rotation", rotation.old, envelope, {})
+            self._succeed(tx, "rotation", rotation.old, envelope)
         return {"key": rotation.new.signing}
 
     def revoke(self, envelope: Envelope) -> dict[str, Any]:
         """A :class:`Revocation`, signed by the key or a later one of its history."""
         revocation = envelope.peek(Revocation)
         with self._core.store.write() as tx:
-            more = {"revoked": revocation.key}
-            self._succeed(tx, "revocation", revocation.key, envelope, more)
+            self._succeed(tx, "revocation", revocation.key, envelope)
         return {"key": revocation.key}
 
-    def _succeed(
-        self, tx: Any, kind: Any, key: str, envelope: Envelope, more: dict[str, Any]
-    ) -> None:
+    def _succeed(self, tx: Any, kind: Any, key: str, envelope: Envelope) -> None:
         core = self._core
-        history = core.state.history(key)
-        grown = history.add(envelope, now=core.now())
-        name = envelope.payload_digest()
-        if name in tx.state.documents:
-            return
-        body = {"key": key, "document": name, "by": key, **more}
-        tx.append(core.entry(kind, grown.keys, body), envelope)
+        history = tx.state.history(key)
+        body = {"key": key, "document": envelope.payload_digest(), "by": key}
+        entry = core.entry(kind, history.keys, body)
+        grown = history.add(envelope, now=entry.at)
+        if grown != history:
+            tx.append(entry.model_copy(update={"parties": tuple(sorted(grown.keys))}), envelope)
 
     def deposit(self, envelope: Envelope) -> dict[str, Any]:
         """A :class:`KeyDeposit`: the key is opened, checked, and sealed under the root key.
@@ -130,6 +130,7 @@ class Registry:
             )
         sealed = core.root.seal(key, key_label("asset", asset, deposit.owner))
         with core.store.write() as tx:
+            core.opened(envelope, KeyDeposit, claimed.owner)  # still, whoever else wrote meanwhile
             if asset in tx.state.assets:
                 return {"asset": asset}
             core.within(tx.state.kept[deposit.owner], core.settings.documents, "documents")
@@ -197,7 +198,9 @@ class Registry:
         core = self._core
         claimed = envelope.peek(Policy)
         core.for_me(claimed.manager)
-        policy = core.opened(envelope, Policy, claimed.owner)
+        if self._again(envelope, core.state.policies.get((claimed.owner, claimed.name)), claimed):
+            return {"policy": claimed.digest()}
+        policy = self._spoken(envelope, claimed)
         where = f"policy {policy.name}"
         errors = [
             Reason(f.code, f.message, "", f.next_step, f"{where} {f.where}", policy.owner)
@@ -208,6 +211,7 @@ class Registry:
             raise PolicyError.from_reasons(errors)
         name = policy.digest()
         with core.store.write() as tx:
+            self._spoken(envelope, claimed)
             held = tx.state.policies.get((policy.owner, policy.name))
             check_successor(core.store.document(held, Policy) if held else None, policy)
             if held != name:
@@ -247,6 +251,7 @@ class Registry:
         key = Secret.random(_ASSET_KEY_BYTES)
         sealed = core.root.seal(key, key_label("checkpoint", name, job.proposer))
         with core.store.write() as tx:
+            core.opened(envelope, Job, job.proposer)
             if name not in tx.state.jobs:
                 core.within(tx.state.kept[job.proposer], core.settings.documents, "documents")
                 body = {"document": name, "sealed": digest(sealed), "by": job.proposer}
@@ -254,6 +259,29 @@ class Registry:
                 parties = [job.proposer, *job.owners, *recipients]
                 tx.append(core.entry("job", parties, body), envelope)
         return {"job": name}
+
+    def _again(self, envelope: Envelope, held: str | None, claimed: Policy | Consent) -> bool:
+        """Whether this very envelope is in force: it changes nothing, by whatever key it was signed.
+
+        Raises:
+            IntegrityError: ``key.revoked``: an owner that was ended is told so.
+        """
+        if claimed.owner in self._core.state.pinned:
+            self._core.state.signer(claimed.owner)
+        return held == claimed.digest() and self._core.store.envelope(held) == envelope
+
+    def _spoken(self, envelope: Envelope, claimed: D) -> D:
+        """A document by whoever speaks for its owner: as it shows itself, and as is known here.
+
+        Raises:
+            IntegrityError: ``signature.*``, ``key.*``, ``identity.unknown`` for a policy.
+        """
+        document = open_owned(envelope, type(claimed))
+        pinned = self._core.state.pinned
+        for key in owner_keys(document):
+            if key in pinned or isinstance(document, Policy):
+                self._core.opened(envelope, type(claimed), key)
+        return document
 
     def _imports(self, consent: Consent) -> bool:
         """Whether a policy of the consenting owner imports an asset of the job.
@@ -269,16 +297,18 @@ class Registry:
     def consent(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`Consent`, by its owner's own key (T5).
 
-        An owner whose assets another manager holds need not be known here: its signature counts.
-        A registered owner whose key was rotated signs with both keys.
+        An owner whose assets another manager holds need not be known here: its signature counts,
+        or that of the key its rotations lead to.
         """
         core = self._core
         claimed = envelope.peek(Consent)
-        consent = envelope.open(Consent, by=claimed.owner)
-        if consent.owner in core.state.pinned:
-            core.opened(envelope, Consent, consent.owner)
+        known = core.state.jobs.get(claimed.job)
+        if known and self._again(envelope, known.consents.get(claimed.owner), claimed):
+            return {"job": claimed.job}
+        consent = self._spoken(envelope, claimed)
         name = envelope.payload_digest()
         with core.store.write() as tx:
+            self._spoken(envelope, claimed)
             job = tx.state.jobs.get(consent.job)
             if job is None:
                 raise PolicyError(
@@ -294,7 +324,8 @@ class Registry:
                     observed=consent.owner,
                     next_step="nobody else's consent is needed",
                 )
-            if job.consents.get(consent.owner) != name:
+            held = job.consents.get(consent.owner)
+            if held is None or not _says(core.store.document(held, Consent), consent):
                 core.within(tx.state.kept[consent.owner], core.settings.documents, "documents")
                 body = {
                     "job": consent.job,
@@ -306,3 +337,10 @@ class Registry:
                 parties = [*job.parties, consent.owner]
                 tx.append(core.entry("consent", parties, body), envelope)
         return {"job": consent.job}
+
+
+def _says(held: Consent, again: Consent) -> bool:
+    """Whether ``held`` says all that ``again`` does, and said it before: it stays as it is."""
+    return held.issued_at <= again.issued_at and held == again.model_copy(
+        update={"issued_at": held.issued_at}
+    )

@@ -190,8 +190,8 @@ class State:
         self.histories[pinned] = history
         for key in history.keys:
             self.pinned[key] = pinned
-        if "revoked" in body:
-            self.revoked.add(body["revoked"])
+        if history.revoked is not None:
+            self.revoked.update(history.keys)
 
     def _lease(self, index: int, kind: str, body: dict[str, Any]) -> None:
         job = self.jobs[body["job"]]

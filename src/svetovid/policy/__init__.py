@@ -43,6 +43,7 @@ from svetovid.policy.request import (
     History,
     Request,
 )
+from svetovid.policy.speaking import open_owned, owner_keys
 from svetovid.policy.succession import check_successor
 from svetovid.policy.yaml_input import load_job, load_policy, load_yaml
 
@@ -85,7 +86,9 @@ __all__ = [
     "load_policy",
     "load_yaml",
     "open_consents",
+    "open_owned",
     "output_bytes",
+    "owner_keys",
     "parse_condition",
     "require_available",
     "require_sound",

@@ -9,6 +9,7 @@ from svetovid.crypto.envelope import Envelope
 from svetovid.errors import SvetovidError
 from svetovid.policy.documents import Consent, JobAsset
 from svetovid.policy.request import Book, Request
+from svetovid.policy.speaking import open_owned, owner_keys
 
 __all__ = ["Agreement", "Consents", "open_consents"]
 
@@ -17,7 +18,7 @@ CLOCK_SKEW_S = 300
 
 
 def open_consents(consents: Sequence[Envelope]) -> tuple[list[Consent], list[Consent]]:
-    """Consents whose signature by their own owner holds, and those where it does not."""
+    """Consents signed by whoever speaks for their owner, and those that are not."""
     good: list[Consent] = []
     bad: list[Consent] = []
     for envelope in consents:
@@ -26,10 +27,9 @@ def open_consents(consents: Sequence[Envelope]) -> tuple[list[Consent], list[Con
         except SvetovidError:
             continue
         try:
-            signed = claimed.owner in envelope.signed_by()
+            good.append(open_owned(envelope, Consent))
         except SvetovidError:
-            signed = False
-        (good if signed else bad).append(claimed)
+            bad.append(claimed)
     return good, bad
 
 
@@ -71,7 +71,7 @@ class Consents:
                 if best.code == "consent.missing":
                     scope = f"for job {c.job}, slots {', '.join(c.slots)}"
                     best = Agreement("consent.scope", scope)
-            elif owner in request.revoked:
+            elif request.revoked & set(owner_keys(c)):
                 best = Agreement("consent.revoked", "by a revoked key")
             elif c.issued_at > request.now + CLOCK_SKEW_S:
                 best = Agreement("consent.time", f"issued at {c.issued_at}, now {request.now}")

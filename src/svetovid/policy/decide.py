@@ -5,7 +5,8 @@ Rules, all of which must hold; every one that does not is named:
 1. The evidence was given for this purpose and this job (T6).
 2. No other instance of the job is live, it is not finished, and resumes are left (T11); the host
    runs no other job (T8).
-3. Every recipient's card holds, and no key in play is revoked.
+3. Every recipient's card holds. Recipients, owners, importers and the host's operator stand: no
+   key of the history of any of them was revoked, however old the key that the documents name.
 4. Every slot of the job has the consent of its owner, whichever manager holds its key (T5). For an
    asset held here, an importer may consent in the owner's stead.
 5. Each asset held here was deposited by the owner that the job names.

@@ -42,6 +42,7 @@ BundlePath = Annotated[
     ),
 ]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}$")]
+Rotations = Annotated[tuple[Envelope, ...], Field(max_length=64)]
 Dtype = Literal[
     "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"
 ]
@@ -133,7 +134,9 @@ class Policy(Document):
     """A stakeholder's signed document. ``docs/spec/policy.md`` is its specification.
 
     Attributes:
-        owner: the key that signs it.
+        owner: the key that its assets name as theirs.
+        rotations: those that lead from ``owner`` to the key that signs, where it is not ``owner``;
+            see :mod:`svetovid.policy.speaking`.
         sequence, predecessor: 1 and none at first; then one more, and the hash of the one before,
             so that no update is lost or rolled back.
         manager: key of the one manager this owner gives keys to; pinned out of band (T1).
@@ -147,6 +150,7 @@ class Policy(Document):
     version: Literal["svetovid.policy/v1"]
     name: Name
     owner: KeyId
+    rotations: Rotations = ()
     sequence: Annotated[int, Field(ge=1)]
     predecessor: Digest | None = None
     manager: KeyId
@@ -286,11 +290,15 @@ class Job(Document):
 
 
 class Consent(Document):
-    """An owner agrees that its assets are used in this job under this policy of its own (T5)."""
+    """An owner agrees that its assets are used in this job under this policy of its own (T5).
+
+    ``owner`` and ``rotations`` are as in its policy.
+    """
 
     TYPE: ClassVar[str] = "consent"
     job: Digest
     policy: Digest
     owner: KeyId
+    rotations: Rotations = ()
     slots: Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)]
     issued_at: int

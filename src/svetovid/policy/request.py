@@ -74,7 +74,7 @@ class Request:
         appraisals: each owner's own view of the evidence (T2).
         references: by owner, digests of the reference-value documents its appraisal used.
         history: see :class:`History`.
-        revoked: keys that sign nothing more.
+        revoked: every key of each history of which one was revoked.
         now: Unix seconds.
         job_name, policy_names: digests of ``job`` and ``policies``, made here from these very
             documents, once for all the clauses that speak of them.
