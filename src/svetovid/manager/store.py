@@ -88,8 +88,9 @@ class Transaction:
         if document is not None:
             self.put_document(str(entry.body["document"]), document)
         self._insert(t.entries, position=index, data=entry.canonical())
-        for part in privates:
-            self._insert(t.privates, position=index, owner=part.owner, data=part.canonical())
+        if privates:
+            rows = [{"position": index, "owner": p.owner, "data": p.canonical()} for p in privates]
+            self._connection.execute(sa.insert(t.privates), rows)
         return index
 
     def put_document(self, name: str, envelope: Envelope) -> None:
@@ -102,7 +103,7 @@ class Transaction:
         self._insert(t.keys, label=label, subject=subject, owner=owner, sealed=sealed)
 
     def _insert(self, table: sa.Table, **values: object) -> None:
-        self._connection.execute(sa.insert(table).values(**values))
+        self._connection.execute(sa.insert(table), values)
 
 
 class Store:
