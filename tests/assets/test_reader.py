@@ -52,7 +52,6 @@ def test_buffers_that_are_too_small_or_odd(good: Sealed) -> None:
     with opened(good) as reader:
         assert code_of(lambda: reader.stream_into(bytearray(4999))) == "asset.range"
         assert code_of(lambda: reader.read_into(4999, bytearray(2))) == "asset.range"
-        assert code_of(lambda: reader.records(0, 1)) == "asset.records"
 
 
 def test_stream_reports_progress(good: Sealed) -> None:

@@ -460,7 +460,7 @@ def test_every_failing_clause_is_listed_with_its_place() -> None:
 def test_the_host_sees_neither_expected_nor_observed() -> None:
     w = World()
     alice(w, grant(IMAGES, "data", conditions=(condition("claims.log_entries < 5"),)))
-    public = decide(w.request()).public_reasons()
+    public = [reason.public() for reason in decide(w.request()).reasons]
     assert [r.code for r in public] == ["policy.condition"]
     assert all(not (r.expected or r.observed or r.clause) for r in public)
 

@@ -34,7 +34,7 @@ from svetovid.assets.format import (
     merkle_root,
     trailer,
 )
-from svetovid.assets.manifest import Manifest, RecordSchema
+from svetovid.assets.manifest import Manifest
 from svetovid.assets.refusals import (
     altered_chunk,
     altered_header,
@@ -165,50 +165,6 @@ class AssetReader:
             self._part(index, skip, view[:take])
             view = view[take:]
             offset += take
-
-    @property
-    def schema(self) -> RecordSchema:
-        """The record schema of a dataset.
-
-        Raises:
-            InputError: ``asset.records`` where the asset has none.
-        """
-        schema = self.manifest.record_schema
-        if schema is None:
-            raise InputError(
-                "asset.records",
-                expected="a dataset with a record schema",
-                observed=f"{self.manifest.kind} {self.manifest.name}",
-                next_step="read bytes with read_at, or seal columns with seal_dataset",
-            )
-        return schema
-
-    def records(self, start: int, count: int) -> bytes:
-        """The bytes of ``count`` records from record ``start``."""
-        size = self.schema.record_bytes
-        return self.read_at(start * size, count * size)
-
-    def read_records_into(self, start: int, buffer: bytearray | memoryview) -> None:
-        """Fill ``buffer`` with whole records from record ``start``.
-
-        Raises:
-            InputError: ``asset.range`` where the buffer does not hold whole records.
-        """
-        size = self.schema.record_bytes
-        length = memoryview(buffer).nbytes
-        if length % size:
-            raise _range(f"a multiple of {size} bytes", f"{length} bytes")
-        self.read_into(start * size, buffer)
-
-    def batches(self, count: int) -> Iterator[bytes]:
-        """All records in order, ``count`` at a time, the last ones fewer."""
-        schema = self.schema
-        if count < 1:
-            raise _range("at least one record a batch", str(count))
-        return (
-            self.records(start, min(count, schema.records - start))
-            for start in range(0, schema.records, count)
-        )
 
     def blocks(self) -> Iterator[memoryview]:
         """All content in order, a chunk at a time, in one buffer that the next chunk overwrites."""

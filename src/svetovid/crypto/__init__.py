@@ -17,7 +17,7 @@ from svetovid.crypto.envelope import Envelope, Signer, sign
 from svetovid.crypto.hpke import ReceivingKey, seal
 from svetovid.crypto.identity import Card, Identity, Revocation, Rotation
 from svetovid.crypto.secret import Secret
-from svetovid.crypto.succession import KeyHistory, current_key
+from svetovid.crypto.succession import KeyHistory
 
 __all__ = [
     "Base64",
@@ -38,7 +38,6 @@ __all__ = [
     "b64decode",
     "b64encode",
     "canonical",
-    "current_key",
     "digest",
     "load_json",
     "seal",

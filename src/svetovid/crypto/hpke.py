@@ -25,7 +25,7 @@ from svetovid.crypto.canonical import b64decode, b64encode, canonical
 from svetovid.crypto.secret import Secret
 from svetovid.errors import IntegrityError, ParseError
 
-__all__ = ["PUBLIC_KEY_BYTES", "ReceivingKey", "open_sealed", "seal"]
+__all__ = ["PUBLIC_KEY_BYTES", "ReceivingKey", "seal"]
 
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _MLKEM_PUBLIC = 1184
@@ -118,8 +118,3 @@ def seal(secret: Secret, receiver: str, context: Mapping[str, Any]) -> str:
             expected="a usable receiving key",
             next_step="ask the recipient for a new card",
         ) from e
-
-
-def open_sealed(key: ReceivingKey, sealed: str, context: Mapping[str, Any]) -> Secret:
-    """Function form of :meth:`ReceivingKey.open`."""
-    return key.open(sealed, context)

@@ -37,7 +37,7 @@ from svetovid.crypto.envelope import Envelope, payload_type
 from svetovid.crypto.identity import Card, Revocation, Rotation
 from svetovid.errors import IntegrityError, LimitError
 
-__all__ = ["KeyHistory", "current_key"]
+__all__ = ["KeyHistory"]
 
 MAX_ROTATIONS = 64
 """Revocations are not counted: there is always room for one."""
@@ -227,13 +227,3 @@ class KeyHistory:
             observed=f"{key}, of a history that was revoked at {self.revoked}",
             next_step="ask its owner for a new key out of band, and pin that",
         )
-
-
-def current_key(pinned: str, statements: Iterable[Envelope], *, now: int) -> str:
-    """The key that may sign now for whoever was pinned as ``pinned``.
-
-    Raises:
-        IntegrityError: as :meth:`KeyHistory.add`; ``key.revoked`` where none may.
-    """
-    return KeyHistory.follow(pinned, statements, now=now).current
-

@@ -30,7 +30,6 @@ from svetovid.policy.documents import (
     TensorSpec,
     Use,
 )
-from svetovid.policy.graph import Access, who_can
 from svetovid.policy.lint import Finding, lint, require_sound
 from svetovid.policy.modes import require_available
 from svetovid.policy.pins import resolve_pin, resolve_policy
@@ -50,7 +49,6 @@ from svetovid.policy.yaml_input import load_job, load_policy, load_yaml
 __all__ = [
     "CLAIM_FIELDS",
     "JOB_FIELDS",
-    "Access",
     "Appraised",
     "ClauseResult",
     "Condition",
@@ -94,5 +92,4 @@ __all__ = [
     "require_sound",
     "resolve_pin",
     "resolve_policy",
-    "who_can",
 ]

@@ -148,10 +148,6 @@ class Decision:
         """Why it was refused, in full: for the owners and the manager's log."""
         return tuple(c.reason for c in self.clauses if c.reason is not None)
 
-    def public_reasons(self) -> tuple[Reason, ...]:
-        """Why it was refused, as the host may see it."""
-        return tuple(dict.fromkeys(r.public() for r in self.reasons))
-
     def require(self) -> Decision:
         """This decision if it grants.
 

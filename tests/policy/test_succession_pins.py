@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from policy.policy_world import ALICE, BOB, CODE, IMAGES, MALLORY, OPAL, OTHER, World, grant, policy
+from policy.policy_world import ALICE, BOB, IMAGES, MALLORY, OPAL, OTHER, grant, policy
 from svetovid.crypto import digest, sign
 from svetovid.errors import PolicyError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchor, TrustAnchors
-from svetovid.policy import Pin, check_successor, resolve_pin, resolve_policy, who_can
+from svetovid.policy import Pin, check_successor, resolve_pin, resolve_policy
 
 FIRST = policy(ALICE, grant(IMAGES, "data"))
 SECOND = FIRST.model_copy(update={"sequence": 2, "predecessor": FIRST.digest()})
@@ -99,21 +99,3 @@ def test_a_policy_finds_its_own_documents() -> None:
     found, references = resolve_policy(p, held)
     assert found == anchors
     assert [r.version for r in references] == [1, 2]
-
-
-def test_who_can_obtain_what() -> None:
-    w = World()
-    ways = {(a.asset, a.consenter): a for a in who_can(w.policies.values())}
-    assert ways[IMAGES, ALICE.key_id].code == (CODE,)
-    assert all(a.effective for a in ways.values())
-    w.export_images_to_bob()
-    ways = {(a.asset, a.consenter): a for a in who_can(w.policies.values())}
-    assert ways[IMAGES, BOB.key_id].effective
-    assert (IMAGES, ALICE.key_id) not in ways
-    changed = w.policies[ALICE.key_id].model_copy(update={"sequence": 2})
-    w.policies[ALICE.key_id] = changed
-    ways = {(a.asset, a.consenter): a for a in who_can(w.policies.values())}
-    assert not ways[IMAGES, BOB.key_id].effective
-    bob = w.policies[BOB.key_id]
-    narrowed = bob.model_copy(update={"grants": (*bob.grants, grant(IMAGES, "data"))})
-    assert [a.owner for a in who_can([narrowed])] == [BOB.key_id]
