@@ -63,7 +63,7 @@ class Deciding:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._choices: dict[tuple[str, int], _Choice] = {}
+        self._choices: dict[tuple[str, int, int], _Choice] = {}
         self._values: dict[str, ReferenceValues] = {}
 
     def appraised(self, views: Views, proven: Proven, record: HostRecord) -> Views:
@@ -106,7 +106,7 @@ class Deciding:
 
     def _choice(self, name: str, policy: Policy) -> _Choice:
         state = self._core.state
-        key = (name, len(state.publications))
+        key = (name, len(state.publications), len(state.revoked))
         found = self._choices.get(key)
         if found is None:
             pins = (policy.anchors, *policy.references)
@@ -114,7 +114,8 @@ class Deciding:
             held = [
                 self._core.store.envelope(p.envelope)
                 for p in state.publications
-                if p.digest in wanted or (p.signer, p.product) in wanted
+                if p.digest in wanted
+                or ((p.signer, p.product) in wanted and p.signer not in state.revoked)
             ]
             anchors, references = resolve_policy(policy, held)
             if len(self._choices) >= _MAX_CHOICES:

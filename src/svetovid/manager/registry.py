@@ -148,7 +148,9 @@ class Registry:
     def publish(self, envelope: Envelope, caller: frozenset[str]) -> dict[str, Any]:
         """Signed :class:`TrustAnchors` or :class:`ReferenceValues`, by whomever (T2).
 
-        What it is worth is for each owner's policy to say, which pins its digest or its signer.
+        What it is worth is for each owner's policy to say, which pins its digest or its signer. A
+        signer that is known here signs with its newest key, or its policies' pins would take what
+        a superseded or stolen one says for its newest edition.
         """
         core = self._core
         kinds: dict[str, type[TrustAnchors] | type[ReferenceValues]] = {
