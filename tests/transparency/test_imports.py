@@ -195,6 +195,18 @@ def test_t13_t5_a_chain_that_does_not_hold(what: str) -> None:
     assert e.value.reason.next_step
 
 
+def test_policies_of_rotated_keys() -> None:
+    """A policy put in force after a rotation shows by what right its newest key signed."""
+    chain = Chain()
+    fresh, rotation = ALICE.rotate(NOW - 50)
+    chain.outer["rotations"] = [rotation.to_json()]
+    chain.signers = (fresh, BOB)
+    assert chain.verify().imports == {"images": BOB.key_id}
+    chain.signers = (ALICE, BOB)
+    with pytest.raises(RefusalError, match=r"signature\.missing"):
+        chain.verify()
+
+
 def test_nobody_consented_to_the_slot() -> None:
     story = Chain(slots=("code",)).story()
     with pytest.raises(RefusalError, match=r"receipt\.consents"):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svetovid.crypto import KeyId
+from svetovid.errors import InputError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.stakeholder.home import read_bounded
+from svetovid.stakeholder.labels import Labels
 from svetovid.stakeholder.names import read_document
 from svetovid.transparency import MAX_BUNDLE_BYTES, ReceiptBundle, Verdict, verify_receipt
 
-__all__ = ["check_receipt", "read_receipt"]
+__all__ = ["check_receipt", "read_given", "read_receipt", "receipt_labels"]
 
 
 def read_receipt(path: Path) -> ReceiptBundle:
@@ -48,3 +50,38 @@ def check_receipt(
         manager=manager,
         now=now,
     )
+
+
+def receipt_labels(verdict: Verdict, *known: Mapping[str, str]) -> Labels:
+    """What to call the keys in a receipt.
+
+    Args:
+        verdict: of a receipt that was verified; what keys call themselves in it comes last.
+        known: key or digest to name, what the reader trusts most first. A name that another key
+            has already is not given a second time.
+    """
+    names: dict[str, str] = {}
+    for source in (*known, verdict.names):
+        taken = set(names.values())
+        names |= {k: n for k, n in source.items() if k not in names and n not in taken}
+    return Labels(names)
+
+
+def read_given(items: Sequence[str]) -> dict[str, str]:
+    """Names that a reader gave, ``KEY=NAME`` each.
+
+    Raises:
+        InputError: ``names.given``.
+    """
+    names: dict[str, str] = {}
+    for item in items:
+        key, separator, name = item.partition("=")
+        if not (key and separator and name):
+            raise InputError(
+                "names.given",
+                expected="KEY=NAME",
+                observed=item,
+                next_step="give a whole key, an equals sign and what to call it",
+            )
+        names[key] = name
+    return names

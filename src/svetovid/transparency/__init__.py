@@ -24,7 +24,7 @@ from svetovid.transparency.receipt import (
     final_subject,
     make_receipt,
 )
-from svetovid.transparency.verify import Verdict, verify_receipt
+from svetovid.transparency.verify import Verdict, not_verified, verify_receipt
 
 __all__ = [
     "MAX_BUNDLE_BYTES",
@@ -46,6 +46,7 @@ __all__ = [
     "leaf_hash",
     "make_receipt",
     "node_hash",
+    "not_verified",
     "verify_consistency",
     "verify_inclusion",
     "verify_proof",

@@ -22,6 +22,7 @@ from svetovid.crypto import Envelope
 from svetovid.errors import IntegrityError, PolicyError, RefusalError
 from svetovid.evidence import HostStatement
 from svetovid.policy.documents import Consent, Export, Job, JobAsset, Policy
+from svetovid.policy.speaking import open_owned
 
 __all__ = ["Run", "importer_of", "stand_ins"]
 
@@ -68,7 +69,7 @@ def importer_of(slot: str, given: Sequence[Consent], policies: Sequence[Envelope
 
     Raises:
         IntegrityError: ``receipt.consents`` where nobody consented, ``receipt.policy``,
-            ``receipt.import``, ``receipt.export``, ``signature.*``.
+            ``receipt.import``, ``receipt.export``, ``signature.*``, ``key.*``.
         PolicyError: ``grant.code``, ``grant.mode``, ``grant.recipient``, ``grant.device``,
             ``limit.expired``, ``policy.host`` where the export does not reach so far.
     """
@@ -122,7 +123,7 @@ def _policy(name: str, owner: str, asset: JobAsset, held: dict[str, Envelope], r
         raise _broken("receipt.policy", f"a policy of {owner}", f"one of {claimed.owner}")
     if not claimed.manager == asset.manager == run.manager:
         raise _broken("receipt.policy", f"a policy for {run.manager}", f"one for {claimed.manager}")
-    return envelope.open(Policy, by=owner)
+    return open_owned(envelope, Policy)
 
 
 def _exported(slot: str, importer: str, policy: Policy, run: Run) -> None:

@@ -57,11 +57,17 @@ from svetovid.transparency.receipt import (
     final_subject,
 )
 
-__all__ = ["Verdict", "verify_receipt"]
+__all__ = ["Verdict", "not_verified", "verify_receipt"]
 
 _U32 = struct.Struct("<I")
 _SKEW_S = 300
 """Seconds by which the reader's clock, or a replica's, may be off."""
+
+
+def not_verified(reason: Reason) -> str:
+    """The one line of a receipt that does not verify, or cannot be read."""
+    wanted = f", expected {reason.expected}" if reason.expected else ""
+    return f"NOT verified: {reason.code}: {reason.observed or 'refused'}{wanted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ class Verdict:
         job, code, data, outputs, recipients: what was made from what, for whom; digests, key ids.
         consents: owner to the slots it consented to.
         imports: slot to the importer that consented in its owner's stead.
-        names: what keys call themselves, by the self-signed cards in the bundle.
+        names: what recipients' keys and the job call themselves, in the bundle; nobody vouches.
         host_name, machine_owner, operator, manager: where it ran, and who decided.
         released_at, finished_at: by the manager's log, Unix seconds.
         resumes: by the manager's count.
@@ -104,13 +110,22 @@ class Verdict:
     end: Appraisal
     words: tuple[str, ...]
 
+    @property
+    def verdict(self) -> str:
+        """The verdict in one line; it begins with ``verified`` or ``NOT verified: CODE``."""
+        if self.affirmed:
+            simulated = ", simulated" if self.simulated else ""
+            return f"verified: what {self.job} put out (measurement: {self.measurement}{simulated})"
+        return not_verified(self.reasons()[0])
+
     def reasons(self) -> tuple[Reason, ...]:
         """Why it is not affirmed; empty where it is."""
         return tuple(dict.fromkeys([*self.start.reasons(), *self.end.reasons()]))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, the appraisals as lists of claims."""
-        out = {f: getattr(self, f) for f in self.__dataclass_fields__}
+        out: dict[str, Any] = {"verified": self.affirmed, "verdict": self.verdict}
+        out |= {f: getattr(self, f) for f in self.__dataclass_fields__}
         for name in ("start", "end"):
             out[name] = [asdict(c) for c in getattr(self, name).claims]
         out["reasons"] = [r.to_dict() for r in self.reasons()]
@@ -197,7 +212,7 @@ def verify_receipt(
         recipients=tuple(sorted(run.recipients)),
         consents=_by_owner(consents),
         imports=imports,
-        names={c.signing: c.name for c in cards},
+        names={c.signing: c.name for c in cards} | {name: f"job {job.name}"},
         host_name=start.statement.host,
         machine_owner=start.statement.machine_owner,
         operator=start.statement.operator,
