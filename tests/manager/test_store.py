@@ -13,7 +13,7 @@ import pytest
 from managerworld import World
 from svetovid.crypto import Identity, Secret, sign
 from svetovid.errors import HostError, IntegrityError, SvetovidError
-from svetovid.manager import PassphraseSealer, RootKey, Settings
+from svetovid.manager import PassphraseSealer, RootKey
 from svetovid.manager.rootkey import open_root_key
 from svetovid.protocol import SeenFile
 from svetovid.transparency.checkpoint import Checkpoint
@@ -201,7 +201,7 @@ def test_no_release_without_its_record(world: World, point: str) -> None:
         host.release(job)
     else:
         assert recorded == 1
-        with pytest.raises(SvetovidError, match=re.escape("challenge.unknown")):
+        with pytest.raises(SvetovidError, match=re.escape("challenge.used")):
             host.client.release(evidence)
 
 
@@ -221,12 +221,16 @@ def test_a_disk_that_is_full(world: World, monkeypatch: pytest.MonkeyPatch) -> N
 
     store._engine.dispose()
     monkeypatch.setattr(store._engine.dialect.dbapi, "connect", small)
-    with pytest.raises(HostError, match=re.escape("store.unavailable")):
+
+    def fill() -> None:
         for _ in range(50):
             host.client.release(host.evidence(host.client.challenge(host.host_id, job, "release")))
             host.client.end_lease(
                 world.manager._core.state.jobs[job].lease, "measured", host.job_key
             )
+
+    with pytest.raises(HostError, match=re.escape("store.unavailable")):
+        fill()
     monkeypatch.undo()
     store._engine.dispose()
     size = world.clients["alice"].status().entries

@@ -186,7 +186,7 @@ def test_a6_a_full_disk_releases_nothing(world: World) -> None:
     assert world.manager.size == size
     world.manager.restart()
     assert world.released() == 0
-    world.replay(world.evidence(run))
+    world.replay(evidence)
     assert world.released() == 1
 
 
@@ -199,7 +199,7 @@ def test_k6_killed_before_the_record(world: World) -> None:
         world.replay(evidence)
     world.manager.restart()
     assert world.released() == 0
-    world.replay(world.evidence(run))
+    world.replay(evidence)
     assert world.released() == 1
 
 
@@ -213,7 +213,7 @@ def test_k6_killed_after_the_record(world: World) -> None:
         world.replay(evidence)
     world.manager.restart()
     assert world.released() == 1
-    with world.refuses("challenge.unknown", records=0):
+    with world.refuses("challenge.used", records=0):
         world.replay(evidence)
     world.clock.advance(60)
     with world.refuses("limit.runs"):

@@ -1,14 +1,16 @@
-"""The challenges that wait for an answer, and those that had one.
+"""What a manager remembers of the challenges it made until they are answered.
 
-They live in this process alone. A manager that starts anew knows none, so none of an earlier life
-can be answered twice: the host asks again, at the price of one round trip. Nothing is written to
-the disk for somebody who only asks.
+A challenge stands on its own: the manager's signature says that it made it, its time until when it
+counts, and the store, in the transaction of the decision, that it counts once. So nothing is
+written to the disk for somebody who only asks, and another manager over the same store may take
+the answer. What is remembered here can be done without.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from svetovid.errors import EvidenceError, LimitError
@@ -33,7 +35,7 @@ class OpenChallenge:
 
 
 class OpenChallenges:
-    """Each is taken once. Threads may share it.
+    """What waits for an answer, and what is being answered. Threads may share it.
 
     Args:
         of_a_host: how many of one host may be open.
@@ -43,7 +45,7 @@ class OpenChallenges:
         self._of_a_host = of_a_host
         self._lock = threading.Lock()
         self._open: dict[str, dict[str, OpenChallenge]] = {}
-        self._taken: OrderedDict[str, int] = OrderedDict()
+        self._busy: set[str] = set()
 
     def put(self, opened: OpenChallenge, now: int) -> None:
         """Raises:
@@ -63,27 +65,32 @@ class OpenChallenges:
             alive[challenge.digest()] = opened
             self._open[challenge.host] = alive
 
-    def take(self, challenge: Challenge, now: int) -> OpenChallenge:
-        """The challenge is nobody else's from here on, whatever becomes of its answer.
+    @contextmanager
+    def answered(self, challenge: Challenge, used: bool) -> Iterator[OpenChallenge | None]:
+        """Hold the challenge for one answer; what was remembered of it.
+
+        Args:
+            used: whether the store says that it was answered.
 
         Raises:
-            EvidenceError: ``challenge.used``; ``challenge.unknown`` where this process made none.
+            EvidenceError: ``challenge.used``.
         """
         name = challenge.digest()
         with self._lock:
-            while self._taken and next(iter(self._taken.values())) <= now:
-                self._taken.popitem(last=False)
+            if used or name in self._busy:
+                raise EvidenceError(
+                    "challenge.used",
+                    expected="a challenge that was not answered",
+                    observed=name,
+                    next_step="ask for a new challenge",
+                )
+            self._busy.add(name)
             held = self._open.get(challenge.host, {})
             found = held.pop(name, None)
             if not held:
                 self._open.pop(challenge.host, None)
-            if found is not None:
-                self._taken[name] = challenge.expires_at
-                return found
-            used = name in self._taken
-        raise EvidenceError(
-            "challenge.used" if used else "challenge.unknown",
-            expected="a challenge that waits for an answer" if used else "one this manager keeps",
-            observed=f"{name}, answered before" if used else name,
-            next_step="ask for a new challenge",
-        )
+        try:
+            yield found
+        finally:
+            with self._lock:
+                self._busy.discard(name)

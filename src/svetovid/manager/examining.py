@@ -2,8 +2,8 @@
 
 Rules:
 
-1. The challenge is used up first; the decision is written and the checkpoint signed in one
-   transaction; the answer is given after it is on the disk (K6). A refusal is a record as well.
+1. The challenge is used up, the decision written and the checkpoint signed in one transaction; the
+   answer is given after it is on the disk (K6). A refusal is a record as well.
 2. A verdict counts for as long as its challenge does (K5).
 3. Owners get every reason of their own clauses; the host gets codes and next steps.
 """
@@ -31,6 +31,8 @@ from svetovid.protocol.records import EntryKind
 from svetovid.transparency.receipt import without_log
 
 __all__ = ["Case", "Examiner", "boot_of", "require"]
+
+_NOT_RECORDED = frozenset({"challenge.used"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +93,24 @@ class Examiner:
     ) -> JsonObject:
         """Raises what was found, as the host may see it."""
         core = self._core
-        admitted = self._freshness.admit(evidence, role)
-        job = core.store.document(admitted.challenge.job, Job)
-        case = Case(admitted, job, lease, without_log(evidence).digest())
-        views = self._deciding.started(case.job, case.name)
-        try:
-            proven = self._freshness.prove(admitted, subject)
-            self._no_older_boot(proven, admitted)
-            views = self._deciding.appraised(views, proven, admitted.record)
-            with core.store.write() as tx:
-                self._freshness.unexpired(admitted.challenge)
-                return granted(tx, case, proven, views)
-        except SvetovidError as e:
-            if e.exit_code not in (2, 3):
-                raise  # a failure of our own
-            self._refuse(case, e.reasons, views)
-            raise type(e).from_reasons(_for_host(e.reasons)) from None
+        with self._freshness.admit(evidence, role) as admitted:
+            job = core.store.document(admitted.challenge.job, Job)
+            case = Case(admitted, job, lease, without_log(evidence).digest())
+            views = self._deciding.started(case.job, case.name)
+            try:
+                proven = self._freshness.prove(admitted, subject)
+                self._no_older_boot(proven, admitted)
+                views = self._deciding.appraised(views, proven, admitted.record)
+                with core.store.write() as tx:
+                    if not tx.use_challenge(admitted.name, admitted.challenge.expires_at):
+                        raise _used(admitted.name)
+                    self._freshness.unexpired(admitted.challenge)
+                    return granted(tx, case, proven, views)
+            except SvetovidError as e:
+                if e.exit_code not in (2, 3) or e.code in _NOT_RECORDED:
+                    raise  # a failure of our own, or recorded already
+                self._refuse(case, e.reasons, views)
+                raise type(e).from_reasons(_for_host(e.reasons)) from None
 
     def append(
         self,
@@ -131,7 +135,10 @@ class Examiner:
         found = tuple(reasons)
         codes: list[JsonValue] = [*sorted({r.code for r in found})]
         body: JsonObject = {**case.body(), "codes": codes}
+        challenge = case.admitted.challenge
         with self._core.store.write() as tx:
+            if not tx.use_challenge(case.admitted.name, challenge.expires_at):
+                raise _used(case.admitted.name)
             lease = tx.state.leases.get(case.lease) if case.lease else None
             if lease and (lease.job, lease.host) == (case.name, case.host):
                 body["lease"] = lease.id  # nobody ends a lease that is not its own
@@ -152,6 +159,15 @@ class Examiner:
                 observed=str(now),
                 next_step="the TPM's time went back: find out what happened to this machine",
             )
+
+
+def _used(name: str) -> EvidenceError:
+    return EvidenceError(
+        "challenge.used",
+        expected="a challenge that was not answered",
+        observed=f"{name}, answered at another manager over this store",
+        next_step="ask for a new challenge",
+    )
 
 
 def boot_of(proven: Proven) -> tuple[int, int, int]:

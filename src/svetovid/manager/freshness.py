@@ -9,6 +9,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +38,7 @@ _MAX_LOGS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Evidence whose challenge was open, and is used up.
+    """Evidence whose challenge is open and ours alone until this block ends.
 
     Attributes:
         name: the challenge's digest.
@@ -135,8 +137,9 @@ class Freshness:
             if lease is None or lease.host != request.host or not lease.live(now):
                 raise no_lease(lease)
 
-    def admit(self, evidence: TpmEvidence | TeeEvidence, role: Role) -> Admitted:
-        """Check the challenge, and use it up for this evidence alone (F8).
+    @contextmanager
+    def admit(self, evidence: TpmEvidence | TeeEvidence, role: Role) -> Iterator[Admitted]:
+        """Check the challenge, and hold it for this evidence alone (F8).
 
         Raises:
             EvidenceError: ``challenge.unknown``, ``challenge.scope``, ``challenge.expired``,
@@ -152,10 +155,21 @@ class Freshness:
         if challenge.host != evidence.host or challenge.host not in core.state.hosts:
             raise _refused("challenge.scope", f"evidence of {challenge.host}", evidence.host)
         self.unexpired(challenge)
-        held = self._open.take(challenge, core.now())
-        record = core.store.document(core.state.hosts[challenge.host].record, HostRecord)
         name = challenge.digest()
-        return Admitted(evidence, challenge, name, record, held.log, held.boot)
+        with self._open.answered(challenge, core.store.challenge_used(name)) as held:
+            # Not remembered, it is what is known now: stricter, never looser.
+            boot = held.boot if held else core.state.boots.get(challenge.host, (0, 0, 0))
+            log = held.log if held else self._proven_log(challenge.host)
+            if challenge.log_offset and (log is None or log.count != challenge.log_offset):
+                raise _refused(
+                    "challenge.unknown",
+                    "a challenge for the whole log: this manager was started anew",
+                    f"one for the log from entry {challenge.log_offset} on",
+                )
+            record = core.store.document(core.state.hosts[challenge.host].record, HostRecord)
+            yield Admitted(
+                evidence, challenge, name, record, log if challenge.log_offset else None, boot
+            )
 
     def unexpired(self, challenge: Challenge) -> None:
         """Refuse a challenge that is over, or that a clock set back makes one of the future."""

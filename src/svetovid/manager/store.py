@@ -45,6 +45,8 @@ Fault = Callable[[str], None]
 """Called with the name of a point between two steps; tests end the process there."""
 
 _SUCCESSION = ("rotation", "revocation")
+_FORGET_S = 86_400
+"""Used challenges are kept for this long after they expire: a clock may be set back."""
 
 
 def _no_fault(_point: str) -> None:
@@ -70,8 +72,9 @@ def _bytes(value: object) -> bytes:
 class Transaction:
     """What one decision writes. Made by :meth:`Store.write`; gone when that returns."""
 
-    def __init__(self, connection: sa.Connection, state: State, size: int) -> None:
+    def __init__(self, connection: sa.Connection, state: State, size: int, now: int) -> None:
         self._connection = connection
+        self._now = now
         self.state = state
         self._size = size
         self.added: list[tuple[LogEntry, Envelope | None]] = []
@@ -101,6 +104,15 @@ class Transaction:
 
     def put_key(self, label: str, subject: str, owner: str, sealed: bytes) -> None:
         self._insert(t.keys, label=label, subject=subject, owner=owner, sealed=sealed)
+
+    def use_challenge(self, name: str, expires_at: int) -> bool:
+        """Mark a challenge used until it expires; False where it was used already."""
+        c = t.used.c
+        if self._connection.execute(sa.select(c.digest).where(c.digest == name)).first():
+            return False
+        self._connection.execute(sa.delete(t.used).where(c.expires_at < self._now - _FORGET_S))
+        self._insert(t.used, digest=name, expires_at=expires_at)
+        return True
 
     def _insert(self, table: sa.Table, **values: object) -> None:
         self._connection.execute(sa.insert(table), values)
@@ -186,7 +198,7 @@ class Store:
         with self._lock, self._guard():
             with self._writer.begin() as connection:
                 self._catch_up(connection)
-                tx = Transaction(connection, self.state, self.tree.size)
+                tx = Transaction(connection, self.state, self.tree.size, self._clock())
                 yield tx
                 if tx.added:
                     grown = self.tree.copy()
@@ -277,6 +289,9 @@ class Store:
         if row is None or digest(_bytes(row[1])) != self.state.sealed.get((label, subject)):
             raise _tampered(f"the sealed key of {subject}", "none, or another")
         return str(row[0]), _bytes(row[1])
+
+    def challenge_used(self, name: str) -> bool:
+        return self._one(sa.select(t.used.c.digest).where(t.used.c.digest == name)) is not None
 
     def _one(self, query: Any) -> Any:
         with self._guard(), self._engine.connect() as connection:

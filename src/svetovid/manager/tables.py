@@ -17,6 +17,7 @@ __all__ = [
     "open_engine",
     "privates",
     "tip",
+    "used",
 ]
 
 metadata = sa.MetaData()
@@ -55,6 +56,14 @@ keys = sa.Table(
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
 """Asset keys and checkpoint keys, sealed under the root key."""
+
+used = sa.Table(
+    "used_challenges",
+    metadata,
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+)
+"""Challenges that were answered, until some time after they expire."""
 
 tip = sa.Table(
     "tip",
