@@ -129,6 +129,11 @@ def test_rolled_back_manifest(good: Sealed) -> None:
     assert code_of(again) == "asset.rolled_back"
 
 
+def test_a_version_left_out(good: Sealed) -> None:
+    later = sealed(CONTENT, version=3, predecessor=good.manifest.digest())
+    assert code_of(partial(check_successor, good.manifest, later.manifest)) == "asset.rolled_back"
+
+
 def test_successor_of_something_else(good: Sealed) -> None:
     other = sealed(b"", name="other", version=2, predecessor=good.manifest.digest())
     assert code_of(lambda: check_successor(good.manifest, other.manifest)) == "asset.lineage"
@@ -245,6 +250,7 @@ def test_sealing_stops_at_the_last_chunk_number(monkeypatch: pytest.MonkeyPatch)
         {"version": 2},
         {"predecessor": "sha256:" + "0" * 64},
         {"chunk_bytes": 96},
+        {"chunk_bytes": 260},  # also 20 chunks, but no power of two
         {"chunk_bytes": 32},
         {"chunk_bytes": 1 << 25},
         {"chunks": 4},

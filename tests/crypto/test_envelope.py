@@ -117,6 +117,9 @@ def test_a_signature_on_one_type_is_none_on_another(alice: Identity) -> None:
         relabelled.open(Vote, by=alice.key_id)
     assert e.value.code == "signature.invalid"
     with pytest.raises(IntegrityError) as e:
+        relabelled.open(Grant, by=alice.key_id)
+    assert e.value.code == "signature.type", "the cheap check comes first"
+    with pytest.raises(IntegrityError) as e:
         envelope.peek(Vote)
     assert e.value.code == "signature.type"
 

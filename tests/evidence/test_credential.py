@@ -117,6 +117,8 @@ def test_sizes():
 )
 def test_other_endorsement_keys(ek):
     refused("ek.algorithm", ek, AK, SECRET)
+    camellia = ek_public(RSA_EK, symmetric=struct.pack(">HHH", 0x0026, 128, 0x0043))
+    refused("tpm.malformed", camellia, AK, SECRET)
 
 
 def test_an_ek_that_is_none():

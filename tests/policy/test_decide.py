@@ -166,6 +166,11 @@ def policy_for_another_manager(w):  # T1
     alice(w, manager=OTHER.key_id)
 
 
+@case("policy.manager")
+def policy_of_somebody_else_under_her_key(w):
+    w.policies[ALICE.key_id] = w.policies[ALICE.key_id].model_copy(update={"owner": BOB.key_id})
+
+
 @case("policy.appraisal")
 def not_appraised(w):
     del w.appraisals[ALICE.key_id]
@@ -256,6 +261,13 @@ def nobody_named(w):  # T3
 @case("host.revoked")
 def operator_revoked(w):  # V6
     w.revoked = frozenset({OPAL.key_id})
+
+
+@case("host.revoked")
+def operator_unsaid(w):  # V9
+    host = w.appraisals[ALICE.key_id].values["host"]
+    alice(w, operators=(), hosts=(host,))
+    del w.appraisals[ALICE.key_id].values["operator"]
 
 
 @case("policy.environment")

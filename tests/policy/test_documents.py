@@ -92,6 +92,11 @@ def test_exactly_one_asset_is_the_code() -> None:
             Job.from_json(value)
 
 
+def test_no_output_is_called_as_the_metrics_are() -> None:
+    with pytest.raises(ParseError, match="metrics"):
+        Job.from_json(JOB | {"outputs": JOB["outputs"] | {"metrics": JOB["outputs"]["model"]}})
+
+
 @pytest.mark.parametrize(
     "name", ["A", "\N{CYRILLIC SMALL LETTER A}lice", "..", "a/b", "", "a" * 65]
 )

@@ -74,11 +74,10 @@ def _ecc_secret(key: ec.EllipticCurvePublicKey, randomness: bytes) -> tuple[byte
 def _aes_bits(ek: Public) -> int:
     """Key bits of the EK's AES-CFB, where its parameters are ones we can serve."""
     shape = (Alg.RSA, 2048, 0) if ek.type == Alg.RSA else (Alg.ECC, 0, Curve.NIST_P256)
-    symmetric = ek.symmetric or (0, 0, 0)
+    symmetric = ek.symmetric or (0, 0, 0)  # a public area has AES or nothing
     if (
         (ek.type, ek.key_bits, ek.curve) != shape
         or ek.name_alg != Alg.SHA256
-        or symmetric[0] != Alg.AES
         or symmetric[1] not in (128, 256)
         or symmetric[2] != Alg.CFB
     ):
