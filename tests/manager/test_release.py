@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from managerworld import SELECTION, SoftHost, World, sha
+from managerworld import SELECTION, SoftHost, World, fake_manifest, sha
 from softtpm import SoftCa, SoftTpm
+from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, b64encode, sign
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import Challenge
 from svetovid.manager import Settings
 from svetovid.manager import freshness as freshness_module
-from svetovid.policy.documents import Consent, Export, Grant, Import, Job, Limits
+from svetovid.policy.documents import Consent, Export, Grant, Import, Job, JobLimits, Limits
 from svetovid.protocol import (
     EvidenceRequest,
     HeadUpdate,
@@ -26,6 +27,7 @@ from svetovid.protocol import (
 )
 from svetovid.transparency.entries import verify_proof
 from svetovid.transparency.receipt import (
+    METRICS,
     Countersignature,
     final_subject,
     make_receipt,
@@ -453,9 +455,15 @@ def test_a_lease_given_back_frees_the_job(world: World) -> None:
 
 def finish(world: World, machine: SoftHost, release: Any, /, **changes: Any) -> Any:
     host = machine
+def sealed(world: World, name: str = "model", **changes: Any) -> Manifest:
+    made = fake_manifest("output", world.recipient.key_id, world.me, name)
+    return made.model_copy(update=changes)
+
+
     job = release.job.peek(Job)
     log = sha(host.tpm.log(0))
-    outputs = changes.pop("outputs", {"model": D % 1})
+    manifests = changes.pop("manifests", {n: sealed(world, n) for n in ("model", METRICS)})
+    outputs = changes.pop("outputs", {n: m.digest() for n, m in manifests.items()})
     subject = final_subject(outputs, log, D % 2)
     challenge = host.client.challenge(host.host_id, job.digest(), "finish")
     end = host.evidence(challenge, changes.pop("subject", subject))
@@ -470,7 +478,7 @@ def finish(world: World, machine: SoftHost, release: Any, /, **changes: Any) -> 
         log=log,
     ).model_copy(update=changes)
     signed = sign(receipt, host.job_key)
-    return end, signed, lambda: host.client.finish(release.lease.id, end, signed)
+    return end, signed, lambda: host.client.finish(release.lease.id, end, signed, manifests)
 
 
 def test_a_receipt_is_countersigned_once_and_again(world: World) -> None:
@@ -502,6 +510,7 @@ def test_a_receipt_is_countersigned_once_and_again(world: World) -> None:
         ({"subject": D % 8}, "evidence.subject"),
     ],
 )
+        ({"consents": (D % 5,)}, "receipt.scope"),
 def test_a_receipt_of_something_else(world: World, changes: Any, code: str) -> None:
     """T13, T9."""
     job = world.ready()
@@ -514,6 +523,121 @@ def test_a_receipt_of_something_else(world: World, changes: Any, code: str) -> N
 
 def test_a_receipt_on_a_host_gone_bad(world: World) -> None:
     job = world.ready()
+@pytest.mark.parametrize(
+    ("name", "changes", "code"),
+    [
+        ("model", {"kind": "model"}, "output.scope"),
+        ("model", {"name": "other"}, "output.scope"),
+        ("model", {"owner": "ed25519:" + "1" * 64}, "output.scope"),
+        ("model", {"manager": "ed25519:" + "1" * 64}, "output.scope"),
+        ("model", {"size": 1001, "chunks": 1}, "output.limit"),
+        (METRICS, {"name": "model"}, "output.scope"),
+        (METRICS, {"size": 129, "chunks": 1}, "output.limit"),
+    ],
+)
+def test_t9_a_sealed_output_that_is_not_the_jobs(
+    world: World, name: str, changes: Any, code: str
+) -> None:
+    """T9, L5: the receipt names it well; what it names is another's, or too large."""
+    world.register()
+    world.publish()
+    world.seal()
+    world.put_policies()
+    limits = JobLimits(output_bytes=1000)
+    job = world.propose(world.job_document(limits=limits))
+    host = world.host()
+    release = host.release(job)
+    manifests = {
+        "model": sealed(world, size=1000),
+        METRICS: sealed(world, METRICS, size=128),
+    }
+    assert world.job_document().metrics_bytes == 128
+    manifests[name] = manifests[name].model_copy(update=changes)
+    _, _, hand_in = finish(world, host, release, manifests=manifests)
+    assert refused(hand_in).code == code
+    assert world.clients["alice"].job(job).state == "running"
+
+
+def test_t9_sizes_up_to_the_limit_are_countersigned(world: World) -> None:
+    world.register()
+    world.publish()
+    world.seal()
+    world.put_policies()
+    limits = JobLimits(output_bytes=1000)
+    outputs = {n: world.job_document().outputs["model"] for n in ("model", "more")}
+    job = world.propose(world.job_document(limits=limits, outputs=outputs))
+    host = world.host()
+    release = host.release(job)
+    parts = {"model": 400, "more": 600, METRICS: 128}
+    manifests = {n: sealed(world, n, size=s) for n, s in parts.items()}
+    finish(world, host, release, manifests=manifests)[2]()
+    assert world.clients["alice"].job(job).state == "finished"
+    other = world.propose(world.job_document(limits=limits, outputs=outputs))
+    release = host.release(other)
+    manifests["more"] = sealed(world, "more", size=601)
+    assert refused(finish(world, host, release, manifests=manifests)[2]).code == "output.limit"
+
+
+@pytest.mark.parametrize("missing", ["model", METRICS, "another"])
+def test_t9_every_output_the_receipt_names_comes_with_its_manifest(
+    world: World, missing: str
+) -> None:
+    job = world.ready()
+    host = world.host()
+    release = host.release(job)
+    manifests = {n: sealed(world, n) for n in ("model", METRICS)}
+    outputs = {n: m.digest() for n, m in manifests.items()}
+    if missing == "another":
+        manifests["model"] = sealed(world, root=D % 6)
+    else:
+        manifests.pop(missing)
+    _, _, hand_in = finish(world, host, release, outputs=outputs, manifests=manifests)
+    assert refused(hand_in).code == "output.manifest"
+    assert world.clients["alice"].job(job).state == "running"
+
+
+def test_t13_a_consent_given_again_during_a_run_ends_nothing(world: World) -> None:
+    """T13, T5: the receipt is about the consents that the keys were released on."""
+    job = world.ready()
+    host = world.host()
+    release = host.release(job)
+    size = world.clients["alice"].status().entries
+    world.now += 1
+    world.consent(world.alice, job)  # the same words, later: the held one stays
+    assert world.clients["alice"].status().entries == size
+    policy = world.policy_of(world.bob, sequence=2, predecessor=world.policies["bob"].digest())
+    world.clients["bob"].put_policy(sign(policy, world.bob))
+    world.policies["bob"] = policy
+    world.consent(world.bob, job)
+    world.stop()
+    world.start()
+    assert host.renew(job, release.lease.id)
+    _, receipt, hand_in = finish(world, host, release)
+    hand_in()
+    named = receipt.peek(Receipt).consents
+    assert named == tuple(sorted(c.payload_digest() for c in release.consents))
+    held = {c.payload_digest() for c in world.clients["alice"].job(job).consents}
+    assert len(held - set(named)) == 1
+
+
+def test_t5_a_consent_from_the_future_gives_way_to_one_of_now(world: World) -> None:
+    """T5: one that counts for nothing is not kept for saying the same."""
+    world.register()
+    world.publish()
+    world.seal()
+    world.put_policies()
+    job = world.propose(consent=False)
+    host = world.host()
+    world.now += 10_000
+    world.consent(world.alice, job)
+    world.now -= 10_000
+    for owner in (world.bob, world.carol):
+        world.consent(owner, job)
+    assert refused(host.release, job).code == "consent.time"
+    world.consent(world.alice, job)
+    host.release(job)
+
+
     host = world.host()
     release = host.release(job)
     host.tpm.measure("/opt/evil.so", sha(b"evil"))

@@ -107,7 +107,7 @@ class Run:
                 self.job,
                 self.signer,
                 host_record=self.machine.home.signed_record(link.client.manager),
-                outputs={n: p.asset for n, p in self.packages.items()},
+                outputs={n: Manifest.from_json(p.manifest) for n, p in self.packages.items()},
                 metrics=metrics_digest(blob),
                 log=log,
             )

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from softtpm import SoftCa
+from svetovid.assets import Manifest
 from svetovid.crypto import Identity, b64encode, digest, sign
 from svetovid.errors import IntegrityError, SvetovidError
+from svetovid.host.deliver import deliver
 from svetovid.policy import Consent, Policy
 from svetovid.transparency import (
     MAX_BUNDLE_BYTES,
@@ -111,19 +113,21 @@ def test_t13_t9_outputs_that_were_not_agreed(world: World) -> None:
     """T9: the manager countersigns only the outputs of the job."""
     run = world.run(world.agreed())
     log = digest(run.attester.log())
-    end = run.main.final(final_subject({"other": D}, log, D))
+    url = f"file://{world.folder}/other.sealed"
+    manifest = Manifest.from_json(deliver(run.job, "other", b"data", url).manifest)
+    end = run.main.final(final_subject({"other": manifest.digest()}, log, D))
     receipt = make_receipt(
         run.job,
         manager=world.manager.key_id,
         consents=run.main.release.consents,
         start=run.main.start,
         end=end,
-        outputs={"other": D},
+        outputs={"other": manifest.digest()},
         metrics=D,
         log=log,
     )
     with world.refuses("output.schema"):
-        run.main.finish(end, sign(receipt, run.signer))
+        run.main.finish(end, sign(receipt, run.signer), {"other": manifest})
 
 
 def test_t13_the_end_covers_the_whole_log(world: World) -> None:

@@ -245,7 +245,7 @@ class _Run:
                 job,
                 self._signer,
                 host_record=self._home.signed_record(link.client.manager),
-                outputs={n: p.asset for n, p in packages.items()},
+                outputs={n: Manifest.from_json(p.manifest) for n, p in packages.items()},
                 metrics=metrics_digest(blob),
                 log=log,
             )

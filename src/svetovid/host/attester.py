@@ -19,7 +19,13 @@ __all__ = ["Attester", "TeeAttester", "TpmAttester"]
 
 
 class Attester(Protocol):
-    """Gives evidence that binds a challenge, this job's keys and a channel (T6)."""
+    """Gives evidence that binds a challenge, this job's keys and a channel (T6).
+
+    Attributes:
+        known: managers that were shown the whole log of this very attester.
+    """
+
+    known: set[str]
 
     def measure(self) -> None:
         """Measure whatever changed since the last time, before it can be loaded."""
@@ -48,6 +54,7 @@ class TpmAttester:
     def __init__(
         self, tpm: Tpm, log: Launcher | KernelLog, host_id: str, boot_log: bytes | None = None
     ) -> None:
+        self.known: set[str] = set()
         self._tpm = tpm
         self._log = log
         self._host_id = host_id
@@ -94,6 +101,7 @@ class TeeAttester:
     """Reports of a SIMULATED TEE, which protects nothing and says so in its certificates."""
 
     def __init__(self, tee: SimulatedTee, measurement: str, host_id: str) -> None:
+        self.known: set[str] = set()
         self._tee = tee
         self._measurement = measurement
         self._host_id = host_id

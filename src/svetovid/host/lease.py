@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from svetovid.errors import RefusalError, SvetovidError
 
-__all__ = ["HeldLease", "LeaseKeeper", "boottime"]
+__all__ = ["HeldLease", "LeaseKeeper", "boottime", "expired"]
 
 
 def boottime() -> float:
@@ -105,7 +105,7 @@ class LeaseKeeper:
         while not self._closed.is_set():
             left = self._held.ends - self._now()
             if left <= 0:
-                self._end(self._trouble or _expired("a renewal before the lease ran out"))
+                self._end(self._trouble or expired("a renewal before the lease ran out"))
                 return
             self._closed.wait(min(left, self._TICK_S))
 
@@ -124,13 +124,14 @@ class LeaseKeeper:
                 self._trouble = e
                 ask_at = self._now() + self._RETRY_S
             except Exception:  # noqa: BLE001 - fail closed: an unknown error is no renewal
-                self._end(_expired("a renewal that can be read"))
+                self._end(expired("a renewal that can be read"))
             else:
                 self._trouble = None
                 ask_at = self._held.started + self._held.renew_after
 
 
-def _expired(expected: str) -> RefusalError:
+def expired(expected: str) -> RefusalError:
+    """The refusal ``lease.expired``: what was to happen before the end did not."""
     return RefusalError(
         "lease.expired",
         expected=expected,

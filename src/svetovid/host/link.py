@@ -1,29 +1,54 @@
-"""One manager of a job, as the host deals with it: challenge, evidence, release, renewal, end."""
+"""One manager of a job, as the host deals with it: challenge, evidence, release, renewal, end.
+
+Evidence is asked for once more, with the whole measurement log, where the manager knows nothing
+(any more) of the challenge that it answers: a manager forgets its challenges with its process.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeVar
+from concurrent.futures import Future, wait
+from typing import Literal, Protocol, TypeVar
 
+from svetovid.assets import Manifest
 from svetovid.crypto import Envelope, ReceivingKey, Secret, Signer
 from svetovid.errors import IntegrityError, RefusalError, SvetovidError, TransportError
 from svetovid.evidence.documents import NO_SUBJECT, Challenge, JobKeys, TeeEvidence, TpmEvidence
 from svetovid.host.attester import Attester
-from svetovid.host.lease import HeldLease, LeaseKeeper, boottime
+from svetovid.host.lease import HeldLease, LeaseKeeper, boottime, expired
 from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.contexts import checkpoint_context, release_context
 from svetovid.protocol.messages import Head, HeadUpdate, Release
 
-__all__ = ["ManagerLink"]
+__all__ = ["ManagerLink", "once_more"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 _NOT_RELEASED = "release comes first"
 _RETRY_S = 1.0
-_LOG_LOST = frozenset({"ima.offset", "ima.replay"})
-"""The manager knows another log of this host: from before a reboot, or none since its restart."""
+_TICK_S = 0.25
+_FORGOTTEN = "challenge.unknown"
+_OTHER_LOG = frozenset({"ima.offset", "ima.replay"})
+"""The manager knows another log of this host, of another process than this one."""
+
+
+class _Asking(Protocol[T_co]):
+    def __call__(self, *, fresh: bool) -> T_co: ...
+
+
+def once_more(
+    ask: _Asking[T], *, fresh: bool = False, on: frozenset[str] = frozenset({_FORGOTTEN})
+) -> T:
+    """``ask``, and where that is refused with a code of ``on``, once more, ``fresh`` this time."""
+    try:
+        return ask(fresh=fresh)
+    except RefusalError as e:
+        if e.code not in on:
+            raise
+    return ask(fresh=True)
 
 
 class ManagerLink:
@@ -61,10 +86,13 @@ class ManagerLink:
         self._stop = threading.Event()
         self.timings = {"attest_s": 0.0, "release_s": 0.0}
 
+    def _challenged(self, role: Literal["release", "renew", "finish"], *, fresh: bool) -> Envelope:
+        return self.client.challenge(self._host_id, self._job.digest(), role, fresh=fresh)
+
     def _prove(
-        self, role: Literal["release", "renew", "finish"], subject: str, *, fresh: bool = False
+        self, role: Literal["release", "renew"], subject: str, *, fresh: bool = False
     ) -> tuple[float, Challenge, TpmEvidence | TeeEvidence]:
-        envelope = self.client.challenge(self._host_id, self._job.digest(), role, fresh=fresh)
+        envelope = self._challenged(role, fresh=fresh)
         received = boottime()
         evidence = self._attester.evidence(envelope, self._keys, self.client.channel, subject)
         return received, envelope.peek(Challenge), evidence
@@ -72,15 +100,16 @@ class ManagerLink:
     def ask(self) -> None:
         """Get a lease and the keys.
 
+        The first evidence of an attester brings its whole log: the manager may hold that of an
+        earlier process, whose end this one does not continue.
+
         Raises:
             RefusalError: with every reason the manager lets a host see.
         """
-        try:
-            self._ask(fresh=False)
-        except RefusalError as e:
-            if e.code not in _LOG_LOST:
-                raise
-            self._ask(fresh=True)
+        known = self._attester.known
+        fresh = self.client.manager not in known
+        once_more(self._ask, fresh=fresh, on=_OTHER_LOG | {_FORGOTTEN})
+        known.add(self.client.manager)
 
     def _ask(self, *, fresh: bool) -> None:
         begun = time.monotonic()
@@ -148,7 +177,10 @@ class ManagerLink:
 
     def _renew(self) -> HeldLease:
         self._attester.measure()
-        received, _, evidence = self._prove("renew", NO_SUBJECT)
+        return once_more(self._ask_for_more)
+
+    def _ask_for_more(self, *, fresh: bool) -> HeldLease:
+        received, _, evidence = self._prove("renew", NO_SUBJECT, fresh=fresh)
         lease = self.client.renew(self.lease_id, evidence).lease
         self._held = HeldLease(lease.id, received, lease.seconds, lease.renew_after)
         return self._held
@@ -158,13 +190,39 @@ class ManagerLink:
 
         Only for requests that may be sent twice: an answer that was lost changes nothing.
         """
-        assert self._held is not None, _NOT_RELEASED
         while True:
             try:
-                return act()
+                return self._answered(act)
             except TransportError:
-                if self._stop.wait(_RETRY_S) or boottime() >= self._held.ends:
+                if self._stop.wait(_RETRY_S) or self._over():
                     raise
+
+    def _over(self) -> bool:
+        assert self._held is not None, _NOT_RELEASED
+        return self._stop.is_set() or boottime() >= self._held.ends
+
+    def _answered(self, act: Callable[[], T]) -> T:
+        """What ``act`` comes to, unless the lease is over first.
+
+        A manager that takes a request and stays silent is left to it: plaintext must not wait for
+        the client's time limit (T12).
+
+        Raises:
+            RefusalError: ``lease.expired``, or why the lease was lost.
+        """
+        answer: Future[T] = Future()
+
+        def go() -> None:
+            try:
+                answer.set_result(act())
+            except BaseException as e:  # noqa: BLE001 - told to whoever waits
+                answer.set_exception(e)
+
+        threading.Thread(target=go, name="request", daemon=True).start()
+        while not wait([answer], timeout=_TICK_S).done:
+            if self._over():
+                raise self.lost or expired("an answer before the lease ran out")
+        return answer.result()
 
     def record_head(self, update: HeadUpdate, signer: Signer) -> Head:
         """Have a checkpoint recorded; waits for a manager that is away while the lease lasts."""
@@ -174,9 +232,10 @@ class ManagerLink:
         if self._keeper is not None:
             self._keeper.close()
 
-    def final(self, subject: str) -> TpmEvidence | TeeEvidence:
+    def final(self, subject: str, *, fresh: bool = False) -> TpmEvidence | TeeEvidence:
         """Evidence for the end of the job, over ``subject`` (T13)."""
-        return self._while_leased(lambda: self._prove("finish", subject)[2])
+        envelope = self._while_leased(lambda: self._challenged("finish", fresh=fresh))
+        return self._attester.evidence(envelope, self._keys, self.client.channel, subject)
 
     @property
     def holds_lease(self) -> bool:
@@ -187,6 +246,14 @@ class ManagerLink:
         assert self._held is not None, _NOT_RELEASED
         return self._held.lease_id
 
-    def finish(self, evidence: TpmEvidence | TeeEvidence, receipt: Envelope) -> Envelope:
-        """Hand in the final evidence and the receipt; the manager's countersignature back."""
-        return self._while_leased(lambda: self.client.finish(self.lease_id, evidence, receipt))
+    def finish(
+        self,
+        evidence: TpmEvidence | TeeEvidence,
+        receipt: Envelope,
+        outputs: Mapping[str, Manifest],
+    ) -> Envelope:
+        """Hand in the final evidence, the receipt and the manifests of what it names; the
+        manager's countersignature back."""
+        return self._while_leased(
+            lambda: self.client.finish(self.lease_id, evidence, receipt, outputs)
+        )

@@ -2,15 +2,18 @@
 
 A receipt is countersigned when it is signed by the very key that held the lease, speaks of this
 run and nothing else, and the final evidence, whose subject it is, stands before every owner (T13).
-The outputs' sizes are the attested host's to bound: here they count as all that the job allows.
+The sealed outputs it names must be the job's, and no larger than the release was charged for (T9).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
-from svetovid.crypto import Envelope
-from svetovid.errors import IntegrityError, PolicyError
+from svetovid.assets.manifest import Manifest
+from svetovid.crypto import Card, Envelope
+from svetovid.errors import IntegrityError, LimitError, PolicyError
 from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Views
@@ -18,6 +21,7 @@ from svetovid.manager.examining import Case, Examiner
 from svetovid.manager.imported import policies_behind
 from svetovid.manager.leasing import check_same, live_lease
 from svetovid.manager.store import Transaction
+from svetovid.policy.documents import Job
 from svetovid.protocol.messages import FinishRequest, Head, HeadUpdate, JsonObject, LeaseEnd
 from svetovid.protocol.records import LogProof
 from svetovid.transparency.receipt import (
@@ -101,7 +105,9 @@ class Finishing:
 
         Raises:
             PolicyError: ``lease.none``, ``output.schema``, or an owner's reasons.
-            IntegrityError: ``receipt.scope``, ``signature.*``.
+            IntegrityError: ``receipt.scope``, ``output.manifest``, ``output.scope``,
+                ``signature.*``.
+            LimitError: ``output.limit``.
             EvidenceError: ``lease.scope``, or what is wrong with the evidence.
         """
         core = self._core
@@ -114,6 +120,7 @@ class Finishing:
             def granted(tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
                 check_same(case, proven, live_lease(tx.state, request.lease, core.now()))
                 self._scope(receipt, case)
+                _check_outputs(receipt, request.outputs, case.job)
                 _affirmed(views)
                 body: JsonObject = {
                     **case.body(),
@@ -132,15 +139,15 @@ class Finishing:
 
     def _scope(self, receipt: Receipt, case: Case) -> None:
         state, store = self._core.state, self._core.store
-        held = state.jobs[case.name]
-        consents = {store.envelope(d).payload_digest() for d in held.consents.values()}
+        release = store.entry(state.jobs[case.name].release).body
         expected = Receipt(
             job=case.name,
             manager=self._core.me,
             host=case.host,
             environment=case.job.environment,
-            consents=tuple(sorted(consents)),
-            start=str(store.entry(held.release).body["evidence"]),
+            # As they stood at the release: an owner may have agreed anew since.
+            consents=tuple(cast(list[str], release["consents"])),
+            start=str(release["evidence"]),
             end=case.evidence,
             outputs=receipt.outputs,
             metrics=receipt.metrics,
@@ -153,13 +160,6 @@ class Finishing:
                 expected="a receipt of this run",
                 observed=f"another {', '.join(wrong)}",
                 next_step="make the receipt from this run's evidence and consents",
-            )
-        if set(receipt.outputs) - {METRICS} != set(case.job.outputs):
-            raise PolicyError(
-                "output.schema",
-                expected=", ".join(sorted(case.job.outputs)),
-                observed=", ".join(sorted(receipt.outputs)),
-                next_step="hand in exactly the agreed outputs",
             )
 
     def _countersigned(self, name: str) -> Envelope:
@@ -183,6 +183,43 @@ class Finishing:
         entry = self._core.store.entry(index)
         path = tree.inclusion(index)
         return LogProof(index=index, entry=entry, path=path, checkpoint=checkpoint)
+
+
+def _check_outputs(receipt: Receipt, manifests: Mapping[str, Manifest], job: Job) -> None:
+    """Whether what leaves is what the receipt names, what was agreed, and no more than that."""
+    if set(receipt.outputs) - {METRICS} != set(job.outputs):
+        raise PolicyError(
+            "output.schema",
+            expected=", ".join(sorted(job.outputs)),
+            observed=", ".join(sorted(receipt.outputs)),
+            next_step="hand in exactly the agreed outputs",
+        )
+    if {name: m.digest() for name, m in manifests.items()} != receipt.outputs:
+        raise IntegrityError(
+            "output.manifest",
+            expected="the manifest of each output that the receipt names",
+            observed=", ".join(sorted(manifests)),
+            next_step="hand in the manifests of the sealed outputs, the metrics' among them",
+        )
+    first = Card.open(job.recipients[0].card).signing
+    for name, m in manifests.items():
+        if (m.kind, m.name, m.owner, m.manager) != ("output", name, first, job.code.manager):
+            raise IntegrityError(
+                "output.scope",
+                expected=f"output {name} of {first} under {job.code.manager}",
+                observed=f"{m.kind} {m.name} of {m.owner} under {m.manager}",
+                next_step="seal each output under its name, for the job's first recipient",
+            )
+    metrics = sum(m.size for name, m in manifests.items() if name == METRICS)
+    outputs = sum(m.size for m in manifests.values()) - metrics
+    if outputs > job.limits.output_bytes or metrics > job.metrics_bytes:
+        raise LimitError(
+            "output.limit",
+            expected=f"at most {job.limits.output_bytes} bytes of outputs and "
+            f"{job.metrics_bytes} of metrics",
+            observed=f"{outputs} and {metrics}",
+            next_step="agree on a job with a larger limits.output_bytes",
+        )
 
 
 def _affirmed(views: Views) -> None:

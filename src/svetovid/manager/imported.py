@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from svetovid.crypto import Envelope
 from svetovid.errors import SvetovidError
 from svetovid.manager.core import Core
@@ -15,16 +17,16 @@ __all__ = ["policies_behind"]
 def policies_behind(core: Core, name: str) -> tuple[Envelope, ...]:
     """Of every slot that its owner did not consent to: the importer's policy, and the exporter's.
 
-    They are those that the consents name, whatever is in force by now.
+    They are those that the release's consents name, whatever is in force by now.
 
     Args:
         core: whose job it is.
         name: digest of the job.
     """
     store = core.store
-    consents, _ = open_consents(
-        [store.envelope(d) for _, d in sorted(core.state.jobs[name].consents.items())]
-    )
+    released = store.entry(core.state.jobs[name].release).body
+    named = cast(list[str], released["consents"])
+    consents, _ = open_consents([store.envelope(d) for d in named])
     job = store.document(name, Job)
     found: set[str] = set()
     for slot, given in stand_ins(job, consents).items():

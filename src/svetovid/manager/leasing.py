@@ -94,11 +94,14 @@ class Leasing:
         body["uses"] = [{"owner": o, "asset": a} for o, a in uses]
         body["bytes_out"] = case.job.bytes_out
         index = self._examiner.append(tx, "release", case, body, views)
+        consents = self._deciding.consents(held)
+        body["consents"] = [*sorted(c.payload_digest() for c in consents)]
+        index = self._examiner.append(tx, "release", case, body, views)
         held = tx.state.jobs[case.name]
         return Release(
             lease=lease,
             job=self._core.store.envelope(case.name),
-            consents=self._deciding.consents(held),
+            consents=consents,
             keys=keys,
             checkpoint_key=checkpoint,
             head=held.head,

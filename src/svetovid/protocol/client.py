@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 import httpx
 
+from svetovid.assets import Manifest
 from svetovid.crypto import Document, Envelope, Secret, Signer, b64encode, seal, sign
 from svetovid.evidence.documents import Challenge, HostRecord, Role, TeeEvidence, TpmEvidence
 from svetovid.protocol.contexts import deposit_context
@@ -251,8 +252,17 @@ class ManagerClient:
         self._wire.post("/v1/lease-ends", sign(message, job_signer))
 
     def finish(
-        self, lease: str, evidence: TpmEvidence | TeeEvidence, receipt: Envelope
+        self,
+        lease: str,
+        evidence: TpmEvidence | TeeEvidence,
+        receipt: Envelope,
+        outputs: Mapping[str, Manifest],
     ) -> Envelope:
-        """Final evidence and the host's receipt (T13); the manager's countersignature back."""
-        message = FinishRequest(lease=lease, evidence=evidence, receipt=receipt)
+        """Final evidence and the host's receipt (T13); the manager's countersignature back.
+
+        ``outputs`` are the manifests of what the receipt names.
+        """
+        message = FinishRequest(
+            lease=lease, evidence=evidence, receipt=receipt, outputs=dict(outputs)
+        )
         return Envelope.from_json(self._wire.post("/v1/finishes", message))

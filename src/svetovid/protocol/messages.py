@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
+from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Base64, Card, Digest, Document, Envelope, KeyId, Name, Text
 from svetovid.crypto.canonical import b64decode, canonical, digest
 from svetovid.evidence.documents import Role, TeeEvidence, TpmEvidence
@@ -365,12 +366,15 @@ class JobStatus(Document):
     host: Digest | None = None
     head: Head | None = None
 
+        outputs: name to manifest of each sealed output that the receipt names, the metrics'
+            (:data:`svetovid.transparency.METRICS`) as well: how much leaves stands in them (T9).
 
 class Reasons(Document):
     """One :class:`svetovid.errors.Reason` on the wire."""
 
     code: Annotated[str, StringConstraints(max_length=128)]
     expected: str = ""
+    outputs: Annotated[dict[Name, Manifest], Field(min_length=1, max_length=32)]
     observed: str = ""
     next_step: str = ""
     clause: str = ""
