@@ -93,11 +93,10 @@ class Leasing:
         uses = self._deciding.uses(case.job, views.policies)
         body["uses"] = [{"owner": o, "asset": a} for o, a in uses]
         body["bytes_out"] = case.job.bytes_out
-        index = self._examiner.append(tx, "release", case, body, views)
+        held = tx.state.jobs[case.name]
         consents = self._deciding.consents(held)
         body["consents"] = [*sorted(c.payload_digest() for c in consents)]
         index = self._examiner.append(tx, "release", case, body, views)
-        held = tx.state.jobs[case.name]
         return Release(
             lease=lease,
             job=self._core.store.envelope(case.name),

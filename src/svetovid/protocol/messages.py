@@ -298,12 +298,15 @@ class FinishRequest(Document):
     Attributes:
         receipt: Envelope of :class:`svetovid.transparency.Receipt`, signed by the job's key.
         evidence: role ``finish``; its subject is what the receipt says of outputs, log, metrics.
+        outputs: name to manifest of each sealed output that the receipt names, the metrics'
+            (:data:`svetovid.transparency.METRICS`) as well: how much leaves stands in them (T9).
     """
 
     TYPE: ClassVar[str] = "finish-request"
     lease: Digest
     evidence: Evidence
     receipt: Envelope
+    outputs: Annotated[dict[Name, Manifest], Field(min_length=1, max_length=32)]
 
 
 class Release(Document):
@@ -366,15 +369,12 @@ class JobStatus(Document):
     host: Digest | None = None
     head: Head | None = None
 
-        outputs: name to manifest of each sealed output that the receipt names, the metrics'
-            (:data:`svetovid.transparency.METRICS`) as well: how much leaves stands in them (T9).
 
 class Reasons(Document):
     """One :class:`svetovid.errors.Reason` on the wire."""
 
     code: Annotated[str, StringConstraints(max_length=128)]
     expected: str = ""
-    outputs: Annotated[dict[Name, Manifest], Field(min_length=1, max_length=32)]
     observed: str = ""
     next_step: str = ""
     clause: str = ""
