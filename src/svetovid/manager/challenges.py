@@ -9,7 +9,7 @@ the answer. What is remembered here can be done without.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -66,31 +66,40 @@ class OpenChallenges:
             self._open[challenge.host] = alive
 
     @contextmanager
-    def answered(self, challenge: Challenge, used: bool) -> Iterator[OpenChallenge | None]:
+    def answered(
+        self, challenge: Challenge, used: Callable[[str], bool]
+    ) -> Iterator[OpenChallenge | None]:
         """Hold the challenge for one answer; what was remembered of it.
 
         Args:
-            used: whether the store says that it was answered.
+            used: asks the store whether it was answered; only where nothing is remembered.
 
         Raises:
             EvidenceError: ``challenge.used``.
         """
         name = challenge.digest()
         with self._lock:
-            if used or name in self._busy:
-                raise EvidenceError(
-                    "challenge.used",
-                    expected="a challenge that was not answered",
-                    observed=name,
-                    next_step="ask for a new challenge",
-                )
+            busy = name in self._busy
             self._busy.add(name)
             held = self._open.get(challenge.host, {})
             found = held.pop(name, None)
             if not held:
                 self._open.pop(challenge.host, None)
+        if busy:
+            raise _used(name)
         try:
+            if found is None and used(name):
+                raise _used(name)
             yield found
         finally:
             with self._lock:
                 self._busy.discard(name)
+
+
+def _used(name: str) -> EvidenceError:
+    return EvidenceError(
+        "challenge.used",
+        expected="a challenge that was not answered",
+        observed=name,
+        next_step="ask for a new challenge",
+    )

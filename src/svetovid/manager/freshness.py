@@ -156,7 +156,7 @@ class Freshness:
             raise _refused("challenge.scope", f"evidence of {challenge.host}", evidence.host)
         self.unexpired(challenge)
         name = challenge.digest()
-        with self._open.answered(challenge, core.store.challenge_used(name)) as held:
+        with self._open.answered(challenge, core.store.challenge_used) as held:
             # Not remembered, it is what is known now: stricter, never looser.
             boot = held.boot if held else core.state.boots.get(challenge.host, (0, 0, 0))
             log = held.log if held else self._proven_log(challenge.host)

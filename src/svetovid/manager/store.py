@@ -45,6 +45,7 @@ Fault = Callable[[str], None]
 """Called with the name of a point between two steps; tests end the process there."""
 
 _SUCCESSION = ("rotation", "revocation")
+_FORGET_EVERY = 256
 _FORGET_S = 86_400
 """Used challenges are kept for this long after they expire: a clock may be set back."""
 
@@ -110,7 +111,8 @@ class Transaction:
         c = t.used.c
         if self._connection.execute(sa.select(c.digest).where(c.digest == name)).first():
             return False
-        self._connection.execute(sa.delete(t.used).where(c.expires_at < self._now - _FORGET_S))
+        if self._size % _FORGET_EVERY == 0:
+            self._connection.execute(sa.delete(t.used).where(c.expires_at < self._now - _FORGET_S))
         self._insert(t.used, digest=name, expires_at=expires_at)
         return True
 
