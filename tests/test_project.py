@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 check_names = importlib.import_module("check_names")
 reason_codes = importlib.import_module("reason_codes")
+unused = importlib.import_module("unused")
 sys.path.pop(0)
 
 in_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the git checkout")
@@ -94,6 +95,27 @@ def test_the_scan_finds_codes_however_they_are_given(tmp_path: Path) -> None:
     )
     names = ["five.e", "four.d", "one.a", "six.f", "three.c", "two.b"]
     assert list(reason_codes.codes(package)) == names
+
+
+def test_nothing_is_there_for_tests_alone() -> None:
+    users = ("src", "benchmarks", "examples", "scripts")
+    assert unused.unused(ROOT, ("src", "benchmarks"), users) == []
+
+
+def test_the_search_for_unused_names_finds_them(tmp_path: Path) -> None:
+    for folder in ("src", "scripts"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "src" / "a.py").write_text(
+        "import b\n"
+        "USED = 1\nLONE = USED\n"
+        "class C:\n    x: int = 0\n    def lone(self): return self.used()\n"
+        "    def used(self): pass\n    @property\n    def odd(self): pass\n"
+        "@b.command\ndef shown(): pass\n"
+        "def by_name(): pass\ndef called(): return C(size=1)\ndef size(): pass\n"
+    )
+    (tmp_path / "scripts" / "b.py").write_text("getattr(a, 'by_name')(); a.called()\n")
+    found = unused.unused(tmp_path, ("src",), ("src", "scripts"))
+    assert [line.split()[1] for line in found] == ["LONE", "lone", "odd"]
 
 
 @in_git
