@@ -163,11 +163,9 @@ def stamped(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Write :func:`stamped` ``result`` to ``path``, whole or not at all; returns what it wrote."""
-    full = stamped(name, result)
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Write ``result`` to ``path``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}")
-    tmp.write_text(json.dumps(full, indent=2, allow_nan=False) + "\n")
+    tmp.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     tmp.replace(path)
-    return full

@@ -25,9 +25,8 @@ from typing import Any
 from benchmarks import _fashion_mnist
 from benchmarks._harness import refuse_if_loaded, summary
 from svetovid.errors import HostError
-from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec, TensorSpec
 
-__all__ = ["Outcome", "RunJob", "Workload", "compare", "run", "sandbox_only"]
+__all__ = ["Outcome", "RunJob", "Workload", "compare", "run"]
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "fashion_mnist" / "train.py"
@@ -52,7 +51,7 @@ class Workload:
     Attributes:
         code: file name to content; ``entry`` is run.
         datasets: slot name to columns (uint8 arrays), one owner each.
-        runtime: where the sandbox's runtime is, or is to be built.
+        tensors, metrics: what the job may let out, as a job document says it.
     """
 
     code: Mapping[str, bytes]
@@ -60,10 +59,8 @@ class Workload:
     datasets: Mapping[str, Mapping[str, Any]]
     parameters: Mapping[str, int | float]
     seed: int
-    outputs: Mapping[str, OutputSpec]
-    metrics: Mapping[str, MetricSpec]
-    limits: JobLimits
-    runtime: Path
+    tensors: Mapping[str, Mapping[str, Any]]
+    metrics: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -76,46 +73,6 @@ class Outcome:
 
 
 RunJob = Callable[[Workload], Outcome]
-
-
-def sandbox_only(work: Workload) -> Outcome:
-    """Sealed and sandboxed, without attestation and release: the two of them take no time here."""
-    import time
-
-    from svetovid.assets import open_asset, seal_dataset
-    from svetovid.crypto import Identity
-    from svetovid.host.runner import SandboxJob, run_sandboxed
-    from svetovid.host.runtime import build_runtime
-
-    owner = Identity.generate("owner").key_id
-    runtime = build_runtime(work.runtime)
-    with tempfile.TemporaryDirectory() as folder:
-        sealed = {}
-        for slot, columns in work.datasets.items():
-            url = (Path(folder) / slot).as_uri()
-            sealed[slot] = url, *seal_dataset(url, columns, name=slot, owner=owner, manager=owner)
-        begun = time.perf_counter()
-        readers = {
-            slot: open_asset(url, manifest, key, expected=manifest.digest())
-            for slot, (url, manifest, key) in sealed.items()
-        }
-        open_s = time.perf_counter() - begun
-        result = run_sandboxed(
-            SandboxJob(
-                runtime=runtime,
-                code=work.code,
-                entry=work.entry,
-                parameters=work.parameters,
-                seed=work.seed,
-                datasets=readers,
-                outputs=work.outputs,
-                metrics=work.metrics,
-                limits=work.limits,
-            )
-        )
-        for reader in readers.values():
-            reader.close()
-    return Outcome(result.outputs["model"], result.metrics, {"open_s": open_s} | result.timings)
 
 
 def _plain(work: Workload, records: int | None) -> Outcome:
@@ -155,21 +112,18 @@ def _same_weights(left: bytes, right: bytes) -> bool:
     return a.keys() == b.keys() and all(a[n].tobytes() == b[n].tobytes() for n in a)
 
 
-def _workload(epochs: int, records: int | None, runtime: Path) -> Workload:
-    tensors = {n: TensorSpec(dtype="float32", shape=s) for n, s in TENSORS.items()}
+def _workload(epochs: int, records: int | None) -> Workload:
     return Workload(
         code={"train.py": SCRIPT.read_bytes()},
         entry="train.py",
         datasets=_fashion_mnist.halves(records),
         parameters={"epochs": epochs, "batch": 128, "lr": 0.05},
         seed=SEED,
-        outputs={"model": OutputSpec(tensors=tensors)},
+        tensors={n: {"dtype": "float32", "shape": list(s)} for n, s in TENSORS.items()},
         metrics={
-            "loss": MetricSpec(type="float", max_count=1000),
-            "step_s": MetricSpec(type="float", max_count=1_000_000),
+            "loss": {"type": "float", "max_count": 1000},
+            "step_s": {"type": "float", "max_count": 1_000_000},
         },
-        limits=JobLimits(wall_s=1800),
-        runtime=runtime,
     )
 
 
@@ -211,31 +165,30 @@ def compare(quick: bool, run_job: RunJob) -> dict[str, Any]:
     ratios: list[float] = []
     steps: dict[str, list[float]] = {"plain": [], "job": []}
     stages: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        work = _workload(epochs, records, Path(folder) / "runtime")
-        if not quick:
-            run_job(_workload(1, 6_400, work.runtime))  # builds the runtime, warms the page cache
-        for turn in range(rounds):
-            names = ("plain", "job") if turn % 2 == 0 else ("job", "plain")
-            found: dict[str, Outcome] = {}
-            for name in names:
-                found[name] = run_job(work) if name == "job" else _plain(work, records)
-            if not _same_weights(found["plain"].model, found["job"].model):
-                raise HostError(
-                    "bench.weights",
-                    expected="identical final weights",
-                    observed="others",
-                    next_step="look for what differs between the two runs: threads, libraries",
-                )
-            medians = {
-                name: statistics.median(list(outcome.metrics["step_s"])[WARM_UP_STEPS:])
-                for name, outcome in found.items()
-            }
-            for name, value in medians.items():
-                steps[name].append(value * 1e3)
-            ratios.append(medians["job"] / medians["plain"])
-            for name, seconds in found["job"].timings.items():
-                stages.setdefault(name, []).append(seconds)
+    work = _workload(epochs, records)
+    if not quick:
+        run_job(_workload(1, 6_400))  # warms the page cache
+    for turn in range(rounds):
+        names = ("plain", "job") if turn % 2 == 0 else ("job", "plain")
+        found: dict[str, Outcome] = {}
+        for name in names:
+            found[name] = run_job(work) if name == "job" else _plain(work, records)
+        if not _same_weights(found["plain"].model, found["job"].model):
+            raise HostError(
+                "bench.weights",
+                expected="identical final weights",
+                observed="others",
+                next_step="look for what differs between the two runs: threads, libraries",
+            )
+        medians = {
+            name: statistics.median(list(outcome.metrics["step_s"])[WARM_UP_STEPS:])
+            for name, outcome in found.items()
+        }
+        for name, value in medians.items():
+            steps[name].append(value * 1e3)
+        ratios.append(medians["job"] / medians["plain"])
+        for name, seconds in found["job"].timings.items():
+            stages.setdefault(name, []).append(seconds)
     medians_by_stage = {name: statistics.median(values) for name, values in stages.items()}
     return {
         "ratio": statistics.median(ratios),
@@ -243,7 +196,6 @@ def compare(quick: bool, run_job: RunJob) -> dict[str, Any]:
         "release_s": medians_by_stage.get("release_s", 0.0),
         "open_s": medians_by_stage["open_s"],
         "identical_weights": True,
-        "attested": run_job is not sandbox_only,
         "ratio_range": summary(ratios),
         "plain_step_ms": summary(steps["plain"]),
         "job_step_ms": summary(steps["job"]),

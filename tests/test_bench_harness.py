@@ -83,7 +83,8 @@ def test_summary_is_a_median_and_a_range() -> None:
 
 def test_json_carries_the_machine_and_the_date(tmp_path: Path) -> None:
     path = tmp_path / "results" / "x.json"
-    full = harness.write_json(path, "x", {"ratio": 1.01})
+    full = harness.stamped("x", {"ratio": 1.01})
+    harness.write_json(path, full)
     assert json.loads(path.read_text()) == full
     assert full["ratio"] == 1.01
     assert full["benchmark"] == "x"
@@ -91,4 +92,4 @@ def test_json_carries_the_machine_and_the_date(tmp_path: Path) -> None:
     assert full["date"].endswith("+00:00")
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
     with pytest.raises(ValueError, match="not JSON compliant"):
-        harness.write_json(path, "x", {"ratio": float("nan")})
+        harness.write_json(path, {"ratio": float("nan")})

@@ -38,5 +38,5 @@ def bench(
     elif str(to) == "-":
         typer.echo(text, nl=False)
     else:
-        to.write_text(text)
+        harness.write_json(to, result)
         note(f"written to {to}")
