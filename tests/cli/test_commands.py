@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from svetovid.cli.checkout import checkout, load_module
-from svetovid.cli.hosting import find_storage
 from svetovid.cli.main import run
 from svetovid.cli.service import stop_background
 from svetovid.errors import InputError
+from svetovid.host import find_storage
 from svetovid.stakeholder import read_job
 
 CANARY = "canary-passphrase"
@@ -129,7 +129,8 @@ def _a_host(cli: Run, world: Path) -> None:
     assert "SIMULATED" in cli("tpm", "simulate", "ca", as_json=False)["text"]
     args = ["host", "init", "--home", "box", "--name", "box", "--runtime", "tree"]
     assert cli(*args)["simulated"] is True
-    assert cli("host", "status", "--home", "box")["host"] == "not enrolled"
+    assert cli("host", "status", "--home", "box")["host"] is None
+    assert "not enrolled" in cli("host", "status", "--home", "box", as_json=False)["text"]
     cli("host", "sign", "box/request.json", "--home", "olga", "--out", "public/box.statement.json")
     enrol = ["host", "enrol", "--home", "box", "--statement", "public/box.statement.json"]
     assert cli(*enrol, expect=2)["error"] == "host.enrol"
@@ -182,7 +183,29 @@ def _assets_and_policies(cli: Run, world: Path) -> None:
     cli("policy", "withdraw", "ann-policy", "--home", "ann")
     (policy,) = cli("policy", "show", "--home", "ann")["policies"]
     assert policy["policy"]["sequence"] == 2
+    _placeholders(cli, world, host)
     assert "ann-policy" in cli("policy", "show", "--home", "ann", as_json=False)["text"]
+
+
+def _placeholders(cli: Run, world: Path, host: list[str]) -> None:
+    """The YAML that `share` was given can be checked and published: $anchors and all."""
+    assert cli("policy", "check", "ann.yaml", "--home", "ann")["policy"].startswith("sha256:")
+    assert cli("policy", "publish", "ann.yaml", "--home", "ann")["sequence"] == 2
+    assert cli("policy", "publish", "ann.yaml", "--home", "ann", *host)["sequence"] == 2
+    unknown = cli("policy", "publish", "ann.yaml", "--home", "ann", "--asset", "no", expect=2)
+    assert unknown["error"] == "asset.unknown"
+    other = (world / "ann.yaml").read_text().replace("name: ann-policy", "name: other")
+    (world / "new.yaml").write_text(other)
+    new = ["new.yaml", "--home", "ann"]
+    for command in ("check", "publish"):
+        refused = cli("policy", command, *new, expect=2)
+        assert refused["error"] == "policy.placeholder"
+        assert "box.anchors.json" in refused["reasons"][0]["observed"]
+    checked = cli("policy", "check", *new, *host)
+    assert checked["policy"] is None
+    assert "still to be sealed" in cli("policy", "check", *new, *host, as_json=False)["noted"]
+    assert cli("policy", "check", *new, *host, "--asset", "records")["policy"]
+    assert cli("policy", "publish", *new, *host, expect=2)["error"] == "policy.placeholder"
 
 
 def _check(cli: Run, file: str, expect: int = 0) -> list[dict[str, str]]:
@@ -194,7 +217,15 @@ def _check(cli: Run, file: str, expect: int = 0) -> list[dict[str, str]]:
 def _a_job(cli: Run, world: Path) -> None:
     (world / "job.yaml").write_text(JOB)
     job = cli("job", "propose", "job.yaml", "--home", "rita")
-    cli("job", "propose", "job.yaml", "--home", "rita", as_json=False)
+    again = cli("job", "propose", "job.yaml", "--home", "rita", as_json=False)
+    assert "proposed before" in again["noted"]
+    assert "ann (ed25519:" in again["text"]
+    assert cli("job", "propose", "job.yaml", "--home", "rita")["job"] == job["job"]
+    (world / "other.yaml").write_text(JOB.replace("devices: []", "seed: 3"))
+    other = ["job", "propose", "other.yaml", "--home", "rita"]
+    assert cli(*other, expect=2)["error"] == "job.exists"
+    assert cli(*other, "--replace")["job"] != job["job"]
+    job = cli("job", "propose", "job.yaml", "--home", "rita", "--replace")
     assert cli("job", "show", job["file"])["job"]["name"] == "little"
     assert "It would use:" in cli("job", "show", job["file"], as_json=False)["text"]
     agreed = cli("job", "consent", job["file"], "--home", "ann", "--yes", as_json=False)
@@ -202,11 +233,20 @@ def _a_job(cli: Run, world: Path) -> None:
     cli("job", "consent", job["file"], "--home", "ann", "--yes")
     waiting = cli("job", "status", job["file"], "--home", "rita")
     assert waiting["state"] == "waiting"
+    shown = cli("job", "status", job["file"], "--home", "rita", as_json=False)["text"]
+    assert "agreed    ann (ed25519:" in shown
+    assert "waiting   for carol (ed25519:" in shown
+    refused = cli("job", "consent", job["file"], "--home", "olga", "--yes", expect=3)
+    assert refused["error"] == "consent.owner"
+    noted = cli("job", "consent", job["file"], "--home", "olga", "--yes", expect=3, as_json=False)
+    assert "olga (ed25519:" in noted["noted"]
     cli("job", "consent", job["file"], "--home", "carol", "--yes")
     assert "ready" in cli("job", "status", job["file"], "--home", "rita", as_json=False)["text"]
     kinds = {r["entry"]["kind"] for r in cli("job", "records", "--home", "ann")["records"]}
     assert {"asset", "policy", "consent"} <= kinds
-    assert "consent" in cli("job", "records", "--home", "ann", as_json=False)["text"]
+    text = cli("job", "records", "--home", "ann", as_json=False)["text"]
+    for word in ("about", "why", "consent", "records v1", "job little", "carol", "proposed by"):
+        assert word in text
     run_it = ["host", "run", job["file"], "--home", "box", "--outputs"]
     assert cli(*run_it, "pass/below-a-file", expect=4)["error"] == "file.write"
     assert cli(*run_it, "out", expect=2)["error"] == "job.manager"
@@ -229,15 +269,43 @@ def _an_identity_changes(cli: Run) -> None:
     assert refused["error"] in ("key.revoked", "key.rotated")
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_a_question_answered_with_no(
+    cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --yes an owner is asked; only a yes is a yes. Standard output is for the result."""
+    files = sorted((world / "public").glob("*.job.json"))
+    signed: list[object] = []
+    monkeypatch.setattr("svetovid.stakeholder.consent", lambda *a: signed.append(a))
+    for typed in ("n\n", "", "\n", "yesterday\n"):
+        monkeypatch.setattr("sys.stdin", _Terminal(typed))
+        assert run(["job", "consent", str(files[0]), "--home", "ann", "--json"]) == 130
+        seen = capsys.readouterr()
+        assert "Do you agree?" in seen.err
+        assert seen.out == ""
+    assert not signed
+    for typed in ("y\n", "Yes\n"):
+        monkeypatch.setattr("sys.stdin", _Terminal(typed))
+        assert run(["job", "consent", str(files[0]), "--home", "ann", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["owner"]
+    assert len(signed) == 2
+
+
+def test_a_question_that_nobody_can_answer(
     cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --yes an owner is asked; end of input is a no."""
-    files = sorted((world / "public").glob("*.job.json"))
-    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert run(["job", "consent", str(files[0]), "--home", "ann"]) == 130
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert run(["job", "consent", str(files[0]), "--home", "ann"]) == 130
+    """Nobody at a terminal and no --yes: told, and nothing is signed."""
+    (file,) = (world / "public").glob("*.job.json")
+    monkeypatch.setattr("svetovid.stakeholder.consent", lambda *a: pytest.fail("signed"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    refused = cli("job", "consent", str(file), "--home", "ann", expect=2)
+    assert refused["error"] == "consent.question"
+    (reason,) = refused["reasons"]
+    assert reason["next_step"] == f"read the job (svetovid job show {file}), then add --yes"
 
 
 def test_a_manager_that_cannot_start(

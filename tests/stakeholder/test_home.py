@@ -15,7 +15,7 @@ from svetovid.errors import InputError, IntegrityError, LimitError, ParseError
 from svetovid.protocol import ManagerPin
 from svetovid.stakeholder import Stakeholder
 from svetovid.stakeholder.home import make_private, read_bounded
-from svetovid.stakeholder.keys import asset_key, keep_key
+from svetovid.stakeholder.keys import SealedVersion, asset_key, keep_key, sealed_version
 
 PASSPHRASE = Secret(b"canary-passphrase")
 
@@ -68,20 +68,21 @@ def test_what_is_no_home(tmp_path: Path) -> None:
         make_private(tmp_path / "link")
 
 
-def test_rotation_keeps_what_was_sealed_before(ann: Stakeholder) -> None:
-    keep_key(ann, "sha256:" + "1" * 64, Secret(b"k" * 32))
+def test_rotation_keeps_what_was_sealed_before(ann: Stakeholder, data: Path) -> None:
+    manifest = stakeholder.seal_asset(ann, data)
+    keep_key(ann, manifest, Secret(b"k" * 32))
     after, statement = stakeholder.rotate(ann, 1000)
     assert after.key_id != ann.key_id
     rotation = statement.open(Rotation, by=(ann.key_id, after.key_id))
     assert rotation.new.signing == after.key_id
     again = stakeholder.load(ann.home.path, PASSPHRASE)
     assert again.key_id == after.key_id
-    assert asset_key(again, "sha256:" + "1" * 64) == Secret(b"k" * 32)
+    assert asset_key(again, manifest.digest()) == Secret(b"k" * 32)
     assert again.receiving_key(ann.key_id).public == ann.identity.receiving.public
     with pytest.raises(InputError, match=r"key\.not_ours"):
         again.receiving_key("ed25519:" + "0" * 64)
     third, _ = stakeholder.rotate(again, 1001)
-    assert asset_key(third, "sha256:" + "1" * 64) == Secret(b"k" * 32)
+    assert asset_key(third, manifest.digest()) == Secret(b"k" * 32)
 
 
 def test_a_rotation_that_is_cut_off_leaves_a_home(
@@ -102,16 +103,18 @@ def test_a_rotation_that_is_cut_off_leaves_a_home(
     assert stakeholder.load(ann.home.path, PASSPHRASE).key_id == after.key_id
 
 
-def test_asset_keys_are_sealed_and_bound_to_their_asset(ann: Stakeholder) -> None:
-    one, two = ("sha256:" + c * 64 for c in "12")
+def test_asset_keys_are_sealed_and_bound_to_their_asset(ann: Stakeholder, data: Path) -> None:
+    one, two = (stakeholder.seal_asset(ann, data) for _ in range(2))
     keep_key(ann, one, Secret(b"canary-asset-key-32-bytes-long!!"))
     keep_key(ann, two, Secret(b"z" * 32))
-    files = sorted(ann.home.keys.iterdir())
+    assert sealed_version(ann, two.digest()) == SealedVersion("records", 2)
+    assert sealed_version(ann, "sha256:" + "3" * 64) is None
+    files = [ann.home.keys / f"{m.digest().removeprefix('sha256:')}.json" for m in (one, two)]
     assert all(_mode(f) == 0o600 for f in files)
     assert b"canary" not in files[0].read_bytes()
     files[0].write_bytes(files[1].read_bytes())  # exchanged for another asset's
     with pytest.raises(IntegrityError, match=r"hpke\.open"):
-        asset_key(ann, one)
+        asset_key(ann, one.digest())
     with pytest.raises(InputError, match=r"key\.asset"):
         asset_key(ann, "sha256:" + "3" * 64)
 

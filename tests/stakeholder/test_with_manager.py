@@ -12,10 +12,17 @@ import pytest
 from inprocess import InProcess
 from svetovid import stakeholder
 from svetovid.crypto import Card, Secret, canonical, digest
-from svetovid.errors import IntegrityError, PolicyError, RefusalError
+from svetovid.errors import (
+    InputError,
+    IntegrityError,
+    ParseError,
+    PolicyError,
+    Reason,
+    RefusalError,
+)
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.manager import Home, PassphraseSealer, make_app, open_home, open_manager
-from svetovid.policy import Consent, Job
+from svetovid.policy import Consent, Job, Policy
 from svetovid.stakeholder import Stakeholder, read_labels, read_names
 
 NOW = int(time.time())
@@ -80,10 +87,11 @@ class Story:
         )
         return shared.manifest.digest()
 
-    def propose(self, text: str = JOB) -> Job:
+    def propose(self, text: str = JOB, *, by: str = "rita", replace: bool = True) -> Job:
         (self.folder / "job.yaml").write_text(text)
-        names = read_names(self.public)
-        job, signed = stakeholder.propose(self.people["rita"], self.folder / "job.yaml", names)
+        job, signed = stakeholder.propose(
+            self.people[by], self.folder / "job.yaml", read_names(self.public), replace=replace
+        )
         stakeholder.write_job(self.public, job, signed)
         return job
 
@@ -225,16 +233,245 @@ def test_another_code_is_refused_by_the_data_owner(shared: Story) -> None:
     stakeholder.consent(shared.people["carol"], job, NOW)
 
 
+def _no_consent(story: Story, name: str, job: Job, code: str) -> Reason:
+    with pytest.raises(PolicyError) as e:
+        stakeholder.consent(story.people[name], job, NOW)
+    assert e.value.code == code
+    return e.value.reason
+
+
 def test_who_has_no_say(shared: Story) -> None:
+    """Whoever owns nothing in a job is told who does."""
+    reason = _no_consent(shared, "olga", shared.propose(), "consent.owner")
+    for owner in ("ann", "carol"):
+        assert shared.people[owner].key_id in reason.expected
+    assert shared.people["olga"].key_id in reason.observed
+    assert "nobody else's consent is needed" in reason.next_step
+
+
+def test_an_older_version_of_ones_asset(shared: Story) -> None:
+    """The owner is told which version is the newest; after a rotation, too."""
     job = shared.propose()
-    with pytest.raises(PolicyError, match=r"consent\.policy"):
-        stakeholder.consent(shared.people["olga"], job, NOW)
+    newest = shared.share("ann", shared.folder / "ann-data.npz", "data")
+    reason = _no_consent(shared, "ann", job, "consent.version")
+    assert f"version 2 of ann-data, the newest that ann owns: {newest}" == reason.expected
+    assert reason.observed == f"version 1: {job.assets['data'].manifest}"
+    assert "job propose" in reason.next_step
+    assert "assets data" in reason.clause
+    after, statement = stakeholder.rotate(shared.people["ann"], int(time.time()))
+    stakeholder.announce(after, statement)
+    shared.people["ann"] = after
+    assert _no_consent(shared, "ann", job, "consent.version").expected == reason.expected
+
+
+def test_an_own_asset_that_no_policy_or_more_than_one_speaks_of(shared: Story) -> None:
+    ann = shared.people["ann"]
+    job = shared.propose()
+    stands = ann.home.policies / "ann-policy.json"
+    names, file = read_names(shared.public), shared.folder / "ann.yaml"
+    file.write_text(file.read_text().replace("name: ann-policy", "name: other"))
+    chosen = stakeholder.choose(
+        ann.home,
+        names,
+        anchors=[shared.folder / "anchors.json"],
+        references=[shared.folder / "references.json"],
+        asset="ann-data",
+    )
+    other = stakeholder.read_policy(ann.home, file, names, chosen=chosen.digests)
+    stakeholder.publish_policy(ann, other, chosen.documents)
+    assert _no_consent(shared, "ann", job, "consent.policy").observed == "ann-policy, other"
+    for path in (stands, ann.home.policies / "other.json"):
+        path.unlink()
+    reason = _no_consent(shared, "ann", job, "consent.policy")
+    assert reason.observed == "none"
+    assert "ann-data" in reason.expected
+    assert "policy publish --asset" in reason.next_step
 
 
 def test_a_slot_that_is_not_what_its_manifest_says(shared: Story) -> None:
-    for old, new in (("owner: $ann", "owner: $olga"), ("use: data", "use: model")):
-        with pytest.raises(PolicyError, match=r"job\.manifest"):
+    ann, olga = (shared.people[n].key_id for n in ("ann", "olga"))
+    for old, new, expected, observed in (
+        ("owner: $ann", "owner: $olga", f"owner {ann}", f"owner {olga}"),
+        ("use: data", "use: model", "use data", "use model"),
+    ):
+        with pytest.raises(PolicyError, match=r"job\.manifest") as e:
             shared.propose(JOB.replace(old, new))
+        assert e.value.reason.expected == f"as its manifest says: {expected}"
+        assert e.value.reason.observed == observed
+    (shared.public / "ann-data.manifest.json").unlink()
+    unknown = "sha256:" + "0" * 64
+    with pytest.raises(PolicyError, match=r"job\.manifest") as e:
+        shared.propose(JOB.replace("manifest: $ann-data", f"manifest: '{unknown}'"))
+    assert unknown in e.value.reason.expected
+    assert "svetovid share" in e.value.reason.next_step
+
+
+def test_a_job_is_not_put_over_another(shared: Story) -> None:
+    """The same proposal is one job; another of its name is kept until it is done with."""
+    first = shared.propose(replace=False)
+    assert shared.propose(replace=False).digest() == first.digest()
+    path = shared.public / "little.job.json"
+    stands = path.read_bytes()
+    for text, by in ((JOB.replace("epochs: 3", "epochs: 4"), "rita"), (JOB, "olga")):
+        with pytest.raises(InputError) as e:
+            shared.propose(text, by=by, replace=False)
+        assert e.value.code == "job.exists"
+        assert e.value.reason.observed == first.digest()
+        assert "--replace" in e.value.reason.next_step
+        assert path.read_bytes() == stands
+    again = shared.propose()
+    assert again.digest() != first.digest()
+    path.write_bytes(b"junk")
+    with pytest.raises(InputError, match=r"job\.exists"):
+        shared.propose(replace=False)
+    assert path.read_bytes() == b"junk"
+
+
+def test_what_a_refused_proposal_sends(shared: Story) -> None:
+    """A job that finds another in its place is not at the manager either."""
+    rita = shared.people["rita"]
+    shared.propose()
+    before = len(stakeholder.records(rita))
+    with pytest.raises(InputError, match=r"job\.exists"):
+        shared.propose(JOB.replace("epochs: 3", "epochs: 4"), replace=False)
+    assert len(stakeholder.records(rita)) == before
+
+
+def test_names_that_stand_for_nothing_say_what_to_get(shared: Story) -> None:
+    for old, new in (("owner: $ann", "owner: $zoe"), ("recipients: [$rita]", "recipients: [$zoe]")):
+        with pytest.raises(ParseError, match=r"policy\.reference") as e:
+            shared.propose(JOB.replace(old, new))
+        reason = e.value.reason
+        assert str(shared.public) in reason.expected
+        assert "$zoe" in reason.expected
+        assert "$rita" in reason.observed
+        assert "svetovid identity create" in reason.next_step
+
+
+def test_an_asset_keeps_its_kind(shared: Story) -> None:
+    carol = shared.people["carol"]
+    before = sorted(shared.public.iterdir())
+    with pytest.raises(InputError, match=r"asset\.kind") as e:
+        shared.share("carol", shared.folder / "ann-data.npz", "code", asset="code")
+    assert "stay a code" in e.value.reason.expected
+    assert "dataset" in e.value.reason.observed
+    assert sorted(shared.public.iterdir()) == before
+    newest = stakeholder.newest_manifest(carol, "code")
+    assert newest is not None
+    assert newest.version == 1
+
+
+class TestPlaceholders:
+    """What $anchors, $references and $asset stand for: an owner's own choice (T2)."""
+
+    def _read(self, story: Story, **given: object) -> Policy:
+        ann, names = story.people["ann"], read_names(story.public)
+        chosen = stakeholder.choose(ann.home, names, **given)  # type: ignore[arg-type]
+        file = story.folder / "ann.yaml"
+        return stakeholder.read_policy(ann.home, file, names, chosen=chosen.digests)
+
+    def test_as_in_the_edition_before(self, shared: Story) -> None:
+        ann = shared.people["ann"]
+        (before,) = stakeholder.own_policies(ann)
+        assert self._read(shared) == before
+        file = shared.folder / "ann.yaml"
+        file.write_text(file.read_text().replace("runs: 2", "runs: 9"))
+        policy = self._read(shared)
+        assert (policy.sequence, policy.grants[0].limits.runs) == (2, 9)
+        assert (policy.anchors, policy.references) == (before.anchors, before.references)
+        assert policy.grants[0].asset == before.grants[0].asset
+        stakeholder.publish_policy(ann, policy)
+        again = shared.share("ann", shared.folder / "ann-data.npz", "data")
+        assert self._read(shared, asset="ann-data").grants[0].asset == again
+
+    def test_given_with_the_command(self, shared: Story) -> None:
+        values = ReferenceValues(product="newer", version=2)
+        file = shared.folder / "newer.references.json"
+        file.write_bytes(values.canonical())
+        policy = self._read(shared, references=[file])
+        assert [pin.document for pin in policy.references] == [values.digest()]
+
+    @pytest.mark.parametrize("name", ["anchors", "references", "asset"])
+    def test_not_chosen(self, story: Story, name: str) -> None:
+        """Nothing that merely lies in the public folder is believed; what lies there is named."""
+        text = POLICY.format(name="ann", use="code", code="", runs=1)
+        own = {"anchors": "$cas", "references": "$runtime", "asset": "'sha256:" + "0" * 64 + "'"}
+        for other, value in own.items():
+            text = text.replace(f"${other}", value) if other != name else text
+        (story.folder / "ann.yaml").write_text(text)
+        with pytest.raises(InputError, match=r"policy\.(placeholder|reference)") as e:
+            self._read(story)
+        for kind in ("anchors", "references"):
+            source = story.folder / f"{kind}.json"
+            (story.public / f"made.{kind}.json").write_bytes(source.read_bytes())
+        (story.public / "runtime.references.json").unlink()
+        if name == "asset":
+            stakeholder.seal_asset(story.people["ann"], story.folder / "ann-data.npz")
+        with pytest.raises(InputError) as e:
+            self._read(story)
+        reason = e.value.reason
+        assert e.value.code == "policy.placeholder"
+        assert f"--{name} with" in reason.expected
+        assert ("ann-data" if name == "asset" else f"made.{name}.json") in reason.observed
+        assert f"--{name}" in reason.next_step
+
+    @pytest.mark.parametrize("name", ["anchors", "references"])
+    def test_a_product_in_the_public_folder_is_no_choice(self, story: Story, name: str) -> None:
+        """A stranger may call its document what the placeholder is called."""
+        made = TrustAnchors if name == "anchors" else ReferenceValues
+        source = made.parse((story.folder / f"{name}.json").read_bytes())
+        impostor = source.model_copy(update={"product": name})
+        stakeholder.write_public(story.public / f"x.{name}.json", impostor)
+        (story.folder / "ann.yaml").write_text(
+            POLICY.format(name="ann", use="code", code="", runs=1)
+        )
+        other = "references" if name == "anchors" else "anchors"
+        with pytest.raises(InputError) as e:
+            self._read(story, **{other: [story.folder / f"{other}.json"]})
+        assert e.value.code == "policy.placeholder"
+
+    def test_several_files_go_by_their_products(self, shared: Story) -> None:
+        values = ReferenceValues(product="newer", version=2)
+        file = shared.folder / "newer.references.json"
+        file.write_bytes(values.canonical())
+        both = [shared.folder / "references.json", file]
+        yaml = shared.folder / "ann.yaml"
+        yaml.write_text(
+            yaml.read_text()
+            .replace("{document: $references}", "{document: $runtime}, {document: $newer}")
+            .replace("name: ann-policy", "name: both")
+        )
+        anchors = [shared.folder / "anchors.json"]
+        policy = self._read(shared, references=both, anchors=anchors, asset="ann-data")
+        assert policy.references[1].document == values.digest()
+        yaml.write_text(yaml.read_text().replace("$newer", "$references"))
+        with pytest.raises(InputError, match=r"policy\.placeholder"):
+            self._read(shared, references=both, anchors=anchors, asset="ann-data")
+
+    def test_an_asset_that_is_not_here(self, shared: Story) -> None:
+        with pytest.raises(InputError, match=r"asset\.unknown") as e:
+            self._read(shared, asset="../ann-data")
+        assert "ann-data" in e.value.reason.expected
+
+    def test_a_check_before_anything_is_sealed(self, story: Story) -> None:
+        home = story.people["ann"].home
+        (story.folder / "ann.yaml").write_text(
+            POLICY.format(name="ann", use="code", code="", runs=1)
+        )
+        names = read_names(story.public)
+        chosen = stakeholder.choose(
+            home,
+            names,
+            anchors=[story.folder / "anchors.json"],
+            references=[story.folder / "references.json"],
+        )
+        found = stakeholder.check_policy(
+            home.path, story.folder / "ann.yaml", names, chosen.digests
+        )
+        assert not found.sealed
+        assert not [f for f in found.findings if f.severity == "error"]
+        with pytest.raises(InputError, match=r"policy\.placeholder"):
+            stakeholder.read_policy(home, story.folder / "ann.yaml", names, chosen=chosen.digests)
 
 
 def test_an_unsound_policy_costs_nothing(story: Story) -> None:

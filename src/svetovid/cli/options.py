@@ -16,12 +16,14 @@ from svetovid.crypto import Secret
 from svetovid.errors import InputError
 
 __all__ = [
+    "AnchorsOption",
     "AsJson",
     "HomeOption",
     "HostHomeOption",
     "ManagerHomeOption",
     "Places",
     "PublicOption",
+    "ReferencesOption",
     "passphrase",
     "storage_url",
 ]
@@ -68,6 +70,14 @@ PublicOption = Annotated[
         callback=_remember,
         help="Folder of what the parties show each other: cards, manifests, jobs, receipts.",
     ),
+]
+AnchorsOption = Annotated[
+    list[Path] | None,
+    typer.Option("--anchors", help="Trust anchors you choose to believe: $anchors in the policy."),
+]
+ReferencesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--references", help="Reference values you believe: $references in the policy."),
 ]
 
 _MAX_PASSPHRASE = 1024

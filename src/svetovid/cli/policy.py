@@ -7,44 +7,76 @@ from typing import Annotated
 
 import typer
 
-from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase
-from svetovid.cli.output import emit, table
+from svetovid.cli.options import (
+    AnchorsOption,
+    AsJson,
+    HomeOption,
+    PublicOption,
+    ReferencesOption,
+    passphrase,
+)
+from svetovid.cli.output import emit, note, table
 
-group = typer.Typer(help="Who may use an asset, and under which conditions.", no_args_is_help=True)
+group = typer.Typer(
+    help="Who may use an asset, and under which conditions.",
+    epilog="In order: `check`, then `svetovid share`, which seals an asset and publishes its "
+    "policy; later `publish` changed terms, or `withdraw` what was agreed under them.",
+    no_args_is_help=True,
+)
 
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, in YAML.")]
+AssetName = Annotated[
+    str | None,
+    typer.Option("--asset", help="$asset in it: an asset sealed in this home, its newest version."),
+]
 
 
 @group.command()
 def check(
     file: PolicyFile,
     home: HomeOption,
+    anchors: AnchorsOption = None,
+    references: ReferencesOption = None,
+    asset: AssetName = None,
     public: PublicOption = Path("public"),
     as_json: AsJson = False,
 ) -> None:
     """Lint a policy: what can never or always be true, unknown claims, grants that are too wide.
 
-    Exit code 3 where something found is an error. No passphrase is needed.
+    $anchors and $references in it are the files given here, or those of the edition before; $asset
+    may still have to be sealed. Exit code 3 where something found is an error. No passphrase is
+    needed.
 
-    Example: `svetovid policy check alice.yaml --home alice`
+    Example: `svetovid policy check alice.yaml --home alice --anchors public/lab1.anchors.json
+    --references public/lab1.references.json`
     """
     from svetovid import stakeholder
 
-    policy, findings = stakeholder.check_policy(home, file, stakeholder.read_names(public))
+    names = stakeholder.read_names(public)
+    choice = stakeholder.choose(
+        stakeholder.Home(home),
+        names,
+        anchors=anchors or (),
+        references=references or (),
+        asset=asset,
+    )
+    found = stakeholder.check_policy(home, file, names, choice.digests)
+    if not found.sealed:
+        note("$asset is still to be sealed: this is what `svetovid share` will look at")
     table(
         ("level", "code", "where", "what"),
-        [(f.severity, f.code, f.where, f.message) for f in findings]
+        [(f.severity, f.code, f.where, f.message) for f in found.findings]
         or [("ok", "", "", "no finding")],
         {
-            "policy": policy.digest(),
+            "policy": found.policy.digest() if found.sealed else None,
             "findings": [
                 {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message}
-                for f in findings
+                for f in found.findings
             ],
         },
         as_json,
     )
-    if any(f.severity == "error" for f in findings):
+    if any(f.severity == "error" for f in found.findings):
         raise typer.Exit(3)
 
 
@@ -52,10 +84,16 @@ def check(
 def publish(
     file: PolicyFile,
     home: HomeOption,
+    anchors: AnchorsOption = None,
+    references: ReferencesOption = None,
+    asset: AssetName = None,
     public: PublicOption = Path("public"),
     as_json: AsJson = False,
 ) -> None:
     """Sign a policy as its next edition and put it in force at the manager.
+
+    $anchors, $references and $asset in it are what is given here, or what they were in the edition
+    before: to change terms, the YAML is enough.
 
     Example: `svetovid policy publish alice.yaml --home alice`
     """
@@ -63,8 +101,11 @@ def publish(
 
     who = stakeholder.load(home, passphrase(home))
     names = stakeholder.read_names(public)
-    policy = stakeholder.read_policy(who.home, file, names)
-    digest = stakeholder.publish_policy(who, policy)
+    choice = stakeholder.choose(
+        who.home, names, anchors=anchors or (), references=references or (), asset=asset
+    )
+    policy = stakeholder.read_policy(who.home, file, names, chosen=choice.digests)
+    digest = stakeholder.publish_policy(who, policy, choice.documents)
     emit(
         {"policy": digest, "name": policy.name, "sequence": policy.sequence},
         [f"policy {policy.name}, edition {policy.sequence}: {digest}"],

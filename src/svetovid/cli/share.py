@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase, storage_url
+from svetovid.cli.options import (
+    AnchorsOption,
+    AsJson,
+    HomeOption,
+    PublicOption,
+    ReferencesOption,
+    passphrase,
+    storage_url,
+)
 from svetovid.cli.output import emit
 
 
@@ -17,18 +25,18 @@ def share(
     policy: Annotated[Path, typer.Option("--policy", help="Who may use it: YAML.")],
     name: Annotated[str | None, typer.Option("--name", help="The asset's name.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="Path or fsspec URL to write.")] = None,
-    anchors: Annotated[
-        list[Path] | None, typer.Option("--anchors", help="Trust anchors to believe.")
-    ] = None,
-    references: Annotated[
-        list[Path] | None, typer.Option("--references", help="Reference values to believe.")
-    ] = None,
+    anchors: AnchorsOption = None,
+    references: ReferencesOption = None,
     public: PublicOption = Path("public"),
     as_json: AsJson = False,
 ) -> None:
     """Seal an asset, put its policy in force, and give its key to the pinned manager.
 
-    Example: `svetovid share alice.npz --home alice --policy alice.yaml`
+    Sharing again under the same name makes the asset's next version, with the anchors and
+    references of the edition before where none are given.
+
+    Example: `svetovid share alice.npz --home alice --name alice-records --policy alice.yaml
+    --anchors public/lab1.anchors.json --references public/lab1.references.json`
     """
     from svetovid import stakeholder
 

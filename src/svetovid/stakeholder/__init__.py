@@ -3,6 +3,7 @@
 Everything the command line does for an owner is one of these functions.
 """
 
+from svetovid.stakeholder.choosing import Choice, choose
 from svetovid.stakeholder.consenting import check_job, consent, own_slots
 from svetovid.stakeholder.home import Home
 from svetovid.stakeholder.identity import Stakeholder, create, load, publish_card, read_card, rotate
@@ -23,6 +24,7 @@ from svetovid.stakeholder.operator import make_anchors, publish, publish_file, s
 from svetovid.stakeholder.outputs import Opened, open_output
 from svetovid.stakeholder.pins import pin_manager, pinned_manager, read_pin
 from svetovid.stakeholder.policies import (
+    Checked,
     check_policy,
     own_policies,
     publish_policy,
@@ -40,8 +42,11 @@ from svetovid.stakeholder.sealing import (
     verify_asset,
 )
 from svetovid.stakeholder.sharing import Shared, share
+from svetovid.stakeholder.telling import Told, tell
 
 __all__ = [
+    "Checked",
+    "Choice",
     "Column",
     "Home",
     "Labels",
@@ -50,10 +55,12 @@ __all__ = [
     "Opened",
     "Shared",
     "Stakeholder",
+    "Told",
     "announce",
     "check_job",
     "check_policy",
     "check_receipt",
+    "choose",
     "connect",
     "consent",
     "create",
@@ -91,6 +98,7 @@ __all__ = [
     "share",
     "sign_host_statement",
     "status",
+    "tell",
     "verify_asset",
     "verify_manager",
     "withdraw_consents",

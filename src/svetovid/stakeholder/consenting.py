@@ -8,6 +8,7 @@ from svetovid.policy import Consent, History, Job, Policy, Request, decide
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.manager import connect
 from svetovid.stakeholder.policies import own_policies
+from svetovid.stakeholder.standing import no_one_policy
 
 __all__ = ["check_job", "consent", "own_slots"]
 
@@ -35,18 +36,12 @@ def check_job(who: Stakeholder, job: Job, now: int) -> tuple[Policy, list[Reason
 
     Raises:
         PolicyError: ``consent.policy`` where no own policy speaks of an asset in the job, or
-            more than one does.
+            more than one does; ``consent.version`` for a version that is not the newest;
+            ``consent.owner`` where nothing in the job is one's own.
     """
     policies = [p for p in own_policies(who) if _speaks_of(p, job)]
     if len(policies) != 1:
-        raise PolicyError(
-            "consent.policy",
-            expected="exactly one own policy that speaks of an asset in this job",
-            observed=", ".join(p.name for p in policies) or "none",
-            next_step="publish a policy with a grant for the asset: svetovid share",
-            clause=f"job {job.name}",
-            owner=who.key_id,
-        )
+        raise no_one_policy(who, job, policies)
     policy = policies[0]
     slots = own_slots(job, policy)
     request = Request(

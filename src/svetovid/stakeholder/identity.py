@@ -51,6 +51,13 @@ class Stakeholder:
     def name(self) -> str:
         return self.identity.name
 
+    def has_been(self, key_id: KeyId) -> bool:
+        """Whether this is the current key, or one that this identity had before."""
+        return key_id == self.key_id or self._retired(key_id).is_file()
+
+    def _retired(self, key_id: KeyId) -> Path:
+        return self.home.retired / f"{_hex(key_id)}.json"
+
     def receiving_key(self, key_id: KeyId) -> ReceivingKey:
         """The key to open what was sealed to ``key_id``: this identity, or one it had before.
 
@@ -67,7 +74,7 @@ class Stakeholder:
         """
         if key_id == self.key_id:
             return self.identity
-        path = self.home.retired / f"{_hex(key_id)}.json"
+        path = self._retired(key_id)
         if not path.is_file():
             raise InputError(
                 "key.not_ours",
@@ -152,7 +159,7 @@ def publish_card(who: Stakeholder, public: Path) -> Path:
     path = public / f"{who.name}.card.json"
     if path.exists():
         there = read_card(path).signing
-        if there != who.key_id and not (who.home.retired / f"{_hex(there)}.json").is_file():
+        if not who.has_been(there):
             raise InputError(
                 "names.taken",
                 expected=f"no other {who.name} in {public}",

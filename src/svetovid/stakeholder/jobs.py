@@ -6,8 +6,9 @@ import secrets
 from pathlib import Path
 
 from svetovid.crypto import Card, Envelope, b64encode, sign
-from svetovid.errors import PolicyError, Reason
+from svetovid.errors import InputError, PolicyError, Reason, SvetovidError
 from svetovid.policy import Job, load_job, require_available
+from svetovid.stakeholder.choosing import explained
 from svetovid.stakeholder.home import read_bounded
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.labels import Labels
@@ -21,26 +22,40 @@ MAX_JOB_BYTES = 256 << 10
 _USES = {"dataset": "data", "code": "code", "model": "model"}
 
 
-def propose(who: Stakeholder, file: Path, names: Names) -> tuple[Job, Envelope]:
+def propose(
+    who: Stakeholder, file: Path, names: Names, *, replace: bool = False
+) -> tuple[Job, Envelope]:
     """Read a job from YAML, check it against the manifests it names, sign and send it.
 
     ``proposer`` and ``nonce`` are filled in; ``$name`` stands for what the public files say, and
-    ``recipients: [$name]`` for that party's card.
+    ``recipients: [$name]`` for that party's card. What was proposed already and stands in the
+    public folder is sent again as it is: consents to it stay good.
+
+    Args:
+        who: the proposer.
+        file: YAML as ``docs/spec/policy.md`` describes it.
+        names: what ``$name`` stands for, and the public folder that the job will be put into.
+        replace: whether another job of this name in that folder gives way; then this is a new job,
+            also where all but its nonce is the same.
 
     Raises:
-        InputError: ``file.*``, ``policy.yaml``, ``policy.reference``, ``job.invalid``, ``limit.*``.
+        InputError: ``job.exists``; ``file.*``, ``policy.yaml``, ``policy.reference``,
+            ``job.invalid``, ``limit.*``.
         PolicyError: ``job.manifest`` where a slot is not what its manifest says;
             ``mode.unavailable``.
     """
     data = read_bounded(file, MAX_JOB_BYTES, what="a job in YAML")
     resolve = dict(names.digests) | {"manager": pinned_manager(who.home).open().signing}
-    nonce = b64encode(secrets.token_bytes(16))
-    defaults = {"proposer": who.key_id, "nonce": nonce}
-    job = load_job(data, resolve=resolve, cards=names.cards, defaults=defaults)
+    defaults = {"proposer": who.key_id, "nonce": b64encode(secrets.token_bytes(16))}
+    with explained(who.home, names):
+        job = load_job(data, resolve=resolve, cards=names.cards, defaults=defaults)
     require_available(job)
     if wrong := _wrong_slots(job, names):
         raise PolicyError.from_reasons(wrong)
-    signed = sign(job, who.identity)
+    signed = None
+    if not replace and names.folder is not None:
+        job, signed = _as_it_stands(job_file(names.folder, job), job)
+    signed = signed or sign(job, who.identity)
     with connect(who) as client:
         client.put_job(signed)
     return job, signed
@@ -58,31 +73,76 @@ def read_job(path: Path) -> tuple[Job, Envelope]:
 
 def write_job(public: Path, job: Job, signed: Envelope) -> Path:
     """Put a signed job into the public folder, as ``NAME.job.json``."""
-    path = public / f"{job.name}.job.json"
+    path = job_file(public, job)
     write_public(path, signed)
     return path
 
 
+def job_file(public: Path, job: Job) -> Path:
+    return public / f"{job.name}.job.json"
+
+
+def _as_it_stands(path: Path, job: Job) -> tuple[Job, Envelope | None]:
+    """The job in ``path`` where it is ``job`` but for its nonce; ``job`` where nothing is there.
+
+    Raises:
+        InputError: ``job.exists`` for another one: somebody may have consented to it.
+    """
+    if not path.exists():
+        return job, None
+    try:
+        there, signed = read_job(path)
+    except SvetovidError:
+        there = None
+    if there is not None and there == job.model_copy(update={"nonce": there.nonce}):
+        return there, signed
+    raise InputError(
+        "job.exists",
+        expected=f"no other job in {path}",
+        observed=there.digest() if there else "something that is no job",
+        next_step="give this job another name, or add --replace if that one is done with",
+    )
+
+
 def _wrong_slots(job: Job, names: Names) -> list[Reason]:
     wrong = []
-    for slot, asset in job.assets.items():
+    for slot, asset in sorted(job.assets.items()):
+        clause = f"job {job.name} assets {slot}"
         manifest = names.manifests.get(asset.manifest)
-        said = (asset.owner, asset.manager, asset.use)
-        known = (
-            (manifest.owner, manifest.manager, _USES.get(manifest.kind, "")) if manifest else None
-        )
-        if said != known:
+        if manifest is None:
             wrong.append(
                 Reason(
-                    code="job.manifest",
-                    expected=", ".join(known) if known else f"a known manifest {asset.manifest}",
-                    observed=", ".join(said),
-                    next_step="correct the slot, or get its manifest from the owner",
-                    clause=f"job {job.name} assets {slot}",
+                    "job.manifest",
+                    expected=f"the manifest {asset.manifest} in {names.folder}",
+                    observed="none of that digest",
+                    next_step="get it from the asset's owner: svetovid share writes it",
+                    clause=clause,
+                    owner=asset.owner,
+                )
+            )
+            continue
+        known = {
+            "owner": manifest.owner,
+            "manager": manifest.manager,
+            "use": _USES.get(manifest.kind, manifest.kind),
+        }
+        said = {"owner": asset.owner, "manager": asset.manager, "use": asset.use}
+        if differ := [key for key in known if known[key] != said[key]]:
+            wrong.append(
+                Reason(
+                    "job.manifest",
+                    expected="as its manifest says: " + _listed(known, differ),
+                    observed=_listed(said, differ),
+                    next_step="correct the slot in the job's YAML, or name another asset in it",
+                    clause=clause,
                     owner=asset.owner,
                 )
             )
     return wrong
+
+
+def _listed(fields: dict[str, str], keys: list[str]) -> str:
+    return ", ".join(f"{key} {fields[key]}" for key in keys)
 
 
 def describe(job: Job, labels: Labels) -> list[str]:

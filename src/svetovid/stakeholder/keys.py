@@ -1,16 +1,33 @@
-"""An owner's asset keys at home: one file each, sealed to the owner's own card, mode 0600."""
+"""An owner's asset keys at home: one file each, sealed to the owner's own card, mode 0600.
+
+Beside the key stands which version of which asset it opens: what this home sealed, it can name.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from svetovid.crypto import Base64, Digest, Document, KeyId, Secret, canonical, keystore, seal
+from pydantic import Field
+
+from svetovid.assets import Manifest
+from svetovid.crypto import (
+    Base64,
+    Digest,
+    Document,
+    KeyId,
+    Name,
+    Secret,
+    canonical,
+    keystore,
+    seal,
+)
 from svetovid.errors import InputError
 from svetovid.stakeholder.home import read_bounded
 from svetovid.stakeholder.identity import Stakeholder
 
-__all__ = ["asset_key", "keep_key"]
+__all__ = ["SealedVersion", "asset_key", "keep_key", "sealed_version"]
 
 _MAX_FILE = 16 << 10
 
@@ -18,19 +35,36 @@ _MAX_FILE = 16 << 10
 class _StoredKey(Document):
     TYPE: ClassVar[str] = "stored-asset-key"
     manifest: Digest
+    name: Name
+    version: Annotated[int, Field(ge=1)]
     owner: KeyId
     sealed: Base64
+
+
+@dataclass(frozen=True, slots=True)
+class SealedVersion:
+    """Which version of which own asset a manifest is."""
+
+    name: str
+    version: int
 
 
 def _context(manifest: str, owner: str) -> dict[str, str]:
     return {"purpose": "own asset key", "manifest": manifest, "owner": owner}
 
 
-def keep_key(who: Stakeholder, manifest: Digest, key: Secret) -> None:
-    """Keep the key of asset ``manifest``; it is never written in the clear."""
-    sealed = seal(key, who.identity.receiving.public, _context(manifest, who.key_id))
-    stored = _StoredKey(manifest=manifest, owner=who.key_id, sealed=sealed)
-    keystore.write_private(_path(who, manifest), canonical(stored.to_json()))
+def keep_key(who: Stakeholder, manifest: Manifest, key: Secret) -> None:
+    """Keep the key of the asset ``manifest`` names; it is never written in the clear."""
+    asset = manifest.digest()
+    sealed = seal(key, who.identity.receiving.public, _context(asset, who.key_id))
+    stored = _StoredKey(
+        manifest=asset,
+        name=manifest.name,
+        version=manifest.version,
+        owner=who.key_id,
+        sealed=sealed,
+    )
+    keystore.write_private(_path(who, asset), canonical(stored.to_json()))
 
 
 def asset_key(who: Stakeholder, manifest: Digest) -> Secret:
@@ -40,18 +74,33 @@ def asset_key(who: Stakeholder, manifest: Digest) -> Secret:
         InputError: ``key.asset`` where this home has none.
         IntegrityError: ``hpke.open`` for a file that was altered or exchanged.
     """
-    path = _path(who, manifest)
-    if not path.is_file():
+    stored = _stored(who, manifest)
+    if stored is None:
         raise InputError(
             "key.asset",
             expected=f"the key of {manifest}",
             observed=f"none in {who.home.keys}",
             next_step="use the --home that sealed the asset",
         )
-    stored = _StoredKey.parse(
-        read_bounded(path, _MAX_FILE, what="an asset key"), max_bytes=_MAX_FILE
-    )
     return who.receiving_key(stored.owner).open(stored.sealed, _context(manifest, stored.owner))
+
+
+def sealed_version(who: Stakeholder, manifest: Digest) -> SealedVersion | None:
+    """What this home sealed as ``manifest``; none where it was sealed elsewhere.
+
+    Raises:
+        InputError: ``file.*``, ``json.*``, ``document.invalid`` for a file that was altered.
+    """
+    stored = _stored(who, manifest)
+    return SealedVersion(stored.name, stored.version) if stored else None
+
+
+def _stored(who: Stakeholder, manifest: Digest) -> _StoredKey | None:
+    path = _path(who, manifest)
+    if not path.is_file():
+        return None
+    data = read_bounded(path, _MAX_FILE, what="an asset key")
+    return _StoredKey.parse(data, max_bytes=_MAX_FILE)
 
 
 def _path(who: Stakeholder, manifest: str) -> Path:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from svetovid.assets import Manifest, open_asset, seal_bundle, seal_dataset, seal_file
 from svetovid.crypto import Secret
-from svetovid.errors import InputError
+from svetovid.errors import InputError, SvetovidError
+from svetovid.stakeholder.home import Home
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.keys import asset_key, keep_key
 from svetovid.stakeholder.manager import connect
@@ -17,7 +19,14 @@ from svetovid.stakeholder.names import read_document, write_public
 from svetovid.stakeholder.pins import pinned_manager
 from svetovid.stakeholder.readers import read_columns
 
-__all__ = ["deposit_key", "newest_manifest", "read_manifest", "seal_asset", "verify_asset"]
+__all__ = [
+    "deposit_key",
+    "newest_manifest",
+    "read_manifest",
+    "seal_asset",
+    "sealed_assets",
+    "verify_asset",
+]
 
 _READ_BYTES = 1 << 20
 
@@ -41,7 +50,8 @@ def seal_asset(
         folder: where containers go by default, ``HOME/sealed`` if it is not said.
 
     Raises:
-        InputError: ``data.*``, ``asset.*``, ``file.*``, ``manager.unpinned``, ``name.invalid``.
+        InputError: ``asset.kind`` where what goes by this name so far is of another kind;
+            ``data.*``, ``asset.*``, ``file.*``, ``manager.unpinned``, ``name.invalid``.
     """
     label = name or re.sub(r"[^a-z0-9._-]", "-", source.stem.lower()) or "asset"
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", label):
@@ -57,9 +67,17 @@ def seal_asset(
     version = before.version + 1 if before else 1
     predecessor = before.digest() if before else None
     seal: Callable[..., tuple[Manifest, Secret]]
-    if source.is_dir():
+    kind = _kind(source)
+    if before is not None and before.kind != kind:
+        raise InputError(
+            "asset.kind",
+            expected=f"{label} to stay a {before.kind}, as its version {before.version} is",
+            observed=f"{source}: a {kind}",
+            next_step="seal it under another name, with --name",
+        )
+    if kind == "code":
         seal = partial(seal_bundle, place, source)
-    elif source.name.endswith(".safetensors"):
+    elif kind == "model":
         seal = partial(seal_file, place, source)
     else:
         columns = {field: column.view() for field, column in read_columns(source).items()}
@@ -71,15 +89,32 @@ def seal_asset(
         version=version,
         predecessor=predecessor,
     )
-    keep_key(who, manifest.digest(), key)
+    keep_key(who, manifest, key)
     write_public(_manifest_path(who, label), manifest)
     return manifest
+
+
+def _kind(source: Path) -> str:
+    if source.is_dir():
+        return "code"
+    return "model" if source.name.endswith(".safetensors") else "dataset"
 
 
 def newest_manifest(who: Stakeholder, name: str) -> Manifest | None:
     """The newest version this owner sealed under ``name``."""
     path = _manifest_path(who, name)
     return read_document(path, Manifest) if path.is_file() else None
+
+
+def sealed_assets(home: Home) -> dict[str, Manifest]:
+    """The newest version of each asset sealed in a home, by name; files of no use are left out."""
+    found = {}
+    for path in sorted(home.sealed.glob("*.manifest.json")):
+        with suppress(SvetovidError):
+            manifest = read_document(path, Manifest)
+            if path.name == f"{manifest.name}.manifest.json":  # and none left beside a container
+                found[manifest.name] = manifest
+    return found
 
 
 def read_manifest(path: Path) -> Manifest:
