@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inprocess import InProcess
+from ownerstory import Story
 from svetovid import stakeholder
-from svetovid.crypto import Identity, Secret, b64encode, keystore
+from svetovid.crypto import Identity, Secret, b64encode, canonical, digest, keystore
+from svetovid.evidence.documents import ReferenceValues, TrustAnchors
+from svetovid.manager import Home, PassphraseSealer, make_app, open_home, open_manager
 from svetovid.protocol import ManagerPin
 from svetovid.stakeholder import Stakeholder
 
@@ -84,3 +88,42 @@ def data(tmp_path: Path) -> Path:
     path = tmp_path / "records.npz"
     np.savez(path, x=rng.standard_normal((20, 3)).astype("f4"), y=rng.integers(0, 2, 20))
     return path
+
+
+@pytest.fixture
+def story(tmp_path: Path, data: Path, public: Path) -> Iterator[Story]:
+    home: Home = open_home(
+        tmp_path / "m", PassphraseSealer(Secret(b"root")), host="127.0.0.1", port=1
+    )
+    manager = open_manager(home)
+    app = make_app(manager)
+    people = {}
+    for name in ("ann", "carol", "rita", "olga"):
+        who = stakeholder.create(tmp_path / name, name, Secret(b"canary-passphrase"))
+        stakeholder.pin_manager(who, tmp_path / "m" / "manager.json")
+        stakeholder.publish_card(who, public)
+        who.transport = lambda: InProcess(app)
+        people[name] = who
+    anchors = {"kind": "tpm-ek", "name": "CA", "certificate": "AAAA", "simulated": True}
+    values = {"product": "runtime", "version": 1, "files": {"/x": [digest(b"x")]}}
+    documents = {
+        "anchors": TrustAnchors.from_json({"product": "cas", "version": 1, "anchors": [anchors]}),
+        "references": ReferenceValues.from_json(values),
+    }
+    for name, document in documents.items():
+        (tmp_path / f"{name}.json").write_bytes(canonical(document.to_json()))
+    stakeholder.write_public(public / "runtime.references.json", documents["references"])
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("print()\n")
+    data.rename(tmp_path / "ann-data.npz")
+    try:
+        yield Story(tmp_path, public, people)
+    finally:
+        manager.close()
+
+
+@pytest.fixture
+def shared(story: Story) -> Story:
+    story.share("carol", story.folder / "code", "code")
+    story.share("ann", story.folder / "ann-data.npz", "data")
+    return story
