@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import contextlib
 import functools
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +70,30 @@ while step < len(data):
     time.sleep(session.parameters.get("pause", 0) / 1000)
 answer(w)
 """
+
+
+SLOW = {"parameters": {"pause": 300}}
+"""Changes to a job that make it take some seconds."""
+
+
+def plaintext_open() -> int:
+    """How much decrypted memory this process holds: regions."""
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            continue
+    return sum("memfd" in link for link in links)
+
+
+def children() -> str:
+    """Processes that any thread of this one started and that still run."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found.append((task / "children").read_text())
+    return "".join(found)
 
 
 def trained() -> int:

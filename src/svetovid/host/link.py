@@ -239,7 +239,9 @@ class ManagerLink:
 
     @property
     def holds_lease(self) -> bool:
-        return self._held is not None
+        """Whether there is a lease to give back: a lost one is over by itself."""
+        held = self._held
+        return held is not None and self.lost is None and boottime() < held.ends
 
     @property
     def lease_id(self) -> str:

@@ -13,28 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from agentworld import World, trained
+from agentworld import SLOW, World, children, plaintext_open, trained
 from sandboxing import small_runtime
 from svetovid.errors import SvetovidError, TransportError
 from svetovid.host.lease import HeldLease, LeaseKeeper, boottime
 
 Make = Callable[..., World]
-SLOW = {"parameters": {"pause": 300}}
-
-
-def plaintext_open() -> int:
-    """Decrypted memory that this process holds."""
-    links = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            links.append(os.readlink(f"/proc/self/fd/{name}"))
-        except OSError:
-            continue
-    return sum("memfd" in link for link in links)
-
-
-def children() -> str:
-    return Path(f"/proc/self/task/{os.getpid()}/children").read_text()
 
 
 def refused(world: World, **changes: Any) -> SvetovidError:
