@@ -82,6 +82,7 @@ class TestPlaceholders:
         with pytest.raises(InputError) as e:
             self._read(story, **{other: [story.folder / f"{other}.json"]})
         assert e.value.code == "policy.placeholder"
+        assert f"${name}" in e.value.reason.expected
 
     def test_several_files_go_by_their_products(self, shared: Story) -> None:
         values = ReferenceValues(product="newer", version=2)
