@@ -27,3 +27,8 @@ def raw_entry(
     sha1 = hashlib.sha1(body).digest() if sha1 is None else sha1
     head = struct.pack("<I20sI", pcr, sha1, len(template)) + template
     return head + struct.pack("<I", len(body)) + body
+
+
+def fields(*parts):
+    """Template data: each field behind its length."""
+    return b"".join(struct.pack("<I", len(p)) + p for p in parts)

@@ -119,8 +119,8 @@ def test_what_is_built_is_read_back(name, value):
     except EvidenceError as e:
         assert e.code == "ima.path"  # noqa: PT017
         return
-    ((path, found, _),) = parse_log(line)
-    assert (path, found) == ("/" + name, value)
+    (entry,) = parse_log(line)
+    assert entry[:2] == ("/" + name, value)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_size_field_beyond_the_end():
     refused("ima.malformed", parse_log, bytes(bad))
 
 
-@pytest.mark.parametrize("template", [b"ima", b"ima-sig", b"ima-buf", b"d-ng|n-ng", b"ima-nG"])
+@pytest.mark.parametrize("template", [b"ima", b"", b"d-ng|n-ng", b"ima-nG", b"x" * 1000])
 def test_m7_template(template):
     refused("ima.template_unknown", parse_log, raw_entry(template=template))
 
@@ -258,13 +258,13 @@ def test_m13_boot_aggregate():
     violated = raw_entry(b"boot_aggregate", boot_aggregate_digest(BANK), sha1=bytes(20))
     refused("ima.boot_aggregate", go, LINES[1:])
     refused("ima.boot_aggregate", go, [LINES[1], FIRST])
-    refused("ima.boot_aggregate", go, [FIRST, LINES[1], FIRST])
+    refused("ima.boot_aggregate", go, [FIRST, LINES[1], other])
     refused("ima.boot_aggregate", go, [other, *LINES[1:]])
     refused("ima.boot_aggregate", go, [violated, *LINES[1:]])
     named = build_entry("/x", "sha256:" + boot_aggregate_digest(BANK).hex())
     refused("ima.boot_aggregate", go, [named, *LINES[1:]])
     state = go(LINES)
-    refused("ima.boot_aggregate", go, [FIRST], state=state, offset=5)
+    refused("ima.boot_aggregate", go, [other], state=state, offset=5)
     # PCR 4 changed since: not the boot that the log began with
     refused("ima.boot_aggregate", go, [], state=state, offset=5, bank={**BANK, 4: bytes(32)})
 
@@ -334,7 +334,9 @@ def test_listing_finds_unlisted_and_changed_files():
 def test_m13_a_second_boot_aggregate_is_never_passed_over():
     """Also where somebody hands in entries that :func:`advance` did not see."""
     found = compare(parse_log(FIRST + FIRST), [ALL])
-    assert [m.code for m in found.mismatches] == ["ima.unlisted"]
+    assert [m.code for m in found.mismatches] == ["ima.kexec"]
+    found = compare(parse_log(FIRST), [ALL], begins=False)
+    assert [m.code for m in found.mismatches] == ["ima.kexec"]
 
 
 def test_mismatches_are_bounded():

@@ -54,6 +54,7 @@ FACTS: dict[str, Any] = {
     "operator": OPAL.key_id,
     "reset_count": 1,
     "restart_count": 0,
+    "secure_boot": True,
     "simulated": False,
 }
 

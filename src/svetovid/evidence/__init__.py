@@ -7,6 +7,7 @@ tested, in one sitting. ``docs/spec/evidence.md`` is the specification.
 from svetovid.evidence.appraisal import Appraisal, Claim, appraise
 from svetovid.evidence.documents import (
     NO_SUBJECT,
+    BootReferences,
     Challenge,
     HostRecord,
     HostStatement,
@@ -30,6 +31,7 @@ __all__ = [
     "NEEDED_PCRS",
     "NO_SUBJECT",
     "Appraisal",
+    "BootReferences",
     "Challenge",
     "Claim",
     "HostRecord",

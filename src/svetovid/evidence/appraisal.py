@@ -2,9 +2,9 @@
 
 The words are derived, never reported (T4):
 
-- ``measurement`` is ``enclave`` for a TEE and ``launcher`` for a TPM host. ``kernel`` needs an
-  appraised boot log (kernel, command line, IMA policy, boot_aggregate); no reader of boot logs
-  exists yet, so nothing can earn it, and a claim says what is missing.
+- ``measurement`` is ``enclave`` for a TEE. For a TPM host it is ``kernel`` where every claim about
+  its boot is good (see :mod:`svetovid.evidence.boot.judge`), and there are some, because the
+  owner's reference values speak of the boot; otherwise ``launcher``.
 - ``simulated`` follows from the anchor and the names in the certificates; it is true where no
   anchor was reached, and always for a simulated TEE.
 
@@ -19,40 +19,17 @@ from dataclasses import dataclass
 
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, InputError, Reason
+from svetovid.evidence.boot import Boot, judge
 from svetovid.evidence.certificates import Path, find_path
+from svetovid.evidence.claims import Claim, Fact
 from svetovid.evidence.documents import HostRecord, ReferenceValues, TrustAnchors
 from svetovid.evidence.ima.listing import Mismatch, compare
+from svetovid.evidence.ima.signatures import load_signer
 from svetovid.evidence.ima.state import LogState
 from svetovid.evidence.tpm.constants import EK_CERTIFICATE_OID
 from svetovid.evidence.verify import Proven
 
 __all__ = ["Appraisal", "Claim", "appraise"]
-
-Fact = str | int | bool
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One statement about the host.
-
-    Attributes:
-        name: for example ``log.files``.
-        ok: whether it is as the owner wants it.
-        value: what was derived.
-        observed, expected: what was seen and what would be good.
-        source: where the expectation comes from.
-        code: reason code where not ok, else empty.
-        next_step: what would change it.
-    """
-
-    name: str
-    ok: bool
-    value: Fact
-    observed: str = ""
-    expected: str = ""
-    source: str = ""
-    code: str = ""
-    next_step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +121,41 @@ def _anchor(
 _STEPS = {
     "ima.unlisted": "remove the file from the host, or have it added to the reference values",
     "ima.digest": "restore the file that the reference values name, restart the host",
+    "ima.buf": "find out what the kernel measured under that name, or have its digest added",
+    "ima.kexec": "restart the host through its firmware, without kexec",
 }
+_SIGN = "sign the file anew with a key of the reference values, or have its digest added"
+
+
+def _signers(current: Sequence[ReferenceValues]) -> list[Claim]:
+    """Keys that cannot be read count for nothing, and the owner hears of them."""
+    claims = []
+    for reference in current:
+        for key in reference.file_signers:
+            try:
+                load_signer(b64decode(key))
+            except InputError as e:
+                r, source = e.reason, f"reference values {_edition(reference)}"
+                claims.append(
+                    Claim(
+                        "references.signer",
+                        *(False, key[:40], r.observed, r.expected, source, r.code, r.next_step),
+                    )
+                )
+    return claims
 
 
 def _mismatch(m: Mismatch, source: str) -> Claim:
     observed = f"{m.path} {m.observed}"
-    return Claim("log.file", False, m.path, observed, m.expected, source, m.code, _STEPS[m.code])
+    step = _STEPS.get(m.code, _SIGN)
+    return Claim("log.file", False, m.path, observed, m.expected, source, m.code, step)
 
 
 def _log(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]:
     """Every line counts, the pending ones too; a violation is never waived here (M4, M5)."""
     source = "reference values " + (", ".join(_edition(r) for r in current) or "(none)")
     found = log.listing.compare(log.entries, current)
-    pending = compare(log.pending, current)
+    pending = compare(log.pending, current, begins=False)
     count = found.count + pending.count
     mismatches = (*found.mismatches, *pending.mismatches)
     claims = [_mismatch(m, source) for m in mismatches]
@@ -169,7 +168,7 @@ def _log(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]:
             expected="every measured file in the reference values",
             source=source,
             code="" if count == 0 else mismatches[0].code,
-            next_step="" if count == 0 else _STEPS[mismatches[0].code],
+            next_step="" if count == 0 else _STEPS.get(mismatches[0].code, _SIGN),
         )
     )
     broken = (e.path for e in (*log.entries, *log.pending) if e.violation)
@@ -189,11 +188,21 @@ def _log(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]:
     return claims
 
 
-def _measurement(proven: Proven) -> Claim:
-    """T4. There is no way to ``kernel`` here; the stone that reads boot logs will build it."""
+def _measurement(proven: Proven, boot: Sequence[Claim]) -> Claim:
+    """T4: the word for how files are measured, from what was proven of the boot."""
     if proven.kind != "tpm":
         return Claim("measurement", True, "enclave", source="kind of evidence")
-    lacks = "a boot log came along, and none is appraised" if proven.boot_log else "no boot log"
+    bad = [c for c in boot if not c.ok]
+    if bad:
+        lacks = f"{bad[0].name}: {bad[0].code}"
+    elif not boot or proven.log is None:
+        lacks = "no reference values for the boot"
+    elif proven.log.kexecs:
+        lacks = "a kernel started by kexec, of which no boot log speaks"
+    else:
+        return Claim(
+            "measurement", True, "kernel", "a known kernel measured from its start", source="T4"
+        )
     return Claim(
         name="measurement",
         ok=True,
@@ -253,7 +262,8 @@ def appraise(
     statement = proven.statement
     current, window = _references(references, now)
     path, anchored = _anchor(record, anchors, proven.kind, now)
-    measurement = _measurement(proven)
+    boot = judge(proven.boot, proven.log, current) if proven.log else ()
+    measurement = _measurement(proven, boot)
     simulated = proven.kind != "tpm" or path is None or path.simulated
     named = f"{statement.host} of {statement.machine_owner}"
     operator = f"statement of {statement.operator}"
@@ -274,13 +284,14 @@ def appraise(
         )
     )
     if proven.log is not None:
-        claims.extend(_log(proven.log, current))
+        claims.extend((*boot, *_log(proven.log, current), *_signers(current)))
     else:
         claims.append(_enclave(proven, current))
     clock = proven.clock
     facts: tuple[tuple[str, Fact], ...] = (
         ("kind", proven.kind),
         ("measurement", str(measurement.value)),
+        ("secure_boot", isinstance(proven.boot, Boot) and proven.boot.secure_boot.enabled),
         ("simulated", simulated),
         ("host", proven.host),
         ("host_name", statement.host),

@@ -9,6 +9,8 @@ Rules, in this order, cheap before dear:
 5. The quote or report is signed by the enrolled device and carries exactly the binding of all the
    above with the job's keys (T6). For a TPM, the AK is a restricted signing key.
 6. The PCR values are those quoted, and the measurement log replays to PCR 10.
+7. The boot log, where one came along, replays to PCR 0 to 9 and 11 to 14. One that does not is no
+   refusal: the reason travels on, and no owner will hear of a known kernel.
 
 The calling loop::
 
@@ -27,7 +29,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from svetovid.crypto.canonical import b64decode
-from svetovid.errors import EvidenceError
+from svetovid.errors import EvidenceError, InputError, Reason
+from svetovid.evidence.boot import Boot, prove_boot
 from svetovid.evidence.documents import (
     Challenge,
     HostRecord,
@@ -66,7 +69,7 @@ class Proven:
         log: the measurement log; pass it in with this host's next evidence. None for a TEE.
         pcrs: SHA-256 bank, without the PCRs that software may reset.
         clock: of the TPM; see :func:`svetovid.evidence.check_no_reset` (T12).
-        boot_log: whether a boot log came along. Nothing reads it yet, so it proves nothing.
+        boot: what the boot log proves, or why it proves nothing; None where none came along.
         report: of the simulated TEE.
     """
 
@@ -80,7 +83,7 @@ class Proven:
     log: LogState | None = None
     pcrs: Mapping[int, bytes] | None = None
     clock: ClockInfo | None = None
-    boot_log: bool = False
+    boot: Boot | Reason | None = None
     report: SimulatedReport | None = None
 
 
@@ -142,6 +145,16 @@ def _required(value: str | None) -> bytes:
 
 def _pcrs(evidence: TpmEvidence) -> dict[int, bytes]:
     return {int(number): bytes.fromhex(value) for number, value in evidence.pcrs.items()}
+
+
+def _boot(evidence: TpmEvidence, pcrs: Mapping[int, bytes]) -> Boot | Reason | None:
+    """Rule 7."""
+    if evidence.boot_log is None:
+        return None
+    try:
+        return prove_boot(b64decode(evidence.boot_log), pcrs)
+    except (InputError, EvidenceError) as e:
+        return e.reason
 
 
 def verify_evidence(
@@ -216,12 +229,14 @@ def verify_evidence(
             observed=evidence.log_offset,
             next_step="ask for a challenge with log_offset 0 and send the whole log",
         )
+    boot = _boot(evidence, pcrs)
     state = advance(
         log,
         b64decode(evidence.log),
         offset=evidence.log_offset,
         pcrs=pcrs,
         clock=quote.clock,
+        banks=boot.values if isinstance(boot, Boot) else None,
     )
     return Proven(
         kind=evidence.kind,
@@ -234,5 +249,5 @@ def verify_evidence(
         log=state,
         pcrs={i: value for i, value in pcrs.items() if i not in RESETTABLE_PCRS},
         clock=quote.clock,
-        boot_log=evidence.boot_log is not None,
+        boot=boot,
     )

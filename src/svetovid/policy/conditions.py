@@ -32,6 +32,7 @@ CLAIM_FIELDS: Mapping[str, type] = {
     "operator": str,
     "reset_count": int,
     "restart_count": int,
+    "secure_boot": bool,
     "simulated": bool,
 }
 """What an appraisal says about a host: name and type of each field of ``claims``."""

@@ -1,12 +1,14 @@
-"""Entries of the kernel's ``binary_runtime_measurements`` in the ``ima-ng`` form.
+"""Entries of the kernel's ``binary_runtime_measurements``.
 
 One entry, little endian::
 
-    u32 pcr | 20 bytes SHA-1 of the template data | u32 6 | "ima-ng" | u32 length | template data
-    template data:  u32 length | "sha256:" NUL digest | u32 length | path NUL
+    u32 pcr | 20 bytes SHA-1 of the template data | u32 length | template name
+    | u32 length | template data
+    ima-ng:  u32 length | "sha256:" NUL digest | u32 length | path NUL
 
-The kernel extends the SHA-256 bank with SHA-256 of the template data. A violation (a file written
-while it was measured) has a zero SHA-1 field and extends 0xff..ff.
+The kernel extends each bank with that bank's hash of the template data, so the SHA-1 in the log
+proves nothing: the template digest is computed anew (M6). A violation (a file written while it was
+measured) has a zero SHA-1 field and extends 0xff..ff. Fields are read in :mod:`.templates`.
 """
 
 from __future__ import annotations
@@ -17,14 +19,22 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from svetovid.errors import EvidenceError, LimitError, ParseError
+from svetovid.errors import EvidenceError, LimitError
+from svetovid.evidence.ima.templates import (
+    BOOT_AGGREGATE,
+    MAX_PATH,
+    Detail,
+    check_path,
+    malformed,
+    read_fields,
+    template_fields,
+)
 from svetovid.evidence.tpm.constants import MEASUREMENT_PCR
 
 __all__ = [
     "BOOT_AGGREGATE",
     "MAX_ENTRIES",
     "MAX_LOG_BYTES",
-    "VIOLATION",
     "Entry",
     "boot_aggregate",
     "boot_aggregate_digest",
@@ -37,96 +47,71 @@ __all__ = [
 MAX_LOG_BYTES = 32 << 20
 MAX_ENTRIES = 1 << 18
 """Entries of one boot that are held in memory; about 100 MB."""
-_MAX_PATH = 4096
-BOOT_AGGREGATE = "boot_aggregate"
-VIOLATION = b"\xff" * 32
 _TEMPLATE = b"ima-ng"
+_MAX_TEMPLATE = 16
 _NO_SHA1 = bytes(20)
+_DIGEST_NAMES = {20: "sha1", 32: "sha256", 48: "sha384", 64: "sha512"}
+_VIOLATION = {bank: b"\xff" * size for size, bank in _DIGEST_NAMES.items()}
+_VIOLATIONS = frozenset(_VIOLATION.values())
 
 _COMMON = re.compile(
     rb"\x0a\0\0\0(.{20})\x06\0\0\0ima-ng(.{4})"
     rb"(\x28\0\0\0sha256:\0(.{32})(.{4})(/[\x01-\x09\x0b-\x7f]{0,4095})\0)",
     re.DOTALL,
 )
-"""An entry as nearly all are: PCR 10, SHA-256, an ASCII path; bounded, so it never runs long."""
+"""An entry as most are: PCR 10, ima-ng, SHA-256, an ASCII path; bounded, so it never runs long."""
 _SIZES = [
-    ((49 + n).to_bytes(4, "little"), (1 + n).to_bytes(4, "little")) for n in range(_MAX_PATH + 1)
+    ((49 + n).to_bytes(4, "little"), (1 + n).to_bytes(4, "little")) for n in range(MAX_PATH + 1)
 ]
 """Length of a path to the two size fields that must go with it."""
+_FRONT = struct.Struct("<I20sI")
 _HEADER = struct.Struct("<I20sI6sI")
 _SHA256_DATA = struct.Struct("<I8s32sI")
 _U32 = struct.Struct("<I")
-_DIGEST_BYTES = {"sha256": 32, "sha384": 48, "sha512": 64}
 
 
 class Entry(NamedTuple):
-    """One measured file.
+    """One measured file, or something else that the kernel measured.
 
     Attributes:
         path: as the kernel or launcher wrote it; ``boot_aggregate`` for the first entry.
         digest: of the file; 32 bytes SHA-256, 48 SHA-384 or 64 SHA-512.
-        extension: the 32 bytes that the SHA-256 bank was extended with.
+        extension: what the bank was extended with.
+        detail: what the entry says beyond that, where it does.
     """
 
     path: str
     digest: bytes
     extension: bytes
+    detail: Detail | None = None
 
     @property
     def violation(self) -> bool:
-        return self.extension == VIOLATION
+        return self.extension in _VIOLATIONS
+
+    @property
+    def aggregate(self) -> bool:
+        """Whether it is a ``boot_aggregate``: only a kernel's start makes one, no file can."""
+        return self.path == BOOT_AGGREGATE
 
     @property
     def named_digest(self) -> str:
         """The digest as reference values write it, for example ``sha256:ab...``."""
-        return f"sha{len(self.digest) * 8}:{self.digest.hex()}"
+        name = f"{_DIGEST_NAMES[len(self.digest)]}:{self.digest.hex()}"
+        return f"verity:{name}" if self.detail and self.detail.verity else name
 
 
-def _malformed(expected: str, observed: object) -> ParseError:
-    return ParseError(
-        "ima.malformed",
-        expected=expected,
-        observed=observed,
-        next_step="send the measurement log as it is, whole entries only",
-    )
-
-
-def _check_path(raw: bytes) -> str:
-    """A path as it can stand in reference values, or ``boot_aggregate``."""
-    observed: object = raw[:80]
-    try:
-        path = raw.decode("utf-8")
-    except UnicodeDecodeError:
-        path = ""
-    if path == BOOT_AGGREGATE or (
-        path.startswith("/")
-        and len(raw) <= _MAX_PATH
-        and "\0" not in path
-        and "\n" not in path
-        and ".." not in path.split("/")
-    ):
-        return path
-    raise EvidenceError(
-        "ima.path",
-        expected="an absolute UTF-8 path without NUL, newline or ..",
-        observed=observed,
-        next_step="remove the file from the host, restart it and attest again",
-    )
-
-
-def _slow(data: bytes, at: int, index: int) -> tuple[Entry, int]:
+def _other(data: bytes, at: int, index: int, bank: str) -> tuple[Entry, int]:
     """Any one entry, with a reason for whatever is wrong about it."""
     where = f"entry {index} at byte {at}"
-    if at + _HEADER.size > len(data):
-        raise _malformed("a whole entry", where)
-    pcr, sha1, name_size, template, size = _HEADER.unpack_from(data, at)
-    if name_size != len(_TEMPLATE) or template != _TEMPLATE:
-        raise EvidenceError(
-            "ima.template_unknown",
-            expected="ima-ng",
-            observed=f"{bytes(data[at + 28 : at + 28 + min(name_size, 32)])!r}, {where}",
-            next_step="boot with ima_template=ima-ng",
-        )
+    if at + _FRONT.size > len(data):
+        raise malformed("a whole entry", where)
+    pcr, sha1, name_size = _FRONT.unpack_from(data, at)
+    at += _FRONT.size
+    template = data[at : at + min(name_size, _MAX_TEMPLATE)]
+    if len(template) < min(name_size, _MAX_TEMPLATE):
+        raise malformed("a whole entry", where)
+    fields = template_fields(template, where)
     if pcr != MEASUREMENT_PCR:
         raise EvidenceError(
             "ima.pcr",
@@ -134,12 +119,17 @@ def _slow(data: bytes, at: int, index: int) -> tuple[Entry, int]:
             observed=f"PCR {pcr}, {where}",
             next_step="use an IMA policy without pcr=",
         )
-    body = data[at + _HEADER.size : at + _HEADER.size + size]
-    if len(body) != size:
-        raise _malformed(f"{size} bytes of template data", where)
-    digest, path = _fields(body, where)
-    if sha1 == _NO_SHA1:
-        return Entry(path, digest, VIOLATION), at + _HEADER.size + size
+    at += name_size
+    if at + 4 > len(data):
+        raise malformed("a whole entry", where)
+    end = at + 4 + _U32.unpack_from(data, at)[0]
+    body = data[at + 4 : end]
+    if len(body) != end - at - 4:
+        raise malformed(f"{end - at - 4} bytes of template data", where)
+    violation = sha1 == _NO_SHA1
+    path, digest, detail = read_fields(fields, body, where, violation=violation)
+    if violation:
+        return Entry(path, digest, _VIOLATION[bank], detail), end
     if hashlib.sha1(body, usedforsecurity=False).digest() != sha1:
         raise EvidenceError(
             "ima.template",
@@ -147,51 +137,32 @@ def _slow(data: bytes, at: int, index: int) -> tuple[Entry, int]:
             observed=f"{sha1.hex()}, {where}",
             next_step="send the log unchanged",
         )
-    return Entry(path, digest, hashlib.sha256(body).digest()), at + _HEADER.size + size
+    return Entry(path, digest, hashlib.new(bank, body).digest(), detail), end
 
 
-def _fields(body: bytes, where: str) -> tuple[bytes, str]:
-    """(file digest, path) of ima-ng template data."""
-    if len(body) < 8:
-        raise _malformed("a digest field and a path field", where)
-    split = 4 + _U32.unpack_from(body, 0)[0]
-    if split + 4 > len(body):
-        raise _malformed("a digest field within the entry", where)
-    name, sign, digest = body[4:split].partition(b":\0")
-    if split + 4 + _U32.unpack_from(body, split)[0] != len(body):
-        raise _malformed("a path field that ends with the entry", where)
-    if not sign or body[-1:] != b"\0" or len(body) == split + 4:
-        raise _malformed("algorithm, colon, NUL, digest; path, NUL", where)
-    size = _DIGEST_BYTES.get(name.decode("latin-1"))
-    if size is None:
-        raise EvidenceError(
-            "ima.alg",
-            expected="file digests in SHA-256, SHA-384 or SHA-512",
-            observed=f"{name[:32]!r}, {where}",
-            next_step="boot with ima_hash=sha256",
-        )
-    if len(digest) != size:
-        raise _malformed(f"a digest of {size} bytes", where)
-    return digest, _check_path(body[split + 4 : -1])
+def parse_log(data: bytes, bank: str = "sha256") -> tuple[Entry, ...]:
+    """Read whole entries and recompute each one's template digest, for the log and for a bank.
 
-
-def parse_log(data: bytes) -> tuple[Entry, ...]:
-    """Read whole ``ima-ng`` entries and recompute each one's template hash in both banks.
+    Args:
+        data: ``binary_runtime_measurements``.
+        bank: whose PCR 10 the entries are to be replayed into: ``sha1``, ``sha256``, ``sha384``
+            or ``sha512``.
 
     Raises:
         LimitError: ``ima.size``.
         ParseError: ``ima.malformed``.
         EvidenceError: ``ima.template_unknown``, ``ima.template`` (the SHA-1 field is not that of
-            the template data), ``ima.alg``, ``ima.path``, ``ima.pcr``.
+            the template data), ``ima.alg``, ``ima.path``, ``ima.pcr``, ``ima.buf`` (a digest of
+            another buffer).
     """
     if len(data) > MAX_LOG_BYTES:
         raise too_large(f"{len(data)} bytes")
     end, at = len(data), 0
     out: list[Entry] = []
     append, new, match = out.append, tuple.__new__, _COMMON.match
-    sha1, sha256 = hashlib.sha1, hashlib.sha256
+    sha1, extend = hashlib.sha1, getattr(hashlib, bank)
     while at < end:
-        # The common entry, in few bytecodes; whatever is odd about one goes to _slow.
+        # The common entry, in few bytecodes; whatever is odd about one goes to _other.
         if common := match(data, at):
             field, size, body, digest, path_size, path = common.groups()
             length = len(path)
@@ -200,10 +171,10 @@ def parse_log(data: bytes) -> tuple[Entry, ...]:
                 and b".." not in path
                 and sha1(body).digest() == field
             ):
-                append(new(Entry, (path.decode(), digest, sha256(body).digest())))
+                append(new(Entry, (path.decode(), digest, extend(body).digest(), None)))
                 at += 87 + length
                 continue
-        entry, at = _slow(data, at, len(out))
+        entry, at = _other(data, at, len(out), bank)
         append(entry)
         if len(out) > MAX_ENTRIES:
             raise too_large("more entries")
@@ -221,21 +192,23 @@ def too_large(observed: str) -> LimitError:
     )
 
 
-def boot_aggregate_digest(pcrs: Mapping[int, bytes]) -> bytes:
-    """SHA-256 over PCR 0 to 9 of the SHA-256 bank, as the kernel computes it (M13).
+def boot_aggregate_digest(pcrs: Mapping[int, bytes], bank: str = "sha256") -> bytes:
+    """A bank's hash over its own PCR 0 to 9, as the kernel computes it (M13); SHA-1: 0 to 7.
 
     Raises:
         EvidenceError: ``pcr.missing``.
     """
-    missing = [i for i in range(10) if i not in pcrs]
+    wanted = range(8 if bank == "sha1" else 10)
+    missing = [i for i in wanted if i not in pcrs]
     if missing:
         raise EvidenceError(
             "pcr.missing",
-            expected="PCRs 0 to 9",
+            expected=f"PCRs 0 to {wanted[-1]}",
             observed=f"without {missing}",
-            next_step="read PCRs 0 to 9 as well",
+            next_step=f"read PCRs 0 to {wanted[-1]} as well",
         )
-    return hashlib.sha256(b"".join(pcrs[i] for i in range(10))).digest()
+    values = b"".join(pcrs[i] for i in wanted)
+    return hashlib.new(bank, values, usedforsecurity=False).digest()
 
 
 def _build(name: bytes, digest: bytes) -> bytes:
@@ -255,7 +228,7 @@ def build_entry(path: str, digest: str) -> bytes:
         EvidenceError: ``ima.path``, ``ima.alg``.
     """
     raw = path.encode("utf-8", "surrogateescape")
-    if _check_path(raw) == BOOT_AGGREGATE:
+    if check_path(raw) == BOOT_AGGREGATE:
         raise EvidenceError("ima.path", expected="a file", observed=path, next_step="name a file")
     algorithm, _, value = digest.partition(":")
     try:
@@ -289,5 +262,5 @@ def extension(entry: bytes) -> bytes:
     """
     entries = parse_log(entry)
     if len(entries) != 1:
-        raise _malformed("one entry", len(entries))
+        raise malformed("one entry", len(entries))
     return entries[0].extension

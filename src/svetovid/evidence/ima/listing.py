@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from svetovid.crypto.canonical import b64decode
+from svetovid.errors import EvidenceError, ParseError
 from svetovid.evidence.documents import ReferenceValues
-from svetovid.evidence.ima.entries import BOOT_AGGREGATE, Entry
+from svetovid.evidence.ima.entries import Entry
+from svetovid.evidence.ima.signatures import Signer, check_signature, load_signer
 
-__all__ = ["Findings", "Listing", "Mismatch", "compare"]
+__all__ = ["IMA_POLICY", "Findings", "Listing", "Mismatch", "compare"]
 
+IMA_POLICY = "/etc/ima/ima-policy"
+"""Where systemd takes a policy from, in place of the one that the kernel began with."""
 _SHOWN = 32
-"""Mismatches that are kept in full; the rest are counted."""
+"""Mismatches that are kept in full; the rest are counted. As many signatures may fail."""
 _SETS = 64
 """Sets of reference values one log is remembered against."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A measured file that no reference value covers.
+    """An entry that no reference value covers.
 
-    ``code`` is ``ima.unlisted`` (its path stands nowhere) or ``ima.digest`` (another digest).
+    ``code`` is ``ima.unlisted`` (its path stands nowhere), ``ima.digest`` (another digest),
+    ``ima.buf`` (a buffer that stands nowhere, or differs), ``ima.kexec`` (another kernel was
+    started), or why the signature of a file that stands nowhere does not count (``ima.sig_*``).
     """
 
     code: str
@@ -31,40 +38,117 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """How many entries were compared, the first mismatches, and how many there are in all."""
+    """How many entries were compared, the first mismatches, and how many there are in all.
+
+    Attributes:
+        seen: (path, digest) of those entries whose path the boot references ask for, and of
+            :data:`IMA_POLICY`.
+    """
 
     compared: int = 0
     mismatches: tuple[Mismatch, ...] = ()
     count: int = 0
+    seen: frozenset[tuple[str, str]] = frozenset()
+
+
+def _listed(name: str, tables: Sequence[Mapping[str, tuple[str, ...]]]) -> list[tuple[str, ...]]:
+    return [digests for table in tables if (digests := table.get(name)) is not None]
+
+
+class _Judge:
+    """One set of reference values, ready to look entries up in."""
+
+    def __init__(self, references: Sequence[ReferenceValues]) -> None:
+        self._files = [r.files for r in references]
+        self._buffers = [r.buffers for r in references]
+        self._references = references
+        self._signers: list[tuple[int, Signer]] | None = None
+        self._failed = 0
+        self.wanted = {IMA_POLICY, *(p for r in references if r.boot for p in r.boot.measured)}
+
+    def good(self, entry: Entry) -> bool:
+        """The usual case, in few steps."""
+        if entry.detail is not None and entry.detail.buffer is not None:
+            return False
+        value = entry.named_digest
+        return any(value in table.get(entry.path, ()) for table in self._files)
+
+    def mismatch(self, entry: Entry) -> Mismatch | None:
+        """Why an entry is not :meth:`good`; None where it is after all."""
+        value, detail = entry.named_digest, entry.detail
+        buffer = detail is not None and detail.buffer is not None
+        listed = _listed(entry.path, self._buffers if buffer else self._files)
+        if any(value in digests for digests in listed):
+            return None
+        if not listed and detail and detail.signature and self._failed < _SHOWN:
+            return self._signed(entry, detail.signature)
+        expected = sorted({d for digests in listed for d in digests})
+        code = "ima.buf" if buffer else "ima.digest" if listed else "ima.unlisted"
+        what = "a name" if buffer else "a path"
+        wanted = ", ".join(expected) or f"{what} in the reference values"
+        return Mismatch(code, entry.path, value, wanted)
+
+    def _signed(self, entry: Entry, signature: bytes) -> Mismatch | None:
+        if self._signers is None:
+            self._signers = _signers(self._references)
+        try:
+            check_signature(signature, entry.digest, self._signers)
+        except (EvidenceError, ParseError) as e:
+            self._failed += 1
+            r = e.reason
+            return Mismatch(r.code, entry.path, f"{entry.named_digest}, {r.observed}", r.expected)
+        return None
+
+
+def _signers(references: Sequence[ReferenceValues]) -> list[tuple[int, Signer]]:
+    """Keys that can be read; the appraisal names those that cannot."""
+    found = []
+    for reference in references:
+        for key in reference.file_signers:
+            try:
+                found.append(load_signer(b64decode(key)))
+            except ParseError:
+                continue
+    return found
 
 
 def compare(
-    entries: Sequence[Entry], references: Sequence[ReferenceValues], before: Findings | None = None
+    entries: Sequence[Entry],
+    references: Sequence[ReferenceValues],
+    before: Findings | None = None,
+    *,
+    begins: bool = True,
 ) -> Findings:
-    """Compare the entries after those of ``before``; the first may be ``boot_aggregate``.
+    """Compare the entries after those of ``before``.
+
+    Args:
+        begins: whether ``entries`` begins with the log's first, which is ``boot_aggregate``.
 
     A violation has no digest to compare and is counted where violations are.
     """
     before = before or Findings()
     if before.compared == len(entries):
         return before
-    tables = [r.files for r in references]
-    mismatches = list(before.mismatches)
-    count = before.count
+    judge = _Judge(references)
+    mismatches, count, seen = list(before.mismatches), before.count, set(before.seen)
     for index, entry in enumerate(entries[before.compared :], before.compared):
-        if entry.violation or (index == 0 and entry.path == BOOT_AGGREGATE):
+        if entry.violation or (begins and index == 0 and entry.aggregate):
             continue
-        observed = entry.named_digest
-        listed = [digests for table in tables if (digests := table.get(entry.path)) is not None]
-        if any(observed in digests for digests in listed):
+        if entry.path in judge.wanted:
+            seen.add((entry.path, entry.named_digest))
+        if judge.good(entry):
+            continue
+        found = _another_kernel(entry) if entry.aggregate else judge.mismatch(entry)
+        if found is None:
             continue
         count += 1
         if len(mismatches) < _SHOWN:
-            expected = sorted({d for digests in listed for d in digests})
-            code = "ima.digest" if listed else "ima.unlisted"
-            wanted = ", ".join(expected) or "a path in the reference values"
-            mismatches.append(Mismatch(code, entry.path, observed, wanted))
-    return Findings(len(entries), tuple(mismatches), count)
+            mismatches.append(found)
+    return Findings(len(entries), tuple(mismatches), count, frozenset(seen))
+
+
+def _another_kernel(entry: Entry) -> Mismatch:
+    return Mismatch("ima.kexec", entry.path, entry.named_digest, "one kernel since the power-on")
 
 
 class Listing:

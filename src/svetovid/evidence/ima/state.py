@@ -2,8 +2,9 @@
 
 Rules, each a refusal of its own:
 
-1. A log begins at entry 0 with ``boot_aggregate``, which equals PCR 0-9 as quoted, and names it
-   once (``ima.boot_aggregate``).
+1. A log begins at entry 0 with ``boot_aggregate``, which equals PCR 0-9 as quoted, or, in another
+   bank than SHA-256, as the boot log gives them (``ima.boot_aggregate``). A log that kexec carried
+   over names it again, with the same value: no firmware ran in between.
 2. Evidence continues exactly where the proven log ends, in the same power-on (``ima.offset``).
 3. The entries, replayed from the value carried on, reach the quoted PCR 10 (``ima.replay``).
 4. The log is read after the quote, so it may hold more lines than PCR 10 does: the longest proven
@@ -20,7 +21,6 @@ from dataclasses import dataclass, field
 
 from svetovid.errors import EvidenceError
 from svetovid.evidence.ima.entries import (
-    BOOT_AGGREGATE,
     MAX_ENTRIES,
     Entry,
     boot_aggregate_digest,
@@ -46,6 +46,7 @@ class LogState:
         pending: lines seen after the proven ones; not proven yet.
         boot: reset and restart count of the TPM: another power-on is another log.
         violations: violation entries among ``entries`` and ``pending``.
+        kexecs: how often another kernel was started by kexec: the boot log says nothing of it.
         listing: which entries were already held against which reference values. It only saves
             time: two equal states give equal appraisals.
     """
@@ -55,6 +56,7 @@ class LogState:
     pending: tuple[Entry, ...]
     boot: tuple[int, int]
     violations: int
+    kexecs: int = 0
     listing: Listing = field(default_factory=Listing, compare=False, repr=False)
 
     @property
@@ -63,17 +65,22 @@ class LogState:
         return len(self.entries)
 
 
-def replay(entries: tuple[Entry, ...], start: bytes, target: bytes) -> int:
+def replay(entries: tuple[Entry, ...], start: bytes, target: bytes, bank: str = "sha256") -> int:
     """How many entries, extended into a PCR holding ``start``, give ``target``.
+
+    Args:
+        entries: parsed for the same bank.
+        start, target: values of PCR 10.
+        bank: as :func:`parse_log` takes it.
 
     Raises:
         EvidenceError: ``ima.replay`` where no number of them does (M1, M3).
     """
-    pcr, sha256 = start, hashlib.sha256
+    pcr, extend = start, getattr(hashlib, bank)
     if pcr == target:
         return 0
     for count, entry in enumerate(entries, 1):
-        pcr = sha256(pcr + entry.extension).digest()
+        pcr = extend(pcr + entry.extension).digest()
         if pcr == target:
             return count
     raise EvidenceError(
@@ -93,32 +100,36 @@ def _offset(expected: str, observed: object) -> EvidenceError:
     )
 
 
-def _check_aggregate(entries: tuple[Entry, ...], pcrs: Mapping[int, bytes]) -> None:
-    expected = boot_aggregate_digest(pcrs)
-    if not entries:
-        observed = "an empty log"
-    elif entries[0].path != BOOT_AGGREGATE or entries[0].violation:
-        observed = f"first entry {entries[0].path}"
-    elif not hmac.compare_digest(entries[0].digest, expected):
-        observed = entries[0].named_digest
-    else:
-        return
-    raise EvidenceError(
+def _aggregate(observed: str, expected: str) -> EvidenceError:
+    return EvidenceError(
         "ima.boot_aggregate",
-        expected=f"first entry boot_aggregate sha256:{expected.hex()} (PCR 0-9)",
+        expected=expected,
         observed=observed,
         next_step="send the log of this boot from its first entry",
     )
 
 
-def _once(entries: tuple[Entry, ...]) -> None:
-    if any(e.path == BOOT_AGGREGATE for e in entries):
-        raise EvidenceError(
-            "ima.boot_aggregate",
-            expected="boot_aggregate once, first",
-            observed="another one",
-            next_step="restart the host and attest again",
+def _check_aggregate(first: Entry, banks: Mapping[str, Mapping[int, bytes]]) -> None:
+    """``first`` is a boot_aggregate of this boot, in a bank whose PCRs are known."""
+    bank, _, value = first.named_digest.partition(":")
+    if not first.aggregate or first.violation:
+        raise _aggregate(f"entry {first.path}", "boot_aggregate, from PCR 0-9")
+    if bank not in banks:
+        raise _aggregate(
+            f"{bank}, and no boot log of that bank", "boot_aggregate in SHA-256 (ima_hash=sha256)"
         )
+    expected = boot_aggregate_digest(banks[bank], bank).hex()
+    if not hmac.compare_digest(value, expected):
+        raise _aggregate(first.named_digest, f"boot_aggregate {bank}:{expected}")
+
+
+def _kexecs(entries: tuple[Entry, ...], first: Entry) -> int:
+    """Further ``boot_aggregate`` entries; each one repeats the first (M14)."""
+    found = [e for e in entries if e.aggregate]
+    for entry in found:
+        if entry.digest != first.digest or entry.violation:
+            raise _aggregate(entry.named_digest, f"boot_aggregate {first.named_digest} again")
+    return len(found)
 
 
 def advance(
@@ -128,6 +139,7 @@ def advance(
     offset: int,
     pcrs: Mapping[int, bytes],
     clock: ClockInfo,
+    banks: Mapping[str, Mapping[int, bytes]] | None = None,
 ) -> LogState:
     """Carry the proven log on with new entries.
 
@@ -136,6 +148,7 @@ def advance(
         data: ``binary_runtime_measurements`` from entry ``offset`` on.
         pcrs: quoted SHA-256 bank values, 0 to 10 at least.
         clock: the quote's clock information.
+        banks: PCRs 0 to 9 of other banks by name, as a proven boot log gives them.
 
     Raises:
         InputError, EvidenceError: ``ima.*`` as in the rules above and in :func:`parse_log`.
@@ -150,8 +163,10 @@ def advance(
     old = state.entries if state else ()
     if len(old) + len(new) > MAX_ENTRIES:
         raise too_large(f"{len(old) + len(new)} entries")
-    _check_aggregate(old or new, pcrs)
-    _once(new if old else new[1:])
+    if not old and not new:
+        raise _aggregate("an empty log", "boot_aggregate, from PCR 0-9")
+    first = (old or new)[0]
+    _check_aggregate(first, {**(banks or {}), "sha256": pcrs})
     target = pcrs[MEASUREMENT_PCR]
     proven = replay(new, state.pcr if state else _ZERO, target)
     if not old and proven == 0:
@@ -164,12 +179,15 @@ def advance(
             next_step="find out why the log runs ahead of PCR 10, then restart the host",
         )
     counted = (state.violations - sum(e.violation for e in state.pending)) if state else 0
+    # Pending lines are sent again, so what they count for is counted anew.
+    kexecs = (state.kexecs - sum(e.aggregate for e in state.pending)) if state else 0
     return LogState(
         entries=old + new[:proven],
         pcr=target,
         pending=new[proven:],
         boot=boot,
         violations=counted + sum(e.violation for e in new),
+        kexecs=kexecs + _kexecs(new if old else new[1:], first),
         listing=state.listing if state else Listing(),
     )
 

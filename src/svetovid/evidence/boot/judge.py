@@ -1,0 +1,233 @@
+"""One owner's view of a proven boot: whether the measurement log is a known kernel's (T4).
+
+``kernel`` takes all of:
+
+1. a boot log that the quote proves (:mod:`.replay`), without an event or value that the owner's
+   reference values do not name (:mod:`.explain`);
+2. of one edition of them, a kernel and a command line that were measured, and no other edition's
+   with them. The command line counts where Linux's own stub measured it, in PCR 9. The word of a
+   boot loader for it (PCR 8, 11, 12) counts only where the owner lists PCR 4 whole: started
+   without that loader, the same kernel would leave those PCRs for whoever comes later to fill;
+3. a ``boot_aggregate`` over PCR 0 to 9, which the kernel took before any program could extend them;
+4. on every command line measured, ``ima_policy=`` with ``tcb``: nothing weaker measures what root
+   reads, or the loading of another policy;
+5. a measurement log that shows this at work: it names files, those that the edition asks for, and
+   :data:`~svetovid.evidence.ima.listing.IMA_POLICY` only if asked for, with one digest;
+6. no kexec: the boot log says nothing of the kernel that it started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from svetovid.errors import Reason
+from svetovid.evidence.boot.explain import (
+    KERNEL_PCRS,
+    LINE_PCRS,
+    kernels,
+    line_digests,
+    pcr_claims,
+)
+from svetovid.evidence.boot.replay import Boot
+from svetovid.evidence.claims import Claim
+from svetovid.evidence.documents import BootReferences, ReferenceValues
+from svetovid.evidence.ima.listing import IMA_POLICY, compare
+from svetovid.evidence.ima.state import LogState
+
+__all__ = ["judge"]
+
+_STUB_PCRS = frozenset({11, 12, 13})
+_SHOWN = 400
+_STEPS = {
+    "boot.kernel": "boot a kernel of the reference values",
+    "boot.cmdline": "boot with a command line of the reference values and a kernel that measures "
+    "it into PCR 9, or list PCR 4 whole",
+    "boot.edition": "boot kernel and command line of the same edition",
+    "pcr.missing": "quote PCR 11 to 13 as well",
+    "ima.policy_unproven": "boot with ima_policy=tcb and an IMA policy of the reference values",
+    "ima.policy_changed": "restart the host, and load no IMA policy but the one agreed",
+}
+
+
+class _Story:
+    """What was measured, as far as the editions name it."""
+
+    def __init__(self, boot: Boot, editions: Sequence[BootReferences]) -> None:
+        self._boot = boot
+        measured = {pcr: {v for _, v in boot.events.get(pcr, ())} for pcr in LINE_PCRS}
+        images = {v for pcr in KERNEL_PCRS for _, v in boot.events.get(pcr, ())}
+        self.kernels = {v for e in editions for v in kernels(e) & images}
+        self.lines: dict[str, set[int]] = {}
+        for line in (line for e in editions for line in e.command_lines):
+            pcrs = {p for p in LINE_PCRS if line_digests(line, p) & measured[p]}
+            if pcrs:
+                self.lines[line] = pcrs
+        self._whole = any(boot.value(4) in e.pcrs.get("4", ()) for e in editions)
+        self.editions = [
+            e
+            for e in editions
+            if self.kernels <= kernels(e) and self.lines.keys() <= set(e.command_lines)
+        ]
+
+    def code(self) -> str:
+        """Why kernel and command line are not good; empty where they are."""
+        if not self.kernels:
+            return "boot.kernel"
+        if not self.lines or not (self._whole or all(9 in p for p in self.lines.values())):
+            return "boot.cmdline"
+        if not self.editions:
+            return "boot.edition"
+        by_stub = any(p <= _STUB_PCRS for p in self.lines.values())
+        return "pcr.missing" if by_stub and not self._boot.quoted >= _STUB_PCRS else ""
+
+
+def _started(story: _Story, source: str) -> Claim:
+    code = story.code()
+    lines = "; ".join(f"{line} (PCR {sorted(p)})" for line, p in sorted(story.lines.items()))
+    shown = f"kernels {sorted(story.kernels)}, command lines {lines or 'none that is listed'}"
+    return Claim(
+        name="boot.kernel",
+        ok=not code,
+        value=" | ".join(sorted(story.lines))[:_SHOWN],
+        observed=shown[:_SHOWN],
+        expected="a kernel and a command line of one edition, the line measured by the kernel "
+        "itself or behind a PCR 4 that is listed whole",
+        source=source,
+        code=code,
+        next_step=_STEPS.get(code, ""),
+    )
+
+
+def _words(line: str) -> Iterator[str]:
+    """The kernel's own parameters: split at spaces outside double quotes, up to ``--``."""
+    word, quoted = "", False
+    for c in line + " ":
+        quoted ^= c == '"'
+        if c != " " or quoted:
+            word += c
+            continue
+        if word == "--":
+            return
+        yield word.replace('"', "")
+        word = ""
+
+
+def _measures(line: str) -> bool:
+    """Whether a command line asks for the ``tcb`` policy, alone or with others (``tcb|...``)."""
+    return any(
+        "tcb" in word.partition("=")[2].split("|")
+        for word in _words(line)
+        if word.startswith("ima_policy=")
+    )
+
+
+def _policy_code(
+    story: _Story, asked: frozenset[str], seen: frozenset[tuple[str, str]], files: int
+) -> str:
+    """Why the IMA policy is not proven for one edition; empty where it is."""
+    loaded = {digest for path, digest in seen if path == IMA_POLICY}
+    if not story.lines or not all(_measures(line) for line in story.lines):
+        return "ima.policy_unproven"
+    if files == 0 or not asked <= {path for path, _ in seen}:
+        return "ima.policy_unproven"
+    if len(loaded) > 1 or (loaded and IMA_POLICY not in asked):
+        return "ima.policy_changed"
+    return ""
+
+
+def _policy(
+    story: _Story, log: LogState, references: Sequence[ReferenceValues], source: str
+) -> Claim:
+    seen = (
+        log.listing.compare(log.entries, references).seen
+        | compare(log.pending, references, begins=False).seen
+    )
+    files = log.count - 1 - log.kexecs
+    asked = [frozenset(e.measured) for e in story.editions] or [frozenset[str]()]
+    codes = [_policy_code(story, wanted, seen, files) for wanted in asked]
+    code = min(codes, key=bool)
+    missing = sorted(asked[codes.index(code)] - {path for path, _ in seen})
+    policies = sorted(digest for path, digest in seen if path == IMA_POLICY)
+    observed = f"{files} measured, not among them {missing}, policies loaded: {policies or 'none'}"
+    return Claim(
+        name="boot.ima_policy",
+        ok=not code,
+        value="" if code else "tcb",
+        observed=observed[:_SHOWN],
+        expected="ima_policy=tcb on the command line, the paths asked for in the measurement log, "
+        "and no policy loaded but one asked for",
+        source=source,
+        code=code,
+        next_step=_STEPS.get(code, ""),
+    )
+
+
+def _aggregate(log: LogState) -> Claim:
+    named = log.entries[0].named_digest
+    ok = not named.startswith("sha1:")
+    return Claim(
+        name="boot.aggregate",
+        ok=ok,
+        value=named,
+        observed=named,
+        expected="PCR 0 to 9 as the kernel found them (SHA-1 stops at 7)",
+        source="measurement log",
+        code="" if ok else "ima.boot_aggregate",
+        next_step="" if ok else "boot with ima_hash=sha256",
+    )
+
+
+def _unproven(why: Reason | None, source: str) -> Claim:
+    why = why or Reason(
+        code="boot.missing",
+        expected="a TCG event log",
+        observed="none",
+        next_step="boot through UEFI firmware with a TPM, and mount securityfs",
+    )
+    return Claim(
+        name="boot.log",
+        ok=False,
+        value="",
+        observed=why.observed,
+        expected=why.expected,
+        source=source,
+        code=why.code,
+        next_step=why.next_step,
+    )
+
+
+def judge(
+    boot: Boot | Reason | None, log: LogState, references: Sequence[ReferenceValues]
+) -> tuple[Claim, ...]:
+    """Claims about the boot; none where no reference values speak of it.
+
+    Args:
+        boot: proven, or why it could not be, or None where no boot log was sent.
+        log: the proven measurement log of the same quote.
+        references: one owner's, those within their time.
+
+    All of them good, and ``log.kexecs`` zero, is what ``measurement: kernel`` means.
+    """
+    speaking = [(r.boot, f"{r.product} v{r.version}") for r in references if r.boot]
+    editions = [edition for edition, _ in speaking]
+    source = "reference values " + ", ".join(name for _, name in speaking)
+    if not editions:
+        return ()
+    if not isinstance(boot, Boot):
+        return (_unproven(boot, source),)
+    story = _Story(boot, editions)
+    secure = boot.secure_boot
+    return (
+        Claim("boot.log", True, len(boot.quoted), "explains the quoted PCRs", source="quote"),
+        *pcr_claims(boot, editions, source),
+        _started(story, source),
+        _aggregate(log),
+        _policy(story, log, references, source),
+        Claim(
+            name="boot.secure_boot",
+            ok=True,
+            value=secure.enabled,
+            observed="; ".join([secure.why, *secure.authorities])[:_SHOWN],
+            source="PCR 7",
+        ),
+    )
