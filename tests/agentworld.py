@@ -27,9 +27,10 @@ from svetovid.crypto import Identity, Secret, b64encode, sign
 from svetovid.evidence.documents import ReferenceValues, TrustAnchor, TrustAnchors
 from svetovid.host.agent import Event, JobOutcome, run_job
 from svetovid.host.attester import Attester, TpmAttester
-from svetovid.host.home import HostHome, init_host
+from svetovid.host.home import HostHome
 from svetovid.host.measure import Launcher
 from svetovid.host.runtime import reference_values
+from svetovid.host.setup import init_host
 from svetovid.host.tpm import create_ca
 from svetovid.manager import Manager, PassphraseSealer, RootKey, Settings, make_app
 from svetovid.policy.documents import (
@@ -249,7 +250,7 @@ class World:
             passphrase=PASSPHRASE,
             kind=self.kind,
             simulated_ca=self.folder / "ca",
-        )
+        ).request
         self.home = HostHome(path)
         self.agent = self.home.agent(PASSPHRASE)
         self.statement = sign(request.statement(self.olga.key_id, "olga", now()), self.olga)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -137,6 +138,19 @@ def _a_host(cli: Run, world: Path) -> None:
     (host,) = cli(*enrol, "--manager", "manager/manager.json")["enrolled"]
     assert cli("host", "status", "--home", "box")["host"] == host
     assert "box" in cli("host", "status", "--home", "box", as_json=False)["text"]
+    tried = cli("host", "check", "--home", "box", "--device", "/dev/none", expect=4)
+    findings = {f["what"]: f["reason"] for f in tried["findings"]}
+    assert findings["evidence"] is None
+    assert findings["sandbox"]["code"] == "sandbox.start"  # a runtime of one file has no Python
+    assert findings["devices"]["code"] == "device.missing"
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert run(["host", "check", "--home", "box"]) == 4
+    assert "FAIL  sandbox" in shown.getvalue()
+    assert cli(*args, expect=2)["error"] == "host.exists"
+    other = ["host", "init", "--home", "box2", "--name", "box", "--runtime", "tree"]
+    assert cli(*other, expect=2)["error"] == "host.exists"
+    assert not (world / "box2").exists()
+    assert cli(*other, "--operator", "olga", expect=2)["error"] == "host.enrol"
     tee = ["host", "init", "--home", "tee", "--name", "tee", "--runtime", "tree"]
     owned = ["--kind", "simulated-tee", "--operator", "olga", "--manager", "manager/manager.json"]
     text = cli(*tee, *owned, as_json=False)["text"]

@@ -11,7 +11,7 @@ import pytest
 
 from svetovid.crypto import Secret, sign
 from svetovid.errors import HostError, InputError, IntegrityError, ParseError
-from svetovid.host.home import HostHome, init_host
+from svetovid.host import HostHome, init_host
 from world.world import World
 
 
@@ -43,18 +43,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
             kind="simulated-tee",
         )
     assert e.value.code == "host.home"
-
-
-def test_a_simulated_tee_needs_its_authority(tmp_path: Path) -> None:
-    with pytest.raises(InputError) as e:
-        init_host(
-            tmp_path / "home",
-            name="h",
-            runtime=tmp_path,
-            passphrase=Secret(b"p"),
-            kind="simulated-tee",
-        )
-    assert e.value.code == "host.simulated_ca"
 
 
 def test_a_tpm_without_a_certificate(world: World) -> None:

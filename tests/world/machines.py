@@ -137,9 +137,7 @@ class Machine:
     def device(self) -> str:
         if self.tee is None:
             return sha(self.tpm.ek_public)
-        from svetovid.host.home import _spki_digest
-
-        return _spki_digest(self.tee.certificates()[0])
+        return self.tee.device
 
     def statement(self, operator: Identity, now: int, **changes: Any) -> HostStatement:
         request = StatementRequest.from_json(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,25 +19,86 @@ from svetovid.cli.options import (
     storage_url,
 )
 from svetovid.cli.output import emit, note
+from svetovid.errors import InputError
+
+if TYPE_CHECKING:
+    from svetovid.crypto import Envelope, Secret
+    from svetovid.protocol import ManagerPin
 
 group = typer.Typer(
     help="A machine that runs jobs and proves what it is.",
-    epilog="Once: `init`, `sign` where the operator's key lives, `enrol`. For each job: `run`.",
+    epilog="Once: `init`, `sign` where the operator's key lives, `enrol`. For each job: `run`. "
+    "In between: `status` and `check`.",
     no_args_is_help=True,
 )
 
+_MAX_REQUEST = 64 << 10
+
 Operator = Annotated[
-    Path | None, typer.Option("--operator", help="The operator's home: sign and enrol at once.")
+    Path | None,
+    typer.Option(
+        "--operator",
+        help="The operator's home, where it is on this machine: sign and enrol at once.",
+    ),
 ]
 Pins = Annotated[
-    list[Path] | None, typer.Option("--manager", help="Pin of each manager to enrol with.")
+    list[Path] | None,
+    typer.Option(
+        "--manager",
+        help="A manager's manager.json, got by hand; once for each manager.",
+    ),
 ]
-MachineOwner = Annotated[str, typer.Option("--machine-owner", help="Who owns the hardware.")]
+MachineOwner = Annotated[
+    str,
+    typer.Option(
+        "--machine-owner", help="Who owns the hardware, as the operator's statement says."
+    ),
+]
+Locks = Annotated[
+    Path,
+    typer.Option(
+        "--locks", help="Folder of the accelerators' locks; one for all hosts on a machine."
+    ),
+]
 
 
 def _both(host: Path, operator: Path | None) -> str:
     """Whose passphrase is asked for: with an operator at hand, one opens both homes."""
     return f"{host} and {operator}" if operator is not None else str(host)
+
+
+def _pins(files: Sequence[Path]) -> list[ManagerPin]:
+    from svetovid.stakeholder import read_pin
+
+    return [read_pin(f) for f in files]
+
+
+def _signed(request: Path, operator: Path, secret: Secret, machine_owner: str) -> Envelope:
+    """The operator's statement on the host that wrote ``request`` (T3)."""
+    from svetovid import stakeholder
+    from svetovid.errors import TransportError
+    from svetovid.host import StatementRequest
+    from svetovid.stakeholder.home import read_bounded
+
+    asked = StatementRequest.parse(
+        read_bounded(request, _MAX_REQUEST, what="a host's request"), max_bytes=_MAX_REQUEST
+    )
+    who = stakeholder.load(operator, secret)
+    statement = asked.statement(who.key_id, machine_owner, int(time.time()))
+    try:
+        stakeholder.connect(who).close()  # managers enrol the hosts of operators they know
+    except (InputError, TransportError) as e:
+        note(f"the manager was not told of this operator: {e.code}")
+    return stakeholder.sign_host_statement(who, statement)
+
+
+def _half_given(expected: str) -> InputError:
+    return InputError(
+        "host.enrol",
+        expected=expected,
+        observed="something is missing, or too much is given",
+        next_step="svetovid host enrol --help",
+    )
 
 
 class Kind(StrEnum):
@@ -50,12 +112,31 @@ class Kind(StrEnum):
 def init(
     home: HostHomeOption,
     name: Annotated[str, typer.Option("--name", help="The operator's name for this machine.")],
-    kind: Annotated[Kind, typer.Option("--kind", help="Which evidence it gives.")] = Kind.TPM,
+    kind: Annotated[
+        Kind,
+        typer.Option("--kind", help="Which evidence it gives; a simulated TEE protects nothing."),
+    ] = Kind.TPM,
     tpm: Annotated[
-        str, typer.Option("--tpm", help="device:/dev/tpmrm0, swtpm:…, or libtpms: a SOFTWARE TPM.")
+        str,
+        typer.Option(
+            "--tpm",
+            help="device:/dev/tpmrm0, or a SOFTWARE TPM: libtpms (in the home), libtpms:STATEFILE, "
+            "swtpm:unix:PATH, swtpm:tcp:HOST:PORT.",
+        ),
     ] = "libtpms",
     runtime: Annotated[
-        Path | None, typer.Option("--runtime", help="Tree that jobs run in; built if not given.")
+        Path | None,
+        typer.Option(
+            "--runtime", help="Tree that jobs run in; built in the home where none is given."
+        ),
+    ] = None,
+    simulated_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--simulated-ca",
+            help="Authority for a SOFTWARE TPM or a simulated TEE, as `tpm simulate` makes one; "
+            "made in the home where none is given.",
+        ),
     ] = None,
     operator: Operator = None,
     machine_owner: MachineOwner = "unknown",
@@ -65,21 +146,32 @@ def init(
 ) -> None:
     """Set up this machine as a host, and publish what owners need to judge it.
 
-    With --operator and --manager it is enrolled at once.
+    The home appears whole or not at all. With --operator and --manager the host is enrolled at
+    once.
 
     Example: `svetovid host init --home host --name lab1 --operator olga --manager manager.json`
     """
-    from svetovid.cli.hosting import enrol_host, setup_host
+    from svetovid.host import enrol_host, init_host
 
+    if (operator is None) != (not manager):
+        raise _half_given("--operator and --manager together, or neither")
+    pins = _pins(manager or [])
     secret = passphrase(_both(home, operator), confirm=True)
     note("building the runtime that jobs will see …")
-    made = setup_host(
-        home, name=name, kind=kind.value, tpm=tpm, runtime=runtime, secret=secret, public=public
+    made = init_host(
+        home,
+        name=name,
+        passphrase=secret,
+        kind="tpm" if kind is Kind.TPM else "simulated-tee",
+        tpm=tpm,
+        runtime=runtime,
+        simulated_ca=simulated_ca,
+        public=public,
     )
     enrolled = []
-    if operator is not None and manager:
-        enrolled = enrol_host(home, manager, secret, operator=operator, machine_owner=machine_owner)
-    simulated = "SIMULATED: this host proves nothing" if made.simulated else ""
+    if operator is not None and pins:
+        statement = _signed(home / "request.json", operator, secret, machine_owner)
+        enrolled = [r.host_id for r in enrol_host(home, pins, statement, secret)]
     emit(
         {
             "home": str(home),
@@ -92,7 +184,7 @@ def init(
             f"host     {name} in {home}",
             *(f"wrote    {p}" for p in made.published),
             *(f"enrolled {host_id}" for host_id in enrolled),
-            *([simulated] if simulated else []),
+            *(["SIMULATED: this host proves nothing"] if made.simulated else []),
         ],
         as_json,
     )
@@ -100,9 +192,9 @@ def init(
 
 @group.command()
 def sign(
-    request: Annotated[Path, typer.Argument(help="The host's request.json.")],
+    request: Annotated[Path, typer.Argument(help="request.json of the host's home.")],
     home: HomeOption,
-    out: Annotated[Path, typer.Option("--out", help="File to write the statement to.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write the signed statement to.")],
     machine_owner: MachineOwner = "unknown",
     as_json: AsJson = False,
 ) -> None:
@@ -110,10 +202,9 @@ def sign(
 
     Example: `svetovid host sign request.json --home olga --out statement.json`
     """
-    from svetovid.cli.hosting import sign_request
     from svetovid.stakeholder import write_public
 
-    statement = sign_request(request, home, passphrase(home), machine_owner)
+    statement = _signed(request, home, passphrase(home), machine_owner)
     write_public(out, statement)
     emit(
         {"host": statement.payload_digest(), "file": str(out)},
@@ -127,7 +218,7 @@ def enrol(
     home: HostHomeOption,
     manager: Pins = None,
     statement: Annotated[
-        Path | None, typer.Option("--statement", help="What the operator signed.")
+        Path | None, typer.Option("--statement", help="What the operator signed: `host sign`.")
     ] = None,
     operator: Operator = None,
     machine_owner: MachineOwner = "unknown",
@@ -137,47 +228,63 @@ def enrol(
 
     Example: `svetovid host enrol --home host --statement statement.json --manager manager.json`
     """
-    from svetovid.cli.hosting import enrol_host
+    from svetovid.host import enrol_host
+    from svetovid.stakeholder.names import read_envelope
 
-    enrolled = enrol_host(
-        home,
-        manager or [],
-        passphrase(_both(home, operator)),
-        operator=operator,
-        statement=statement,
-        machine_owner=machine_owner,
+    if (operator is None) == (statement is None) or not manager:
+        raise _half_given("--manager, and either --statement or --operator")
+    pins = _pins(manager)
+    secret = passphrase(_both(home, operator))
+    signed = (
+        read_envelope(statement)
+        if statement is not None
+        else _signed(home / "request.json", operator or home, secret, machine_owner)
     )
+    enrolled = [r.host_id for r in enrol_host(home, pins, signed, secret)]
     emit({"enrolled": enrolled}, [f"enrolled {host_id}" for host_id in enrolled], as_json)
 
 
 @group.command()
 def run(
-    job: Annotated[Path, typer.Argument(help="The signed job.")],
+    job: Annotated[Path, typer.Argument(help="The signed job: NAME.job.json.")],
     home: HostHomeOption,
     manager: Pins = None,
     storage: Annotated[
         list[str] | None,
-        typer.Option("--storage", help="Folder of sealed assets, or SLOT=URL; may be repeated."),
+        typer.Option(
+            "--storage",
+            help="Folder of sealed assets, or SLOT=URL; may be repeated. Without it: public.",
+        ),
     ] = None,
     outputs: Annotated[
         str, typer.Option("--outputs", help="Folder or URL prefix for what comes out.")
     ] = "out",
+    locks: Locks = Path("/run/lock"),
     as_json: AsJson = False,
 ) -> None:
     """Run an agreed job: prove this host, get the keys, train, seal what comes out.
 
+    One job at a time: a host that runs one refuses a second, and so does an accelerator.
+
     Example: `svetovid host run public/train.job.json --home host --manager manager.json`
     """
-    from svetovid.cli.hosting import run_here
+    from svetovid.host import Accelerators, Event, find_storage, run_host
+    from svetovid.stakeholder import read_job
+
+    def tell(event: Event) -> None:
+        note(f"{event.seconds:8.1f} s  {event.stage}")
 
     started = time.monotonic()
-    outcome = run_here(
-        job,
+    agreed, _ = read_job(job)
+    outcome = run_host(
         home,
-        manager or [],
+        agreed,
+        _pins(manager or []),
         passphrase(home),
-        storage=storage or ["public"],
+        storage=find_storage(agreed, storage or ["public"]),
         outputs=(storage_url(outputs) or outputs).rstrip("/") + "/",
+        on_event=tell,
+        accelerators=Accelerators(locks=locks),
     )
     emit(
         {
@@ -200,7 +307,61 @@ def status(home: HostHomeOption, as_json: AsJson = False) -> None:
 
     Example: `svetovid host status --home host`
     """
-    from svetovid.cli.hosting import describe_host
+    from dataclasses import asdict
 
-    found = describe_host(home)
-    emit(found, [f"{key:<9}{value}" for key, value in found.items()], as_json)
+    from svetovid.host import host_status
+
+    found = asdict(host_status(home))
+    lines = {
+        **found,
+        "host": found["host"] or "not enrolled",
+        "managers": ", ".join(found["managers"]) or "none",
+        "simulated": "yes: it proves nothing" if found["simulated"] else "no",
+    }
+    emit(found, [f"{key:<10}{value}" for key, value in lines.items()], as_json)
+
+
+@group.command()
+def check(
+    home: HostHomeOption,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            help="Accelerator's device node to try and clear, as jobs list it; may be repeated.",
+        ),
+    ] = None,
+    locks: Locks = Path("/run/lock"),
+    as_json: AsJson = False,
+) -> None:
+    """Try what a job would need here: TPM, sandbox, memory, accelerators. No manager is asked.
+
+    Exit code 4 where something is amiss.
+
+    Example: `svetovid host check --home host --device /dev/nvidia0`
+    """
+    from svetovid.host import Accelerators, check_host
+
+    found = check_host(home, device or [], accelerators=Accelerators(locks=locks))
+    lines: list[str] = []
+    for f in found:
+        lines.append(f"{'ok  ' if f.reason is None else 'FAIL'}  {f.what:<9} {f.observed}")
+        if f.reason is not None:
+            lines.append(f"      {f.reason.code}: {f.reason.next_step}")
+    emit(
+        {
+            "ok": all(f.reason is None for f in found),
+            "findings": [
+                {
+                    "what": f.what,
+                    "observed": f.observed,
+                    "reason": None if f.reason is None else f.reason.to_dict(),
+                }
+                for f in found
+            ],
+        },
+        lines,
+        as_json,
+    )
+    if any(f.reason is not None for f in found):
+        raise typer.Exit(4)

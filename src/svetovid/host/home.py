@@ -1,4 +1,4 @@
-"""A host's home folder, and how a machine becomes an enrolled host (T3).
+"""A host's home folder, and how a host enrols (T3). How a home is made: :mod:`.setup`.
 
 ::
 
@@ -8,22 +8,22 @@
       request.json         0644   what the operator is asked to sign
       statement.json       0600   what the operator signed
       records/             0700   one signed host record for each manager
+      runtime/             0755   the tree that jobs run in, unless it was given
       tpm.state            0600   the embedded TPM's memory, where it is one
       tee/                 0700   the simulated TEE's keys, where it is one
+      simulated-ca/        0700   the authority behind a simulator, unless it was given
       measurements.log     0600   what the launcher measured since the TPM was reset
+      job.lock             0600   held while a job runs
+      seen.*.json          0600   the newest checkpoint of each manager's log; older are refused
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from svetovid.crypto import (
     Digest,
@@ -45,16 +45,17 @@ from svetovid.host.measure import IMA_LOG, KernelLog, Launcher, boot_log
 from svetovid.host.runtime import environment_digest
 from svetovid.host.tee import SimulatedTee
 from svetovid.host.tpm import Tpm, open_transport
-from svetovid.host.tpm.simulated_ca import issue_ek_certificate
 from svetovid.protocol.client import ManagerClient
 
-__all__ = ["HostHome", "StatementRequest", "init_host"]
+__all__ = ["HostConfig", "HostHome", "StatementRequest", "open_tpm", "writing"]
 
 D = TypeVar("D", bound=Document)
 _MAX_FILE = 1 << 20
 
 
-class _Config(Document):
+class HostConfig(Document):
+    """What a host is made of, as :func:`svetovid.host.init_host` wrote it."""
+
     TYPE: ClassVar[str] = "host-config"
     name: Name
     kind: Literal["tpm", "simulated-tee"]
@@ -108,7 +109,8 @@ def _read(path: Path, kind: type[D], next_step: str) -> D:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with files below ``path`` is a HostError: ``host.home``."""
     try:
         yield
     except OSError as e:
@@ -120,88 +122,19 @@ def _writing(path: Path) -> Iterator[None]:
         ) from e
 
 
-def _spki_digest(certificate: bytes) -> str:
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return "sha256:" + hashlib.sha256(spki).hexdigest()
-
-
-def init_host(
-    path: Path,
-    *,
-    name: str,
-    runtime: Path,
-    passphrase: Secret,
-    kind: Literal["tpm", "simulated-tee"] = "tpm",
-    tpm: str = "libtpms",
-    simulated_ca: Path | None = None,
-) -> StatementRequest:
-    """Set up a host's home and write the request for its operator to sign.
-
-    Args:
-        path: the new home.
-        name: the operator's name for this host.
-        runtime: the tree that jobs run in (:func:`svetovid.host.runtime.build_runtime`).
-        passphrase: seals the agent's identity.
-        kind: which evidence the host will give.
-        tpm: transport, as :func:`svetovid.host.tpm.open_transport` takes it; ``libtpms`` alone
-            means an embedded software TPM inside this home, which protects nothing.
-        simulated_ca: folder of the simulated authority that certifies a software TPM or TEE.
+def open_tpm(spec: str) -> Tpm:
+    """The TPM that ``spec`` names, started.
 
     Raises:
-        InputError: ``key.exists`` where a host lives here already.
-        HostError: ``host.ek_certificate`` for a TPM without one, ``tpm.*``.
+        InputError, HostError: ``tpm.*``, as :func:`svetovid.host.tpm.open_transport`.
     """
-    if (path / "agent.json").exists():
-        raise InputError(
-            "key.exists",
-            expected="no host yet",
-            observed=str(path),
-            next_step="choose another folder; a host's home is never overwritten",
-        )
-    if tpm == "libtpms":
-        tpm = f"libtpms:{path.resolve() / 'tpm.state'}"
-    config = _Config(name=name, kind=kind, tpm=tpm, runtime=str(runtime.resolve()))
-    with _writing(path):
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(path / "host.json", config.canonical())
-    if kind == "simulated-tee":
-        device = _make_tee(path, simulated_ca)
-    else:
-        device = _make_tpm(HostHome(path), simulated_ca)
-    agent = Identity.generate(name)
-    request = StatementRequest(host=name, kind=kind, device=device, agent=agent.key_id)
-    with _writing(path):
-        (path / "request.json").write_bytes(request.canonical())
-    # Last: while there is no agent, setting up failed, and may be tried again.
-    keystore.save(agent, path / "agent.json", passphrase)
-    return request
-
-
-def _make_tee(path: Path, simulated_ca: Path | None) -> str:
-    if simulated_ca is None:
-        raise InputError(
-            "host.simulated_ca",
-            expected="the simulated TEE authority's folder",
-            observed="none",
-            next_step="give --simulated-ca",
-        )
-    return _spki_digest(SimulatedTee.create(path / "tee", simulated_ca).certificates()[0])
-
-
-def _make_tpm(home: HostHome, simulated_ca: Path | None) -> str:
-    with home.open_tpm() as tpm:
-        ek = tpm.ek()
-        if tpm.ek_certificate() is None:
-            if simulated_ca is None:
-                raise HostError(
-                    "host.ek_certificate",
-                    expected="an EK certificate in the TPM",
-                    observed="none",
-                    next_step="use a TPM whose vendor certified it, or give --simulated-ca",
-                )
-            tpm.store_ek_certificate(issue_ek_certificate(simulated_ca, ek))
-    return "sha256:" + hashlib.sha256(ek).hexdigest()
+    tpm = Tpm(open_transport(spec))
+    try:
+        tpm.startup()
+    except BaseException:
+        tpm.close()
+        raise
+    return tpm
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +143,8 @@ class HostHome:
 
     path: Path
 
-    def config(self) -> _Config:
-        return _read(self.path / "host.json", _Config, "svetovid host init")
+    def config(self) -> HostConfig:
+        return _read(self.path / "host.json", HostConfig, "svetovid host init")
 
     def agent(self, passphrase: Secret) -> Identity:
         return keystore.load(self.path / "agent.json", passphrase)
@@ -235,13 +168,8 @@ class HostHome:
         return Path(self.config().runtime)
 
     def open_tpm(self) -> Tpm:
-        tpm = Tpm(open_transport(self.config().tpm))
-        try:
-            tpm.startup()
-        except BaseException:
-            tpm.close()
-            raise
-        return tpm
+        """This host's TPM, started; the caller closes it."""
+        return open_tpm(self.config().tpm)
 
     def attester(self) -> Attester:
         """The attester of this host's kind. The TPM stays open until it is closed."""
@@ -292,7 +220,7 @@ class HostHome:
         record = signed.open(HostRecord, by=client.manager)
         if record.host_id != statement.payload_digest():
             raise _odd("host.record", "a record of the statement that was handed in")
-        with _writing(self.path):
+        with writing(self.path):
             write_private(self.path / "statement.json", statement.canonical())
             (self.path / "records").mkdir(mode=0o700, exist_ok=True)
             write_private(self._record_file(client.manager), signed.canonical())

@@ -6,13 +6,14 @@ subjects say SIMULATED; an owner's policy refuses it unless it names it (T4).
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from svetovid.errors import HostError
 from svetovid.evidence.tee import SimulatedReport
@@ -73,6 +74,12 @@ class SimulatedTee:
         )
         load_or_make_certificate(folder / "tee.pem", made)
         return cls(folder)
+
+    @property
+    def device(self) -> str:
+        """What an operator's statement names it by: digest of its SubjectPublicKeyInfo."""
+        spki = self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return "sha256:" + hashlib.sha256(spki).hexdigest()
 
     def certificates(self) -> tuple[bytes, ...]:
         """DER, leaf first, without the authority's own: that is for an owner's anchors to bring."""

@@ -2,88 +2,22 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agentworld import PASSPHRASE, World, now
-from sandboxing import small_runtime
-from svetovid.crypto import Identity, Secret, sign
+from agentworld import World, now
+from svetovid.crypto import Identity, sign
 from svetovid.errors import HostError, InputError, IntegrityError, ParseError, SvetovidError
 from svetovid.evidence.documents import HostRecord
+from svetovid.host import StatementRequest
 from svetovid.host import home as rooms
 from svetovid.host.attester import TeeAttester, TpmAttester
-from svetovid.host.home import HostHome, StatementRequest, init_host
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import EnrolAnswer
 
 Make = Callable[..., World]
-
-
-def init(path: Path, **changes: Any) -> StatementRequest:
-    fields: dict[str, Any] = {
-        "name": "box",
-        "runtime": small_runtime(),
-        "passphrase": PASSPHRASE,
-        "kind": "simulated-tee",
-        "simulated_ca": path.parent / "ca",
-    }
-    return init_host(path, **(fields | changes))
-
-
-def test_t3_a_home_is_private_and_made_once(tmp_path: Path) -> None:
-    request = init(tmp_path / "h")
-    home = HostHome(tmp_path / "h")
-    assert stat.S_IMODE((tmp_path / "h").stat().st_mode) == 0o700
-    for name in ("host.json", "agent.json"):
-        assert stat.S_IMODE((tmp_path / "h" / name).stat().st_mode) == 0o600
-    assert home.agent(PASSPHRASE).key_id == request.agent
-    assert home.config().name == request.host == "box"
-    assert StatementRequest.parse((tmp_path / "h" / "request.json").read_bytes()) == request
-    before = {p.name: p.read_bytes() for p in home.path.iterdir() if p.is_file()}
-    with pytest.raises(InputError) as e:
-        init(tmp_path / "h")
-    assert e.value.code == "key.exists"
-    assert before == {p.name: p.read_bytes() for p in home.path.iterdir() if p.is_file()}
-    with pytest.raises(IntegrityError):
-        home.agent(Secret(b"wrong"))
-
-
-def test_t3_setting_up_that_failed_may_be_tried_again(tmp_path: Path) -> None:
-    for kind, codes in (
-        ("simulated-tee", {"host.simulated_ca"}),
-        ("tpm", {"host.ek_certificate", "tpm.absent"}),
-    ):
-        place = tmp_path / kind
-        with pytest.raises(SvetovidError) as e:
-            init(place, kind=kind, simulated_ca=None)
-        assert e.value.code in codes
-        if e.value.code == "tpm.absent":
-            pytest.skip("libtpms.so.0 is not installed")
-        assert init(place, kind=kind).kind == kind
-
-
-def test_t3_a_tpm_keeps_the_certificate_it_came_with(tmp_path: Path) -> None:
-    try:
-        request = init(tmp_path / "h", kind="tpm")
-    except HostError as e:
-        assert e.code == "tpm.absent"  # noqa: PT017 - anything else is a failure
-        pytest.skip("libtpms.so.0 is not installed")
-    (tmp_path / "h" / "agent.json").unlink()
-    again = init(
-        tmp_path / "g", kind="tpm", tpm=f"libtpms:{tmp_path / 'h' / 'tpm.state'}", simulated_ca=None
-    )
-    assert again.device == request.device
-
-
-def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(HostError) as e:
-        init(tmp_path / "file" / "h", simulated_ca=tmp_path / "ca")
-    assert e.value.code == "host.home"
 
 
 @pytest.mark.parametrize("name", ["host.json", "request.json", "statement.json", "record"])

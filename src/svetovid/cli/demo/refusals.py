@@ -95,14 +95,14 @@ def _replayed_quote(story: Story, task: Task) -> object:
 
 def _unlisted_file(story: Story, task: Task) -> object:
     """olga adds one file to a copy of the runtime, and enrols a host with it."""
-    tree = story.cast["lab2"].home / "runtime"
+    tree, authority = story.stage.folder / "lab2-runtime", story.stage.folder / "lab2-authority"
     shutil.copytree(story.stage.runtime, tree, copy_function=os.link)
     (tree / "opt" / "site" / "helpful.py").write_text("print('trust me')\n")
     # One authority certifies both of olga's software TPMs: only the file is amiss.
-    shutil.copytree(
-        story.cast["lab"].home / "simulated-ca", story.cast["lab2"].home / "simulated-ca"
-    )
-    story.enrol("lab2", tree)
+    shutil.copytree(story.cast["lab"].home / "simulated-ca", authority)
+    for path in (authority, *authority.iterdir()):
+        story.cast["lab2"].own(path)
+    story.enrol("lab2", tree, authority)
     return story.run(story.again, "lab2")
 
 

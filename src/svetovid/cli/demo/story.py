@@ -136,14 +136,16 @@ class Story:
             "identity", "create", name, "--in", self.stage.folder, "--manager", self.pin
         )
 
-    def enrol(self, name: str, runtime: Path | None = None) -> None:
+    def enrol(self, name: str, runtime: Path | None = None, authority: Path | None = None) -> None:
         """Set up a host and enrol it under olga's statement."""
         cast = self.cast
         kind = "simulated-tee" if name == "tee" else "tpm"
         tree = runtime or self.stage.runtime
         papers = self.stage.folder / "host-papers"
+        given = () if authority is None else ("--simulated-ca", authority)
         cast[name].acts(
-            "host", "init", "--name", name, "--kind", kind, "--runtime", tree, "--public", papers
+            "host", "init", "--name", name, "--kind", kind, "--runtime", tree, "--public", papers,
+            *given,
         )  # fmt: skip
         statement = self.stage.public / f"{name}.statement.json"
         cast["olga"].acts(
