@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from evidence.authorities import NOW, Authority, anchors
-from evidence.ima_bytes import raw_entry
+from evidence.ima_bytes import fields, raw_entry
 from evidence.small_world import FILES, OPERATOR, World
 from svetovid.crypto import b64encode, digest
 from svetovid.errors import EvidenceError
@@ -185,6 +187,32 @@ def test_reference_values_outside_their_time_count_for_nothing(start, end, good)
 
 def test_no_reference_values_at_all():
     assert "reference.expired" in codes(World().appraise(references=[]))
+
+
+def test_m15_a_signers_key_that_cannot_be_read():
+    world = World()
+    named = world.references.model_copy(update={"file_signers": (b64encode(b"no key"),)})
+    appraisal = world.appraise(references=[named])
+    assert codes(appraisal) == ["ima.signer"]
+    assert "runtime v1" in appraisal.reasons()[0].clause
+
+
+def test_m15_a_signed_file_that_nobody_listed():
+    from evidence.test_ima_templates import P256, RSA, signed, spki
+
+    world = World()
+    body = fields(
+        b"sha256:\0" + hashlib.sha256(b"new").digest(), b"/opt/new\0", signed(P256, b"new")
+    )
+    line = raw_entry(template=b"ima-sig", body=body)
+    world.append(line, hashlib.sha256(body).digest())
+    by = {
+        name: world.references.model_copy(update={"file_signers": (b64encode(spki(key)),)})
+        for name, key in {"good": P256, "stranger": RSA}.items()
+    }
+    assert world.appraise(references=[by["good"]]).affirmed
+    assert codes(world.appraise(references=[by["stranger"]])) == ["ima.sig_key"] * 2
+    assert codes(world.appraise()) == ["ima.sig_key"] * 2
 
 
 def test_record_of_another_host():
