@@ -8,7 +8,7 @@ BIN := .venv/bin
 COVERAGE_FLOOR := 90
 BENCHMARKS := train seal release
 
-.PHONY: help setup demo test test-long lint bench fuzz format docs clean
+.PHONY: help setup demo test test-long lint bench model fuzz format docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ lint: setup ## ruff, mypy --strict on src, the floors of the house, names that m
 bench: setup ## every benchmark on this machine, JSON into benchmarks/results
 	@for name in $(BENCHMARKS); do \
 	  $(BIN)/svetovid bench $$name --json benchmarks/results/$$name.json || exit; done
+
+model: setup ## search the model of a release, and each of its mutants, with Spin
+	@$(BIN)/python -m pytest tests/test_model.py </dev/null
 
 fuzz: setup ## the property tests with fresh random examples, FUZZ_SECONDS long (default 600)
 	@scripts/fuzz.sh

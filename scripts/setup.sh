@@ -34,6 +34,7 @@ need swtpm-tools has swtpm_setup
 need tpm2-tools has tpm2_quote
 need bubblewrap has bwrap
 need age has age
+need spin has spin
 need dataset-fashion-mnist test -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 if ((${#missing[@]})); then
