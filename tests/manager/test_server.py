@@ -168,7 +168,7 @@ def test_only_the_pinned_certificate_and_tls_1_3(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", port)) as s, pytest.raises(ssl.SSLError):
             old.wrap_socket(s)
         with ManagerClient(pin, who) as client:
-            assert client.status().trust == "trusted, unproven"
+            assert client.status().evidence == "none"
 
 
 def test_told_to_stop(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ STATUS = {
     "manager": MANAGER.key_id,
     "name": "manager",
     "version": "1",
-    "trust": "trusted, unproven",
+    "evidence": "none",
     "root_key": "passphrase",
     "store_rollback": "not detected",
     "entries": 0,

@@ -80,7 +80,7 @@ def test_t1_another_manager_behind_the_same_address(world: World) -> None:
 
 
 def test_t1_a_pinned_manager_is_trusted_and_unproven(world: World) -> None:
-    assert world.client("alice").status().trust == "trusted, unproven"
+    assert world.client("alice").status().evidence == "none"
 
 
 def test_t2_each_owner_by_its_own_anchors(world: World) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from svetovid.cli.output import note
 from svetovid.crypto import Document, Identity, Secret, keystore, load_json
 from svetovid.errors import HostError, InputError, SvetovidError, TransportError, from_dict
 from svetovid.protocol.client import ManagerClient
@@ -39,9 +40,11 @@ class Started:
     url: str
 
 
-def serve_here(home: Path, secret: Secret | None, host: str, port: int, tpm: str | None) -> None:
+def serve_here(
+    home: Path, secret: Secret | None, host: str, port: int, tpm: str | None, *, evidence: bool
+) -> None:
     """Serve until interrupted. The root key is sealed by ``tpm`` where there is one, else under
-    the passphrase ``secret``."""
+    the passphrase ``secret``; with ``evidence`` that TPM also proves what runs here (T1)."""
     from svetovid.manager import PassphraseSealer, serve
 
     port = port or _last_port(home)
@@ -49,16 +52,20 @@ def serve_here(home: Path, secret: Secret | None, host: str, port: int, tpm: str
         assert secret is not None
         serve(home, PassphraseSealer(secret), host=host, port=port)
         return
+    from svetovid.cli.tpm_prover import open_prover
     from svetovid.cli.tpm_sealer import TpmSealer
     from svetovid.host.tpm import Tpm, open_transport
 
     with Tpm(open_transport(tpm)) as device:
         device.startup()
-        serve(home, TpmSealer(device), host=host, port=port)
+        prover = open_prover(device, tpm, home) if evidence else None
+        if prover is None:
+            note("manager: trusted, unproven: it gives no evidence of its own")
+        serve(home, TpmSealer(device), host=host, port=port, prover=prover)
 
 
 def start_in_background(
-    home: Path, secret: Secret | None, host: str, port: int, tpm: str | None
+    home: Path, secret: Secret | None, host: str, port: int, tpm: str | None, *, evidence: bool
 ) -> Started:
     """Start a manager that outlives this process; returns when it answers.
 
@@ -83,7 +90,7 @@ def start_in_background(
     command = [sys.executable, "-c", code, "manager", "serve", "--json"]
     command += ["--home", str(home.absolute())]
     if tpm is not None:
-        command += ["--tpm", tpm]
+        command += ["--tpm", tpm, "--evidence" if evidence else "--no-evidence"]
     environment = {k: v for k, v in os.environ.items() if k != "SVETOVID_PASSPHRASE_FILE"}
     before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as out:

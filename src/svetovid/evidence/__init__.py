@@ -6,12 +6,14 @@ tested, in one sitting. ``docs/spec/evidence.md`` is the specification.
 
 from svetovid.evidence.appraisal import Appraisal, Claim, appraise
 from svetovid.evidence.documents import (
+    NO_JOB,
     NO_SUBJECT,
     BootReferences,
     Challenge,
     HostRecord,
     HostStatement,
     JobKeys,
+    JobRole,
     ReferenceValues,
     Role,
     TeeEvidence,
@@ -22,6 +24,7 @@ from svetovid.evidence.documents import (
 )
 from svetovid.evidence.enrolment import check_enrolment
 from svetovid.evidence.ima.state import LogState
+from svetovid.evidence.manager import activation_proof, check_manager, verify_manager
 from svetovid.evidence.tee import SimulatedReport
 from svetovid.evidence.tpm.credential import make_credential
 from svetovid.evidence.tpm.quote import check_no_reset
@@ -29,6 +32,7 @@ from svetovid.evidence.verify import NEEDED_PCRS, Proven, verify_evidence
 
 __all__ = [
     "NEEDED_PCRS",
+    "NO_JOB",
     "NO_SUBJECT",
     "Appraisal",
     "BootReferences",
@@ -37,6 +41,7 @@ __all__ = [
     "HostRecord",
     "HostStatement",
     "JobKeys",
+    "JobRole",
     "LogState",
     "Proven",
     "ReferenceValues",
@@ -46,10 +51,13 @@ __all__ = [
     "TpmEvidence",
     "TrustAnchor",
     "TrustAnchors",
+    "activation_proof",
     "appraise",
     "binding",
     "check_enrolment",
+    "check_manager",
     "check_no_reset",
     "make_credential",
     "verify_evidence",
+    "verify_manager",
 ]

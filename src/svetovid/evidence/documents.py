@@ -11,12 +11,14 @@ from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Tex
 from svetovid.crypto.envelope import Envelope
 
 __all__ = [
+    "NO_JOB",
     "NO_SUBJECT",
     "BootReferences",
     "Challenge",
     "HostRecord",
     "HostStatement",
     "JobKeys",
+    "JobRole",
     "ReferenceValues",
     "Role",
     "TeeEvidence",
@@ -26,7 +28,9 @@ __all__ = [
     "binding",
 ]
 
-Role = Literal["release", "renew", "finish"]
+JobRole = Literal["release", "renew", "finish"]
+Role = Literal[JobRole, "manager"]
+"""What evidence is for: a step of a job, or a manager's word on its own machine (T1)."""
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,64}$")]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 FileDigest = Annotated[
@@ -41,6 +45,8 @@ CommandLine = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,4096}$")
 
 NO_SUBJECT = "sha256:" + "0" * 64
 """The subject of evidence that speaks of nothing beyond the host and its keys."""
+NO_JOB = NO_SUBJECT
+"""The job of evidence that a manager gives of its own machine."""
 
 
 class TrustAnchor(Document):
@@ -173,7 +179,14 @@ class JobKeys(Document):
 
 
 class Challenge(Document):
-    """The manager's fresh nonce with its scope. Signed, single use, short-lived."""
+    """A fresh nonce with its scope. Signed, single use, short-lived.
+
+    Attributes:
+        manager: who asks a host; in role ``manager``, who is asked.
+        host: digest of the statement on the machine that is asked.
+        log_offset: entries of the measurement log that the asker holds; send those after.
+        asker: who asks a manager (role ``manager``) and signs this; else the manager does.
+    """
 
     TYPE: ClassVar[str] = "challenge"
     nonce: Base64
@@ -184,7 +197,12 @@ class Challenge(Document):
     issued_at: int
     expires_at: int
     log_offset: Annotated[int, Field(ge=0)] = 0
-    """Entries of the measurement log that the manager already holds; send those after."""
+    asker: KeyId | None = None
+
+    @property
+    def signer(self) -> str:
+        """Whose signature makes it a challenge."""
+        return self.manager if self.asker is None else self.asker
 
 
 class TpmEvidence(Document):

@@ -121,7 +121,7 @@ def _check_scope(
         "connect to the manager itself; something between answers in its place",
     )
     _equal("evidence.subject", subject, evidence.subject, "quote over the outputs that were sent")
-    evidence.challenge.open(Challenge, by=challenge.manager)
+    evidence.challenge.open(Challenge, by=challenge.signer)
     statement = open_statement(record.statement)
     _equal(
         "evidence.kind",

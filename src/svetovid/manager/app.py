@@ -54,7 +54,7 @@ def _status(e: SvetovidError) -> int:
         return 413
     if e.code == "body.slow":
         return 408
-    if e.code in ("challenge.limit", "enrol.pending", "store.quota"):
+    if e.code in ("challenge.limit", "enrol.pending", "evidence.busy", "store.quota"):
         return 429
     if isinstance(e, HostError | TransportError):
         return 503
@@ -170,6 +170,7 @@ def make_app(manager: Manager) -> Starlette:
     routes += [
         Route("/v1/documents", endpoint(publish), methods=["POST"]),
         Route("/v1/status", endpoint(lambda _r, _p, _b: reading.status()), methods=["GET"]),
+        Route("/v1/evidence", endpoint(lambda _r, _p, _b: manager.own.record()), methods=["GET"]),
         Route(
             "/v1/policies/{owner}/{name}",
             private(lambda c, r: reading.policy(c, r.path_params["owner"], r.path_params["name"])),

@@ -30,12 +30,13 @@ def _hidden(what: str) -> IntegrityError:
 
 
 class Reading:
-    """The reading half of a manager."""
+    """The reading half of a manager. ``proves``: whether it has evidence of its own (T1)."""
 
-    def __init__(self, core: Core, deciding: Deciding, sealer: RootSealer) -> None:
+    def __init__(self, core: Core, deciding: Deciding, sealer: RootSealer, *, proves: bool) -> None:
         self._core = core
         self._deciding = deciding
         self._sealer = sealer
+        self._proves = proves
 
     def status(self) -> JsonObject:
         core = self._core
@@ -44,7 +45,7 @@ class Reading:
             manager=core.me,
             name=core.identity.name,
             version=svetovid.__version__,
-            trust="trusted, unproven",
+            evidence="tpm" if self._proves else "none",
             root_key=self._sealer.kind,
             store_rollback="detected" if counted else "not detected",
             entries=core.store.size,

@@ -21,10 +21,11 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from svetovid.crypto import Identity, Secret, b64encode, keystore
+from svetovid.crypto import Identity, Secret, b64encode, digest, keystore
 from svetovid.errors import HostError
 from svetovid.manager.app import make_app
 from svetovid.manager.core import Settings
+from svetovid.manager.proving import Prover
 from svetovid.manager.rootkey import RootKey, RootSealer, open_root_key
 from svetovid.manager.service import Manager
 from svetovid.manager.store import Fault
@@ -47,6 +48,7 @@ class Home:
     sealer: RootSealer
     context: Any
     pin: ManagerPin
+    prover: Prover | None = None
 
 
 def _now() -> int:
@@ -54,9 +56,16 @@ def _now() -> int:
 
 
 def open_home(
-    folder: Path, sealer: RootSealer, *, host: str, port: int, name: str = "manager"
+    folder: Path,
+    sealer: RootSealer,
+    *,
+    host: str,
+    port: int,
+    name: str = "manager",
+    prover: Prover | None = None,
 ) -> Home:
-    """Open a manager's home; make what is missing; write ``manager.json``.
+    """Open a manager's home; make what is missing; write ``manager.json``, which names the device
+    of ``prover`` where there is one.
 
     Raises:
         InputError: ``key.file``.
@@ -75,9 +84,10 @@ def open_home(
         card=identity.signed_card(),
         tls_certificate=b64encode(certificate),
         url=f"https://{shown}:{port}",
+        device=None if prover is None else digest(prover.ek),
     )
     keystore.write_private(folder / "manager.json", pin.canonical())
-    return Home(folder, identity, root, sealer, context, pin)
+    return Home(folder, identity, root, sealer, context, pin, prover)
 
 
 def _identity(path: Path, root: RootKey, name: str) -> Identity:
@@ -104,6 +114,7 @@ def open_manager(
         channel=home.pin.channel,
         clock=clock,
         settings=settings,
+        prover=home.prover,
         **more,
     )
 
@@ -179,6 +190,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8443,
     name: str = "manager",
+    prover: Prover | None = None,
     settings: Settings | None = None,
     ready: Callable[[ManagerPin], None] = lambda _pin: None,
     fault: Fault | None = None,
@@ -189,6 +201,7 @@ def serve(
         folder: its home; made at the first start.
         sealer: protects the root key.
         port: 0 takes a free one; the pin names it.
+        prover: what this machine can prove of itself (T1).
         ready: called once, when requests are answered.
         fault: for tests.
 
@@ -218,7 +231,8 @@ def serve(
         h11_max_incomplete_event_size=16 << 10,
     )
     listener = _listen(host, port)
-    home = open_home(folder, sealer, host=host, port=listener.getsockname()[1], name=name)
+    port = listener.getsockname()[1]
+    home = open_home(folder, sealer, host=host, port=port, name=name, prover=prover)
     manager = open_manager(home, settings=settings, fault=fault)
     config.app = make_app(manager)
     config.load()

@@ -19,11 +19,18 @@ from svetovid.manager.examining import Examiner
 from svetovid.manager.finishing import Finishing
 from svetovid.manager.freshness import Freshness
 from svetovid.manager.leasing import Leasing
+from svetovid.manager.proving import OwnEvidence, Prover
 from svetovid.manager.reading import Reading
 from svetovid.manager.registry import Registry
 from svetovid.manager.rootkey import RootKey, RootSealer
 from svetovid.manager.store import Fault, Store
-from svetovid.protocol.messages import Answer, EvidenceRequest, FinishRequest, JsonObject
+from svetovid.protocol.messages import (
+    Answer,
+    EvidenceRequest,
+    FinishRequest,
+    JsonObject,
+    ProofRequest,
+)
 
 __all__ = ["Manager"]
 
@@ -46,6 +53,7 @@ class Manager:
         clock: Unix seconds.
         settings: bounds.
         fault: for tests that end the process between two steps.
+        prover: what this machine can prove, where it has a TPM with a certificate.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class Manager:
         clock: Callable[[], int],
         settings: Settings | None = None,
         fault: Fault = _no_fault,
+        prover: Prover | None = None,
     ) -> None:
         self._store = Store(path, identity, clock, sealer=sealer, fault=fault)
         core = Core(self._store, identity, root, clock, settings or Settings())
@@ -72,7 +81,8 @@ class Manager:
         self._freshness = freshness
         self._leasing = Leasing(core, examiner, deciding)
         self._finishing = Finishing(core, examiner)
-        self._reading = Reading(core, deciding, sealer)
+        self.own = OwnEvidence(core, channel, prover)
+        self._reading = Reading(core, deciding, sealer, proves=prover is not None)
         self.changes: dict[str, Callable[[bytes], JsonObject]] = {
             "/v1/identities": self._envelope(self._registry.register),
             "/v1/rotations": self._envelope(self._registry.rotate),
@@ -89,6 +99,7 @@ class Manager:
             "/v1/releases": self._parsed(EvidenceRequest, self._leasing.release),
             "/v1/renewals": self._parsed(EvidenceRequest, self._leasing.renew),
             "/v1/finishes": self._parsed(FinishRequest, self._finishing.finish),
+            "/v1/evidence": self._parsed(ProofRequest, self.own.prove),
         }
         """Path to what it does with a body. A method of its own for each document that may come."""
 

@@ -12,7 +12,7 @@ import httpx
 
 from svetovid.assets import Manifest
 from svetovid.crypto import Document, Envelope, Secret, Signer, b64encode, seal, sign
-from svetovid.evidence.documents import Challenge, HostRecord, Role, TeeEvidence, TpmEvidence
+from svetovid.evidence.documents import Challenge, HostRecord, JobRole, TeeEvidence, TpmEvidence
 from svetovid.protocol.contexts import deposit_context
 from svetovid.protocol.messages import (
     Activation,
@@ -28,7 +28,9 @@ from svetovid.protocol.messages import (
     KeyDeposit,
     LeaseEnd,
     ManagerPin,
+    ManagerProof,
     ManagerStatus,
+    ProofRequest,
     Release,
     Renewal,
 )
@@ -48,6 +50,7 @@ class ManagerClient:
         transport: another httpx transport (tests run the manager in process).
         seen: where the newest checkpoint is kept; in memory unless given (T15).
         clock: Unix seconds, for the signed requests.
+        before_deposit: called before a key is uploaded; whatever it raises keeps the key here.
         timeout_s: for connecting, for each read and for each write.
 
     Every method raises:
@@ -66,11 +69,13 @@ class ManagerClient:
         seen: Seen | None = None,
         clock: Callable[[], float] = time.time,
         timeout_s: float = 30.0,
+        before_deposit: Callable[[ManagerClient], None] | None = None,
     ) -> None:
         self.card = pin.open()
         self.channel = pin.channel
         self._signer = signer
         self._clock = clock
+        self._before_deposit = before_deposit
         self._wire = Wire(
             pin,
             signer,
@@ -116,6 +121,15 @@ class ManagerClient:
         """What the manager says of itself."""
         return ManagerStatus.from_json(self._wire.get("/v1/status", private=False))
 
+    def own_record(self) -> HostRecord:
+        """The manager's word on its own machine, for :func:`svetovid.evidence.check_manager`."""
+        envelope = Envelope.from_json(self._wire.get("/v1/evidence", private=False))
+        return envelope.open(HostRecord, by=self.manager)
+
+    def prove(self, request: ProofRequest) -> ManagerProof:
+        """The manager's own evidence, for :func:`svetovid.evidence.verify_manager` (T1)."""
+        return ManagerProof.from_json(self._wire.post("/v1/evidence", request))
+
     def register_identity(self, card: Envelope) -> None:
         """Make the signer's self-signed card known. Doing it twice changes nothing."""
         message = IdentityRegistration(card=card, manager=self.manager, issued_at=self._now())
@@ -133,6 +147,8 @@ class ManagerClient:
 
     def deposit_key(self, manifest: Document, key: Secret) -> str:
         """Seal an asset's key to the manager's card and deposit it; the asset's digest back."""
+        if self._before_deposit is not None:
+            self._before_deposit(self)
         asset = manifest.digest()
         context = deposit_context(asset, self._signer.key_id, self.manager)
         deposit = KeyDeposit(
@@ -213,7 +229,7 @@ class ManagerClient:
         record.open(HostRecord, by=self.manager)
         return record
 
-    def challenge(self, host: str, job: str, role: Role, *, fresh: bool = False) -> Envelope:
+    def challenge(self, host: str, job: str, role: JobRole, *, fresh: bool = False) -> Envelope:
         """A signed :class:`Challenge`, verified.
 
         ``fresh`` asks for one that wants the whole measurement log.

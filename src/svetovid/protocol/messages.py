@@ -13,7 +13,13 @@ from pydantic import Field, JsonValue, StringConstraints
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Base64, Card, Digest, Document, Envelope, KeyId, Name, Text
 from svetovid.crypto.canonical import b64decode, canonical, digest
-from svetovid.evidence.documents import Role, TeeEvidence, TpmEvidence
+from svetovid.evidence.documents import (
+    JobRole,
+    ReferenceValues,
+    TeeEvidence,
+    TpmEvidence,
+    TrustAnchors,
+)
 
 __all__ = [
     "Activation",
@@ -33,9 +39,12 @@ __all__ = [
     "KeyDeposit",
     "Lease",
     "LeaseEnd",
+    "ManagerDemand",
     "ManagerPin",
+    "ManagerProof",
     "ManagerStatus",
     "PrivatePart",
+    "ProofRequest",
     "Reasons",
     "Release",
     "ReleasedKey",
@@ -58,12 +67,17 @@ class ManagerPin(Document):
         card: the manager's self-signed card.
         tls_certificate: the DER certificate that its TLS server shows; the only trusted root.
         url: where it is.
+        device: SHA-256 of its TPM's EK, where it has one that can prove what it runs.
+        require_evidence: digest of the :class:`ManagerDemand` that whoever pins it makes before a
+            key is uploaded. A manager's own file has none.
     """
 
     TYPE: ClassVar[str] = "manager-pin"
     card: Envelope
     tls_certificate: Annotated[Base64, Field(min_length=256)]
     url: Url
+    device: Digest | None = None
+    require_evidence: Digest | None = None
 
     def open(self) -> Card:
         """The manager's card, verified. Raises IntegrityError ``signature.*``."""
@@ -73,6 +87,41 @@ class ManagerPin(Document):
     def channel(self) -> str:
         """The channel binding that evidence carries: SHA-256 of the certificate (RFC 5929)."""
         return digest(b64decode(self.tls_certificate))
+
+
+class ManagerDemand(Document):
+    """By what a stakeholder appraises its manager's own evidence: its own choice (T1, T2)."""
+
+    TYPE: ClassVar[str] = "manager-demand"
+    anchors: TrustAnchors
+    references: Annotated[tuple[ReferenceValues, ...], Field(min_length=1, max_length=16)]
+
+
+class ProofRequest(Document):
+    """Asks a manager what it runs. Anybody may ask.
+
+    Attributes:
+        challenge: role ``manager``, for the machine in the manager's record, signed by its asker.
+        credential, secret: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET for the record's EK and AK.
+    """
+
+    TYPE: ClassVar[str] = "proof-request"
+    challenge: Envelope
+    credential: Annotated[Base64, Field(max_length=2048)]
+    secret: Annotated[Base64, Field(max_length=2048)]
+
+
+class ManagerProof(Document):
+    """A manager's own evidence.
+
+    Attributes:
+        evidence: role ``manager``; its keys are those of the manager's card.
+        proof: :func:`svetovid.evidence.activation_proof` of the credential, never what was in it.
+    """
+
+    TYPE: ClassVar[str] = "manager-proof"
+    evidence: TpmEvidence
+    proof: Base64
 
 
 class RequestToken(Document):
@@ -215,7 +264,7 @@ class ChallengeRequest(Document):
     manager: KeyId
     host: Digest
     job: Digest
-    role: Role
+    role: JobRole
     fresh: bool = False
     issued_at: int
     nonce: Base64
@@ -343,7 +392,8 @@ class ManagerStatus(Document):
     """What a manager says of itself.
 
     Attributes:
-        trust: ``trusted, unproven`` while nobody appraised the manager's own machine (T1).
+        evidence: whether it can give evidence of its own machine. What that is worth is for whoever
+            asks for it to say (T1).
         store_rollback: whether an older copy of its store would be noticed by itself (T15).
     """
 
@@ -351,7 +401,7 @@ class ManagerStatus(Document):
     manager: KeyId
     name: Name
     version: Text
-    trust: Literal["trusted, unproven"]
+    evidence: Literal["none", "tpm"]
     root_key: Literal["passphrase", "tpm"]
     store_rollback: Literal["not detected", "detected"]
     entries: Size

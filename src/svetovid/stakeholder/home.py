@@ -6,6 +6,7 @@
       identity.json       0600   the identity, sealed under the passphrase
       retired/            0700   identities it had before a rotation: agreed jobs still name them
       manager.json        0600   the manager's pin, given by the owner, never fetched
+      demand.json         0600   by what the manager's own evidence is judged, where it is required
       seen.json           0600   newest checkpoint of each manager's log (T15)
       keys/               0700   one sealed asset key a file
       policies/           0700   the newest edition of each policy it signed
@@ -34,6 +35,10 @@ class Home:
     @property
     def card(self) -> Path:
         return self.path / "card.json"
+
+    @property
+    def demand(self) -> Path:
+        return self.path / "demand.json"
 
     @property
     def folders(self) -> tuple[Path, ...]:

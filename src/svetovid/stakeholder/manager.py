@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 
 from svetovid.crypto import Envelope, KeyId
+from svetovid.errors import EvidenceError
+from svetovid.evidence import Appraisal
 from svetovid.protocol.client import ManagerClient
-from svetovid.protocol.messages import JobStatus, ManagerStatus
+from svetovid.protocol.messages import JobStatus, ManagerDemand, ManagerPin, ManagerStatus
 from svetovid.protocol.records import Record
 from svetovid.protocol.seen import SeenFile
 from svetovid.stakeholder.identity import Stakeholder, rotate
-from svetovid.stakeholder.pins import pinned_manager
+from svetovid.stakeholder.pins import pinned_demand, pinned_manager
+from svetovid.stakeholder.proving import prove_manager, words
 
 __all__ = [
     "ManagerClaims",
@@ -30,17 +35,21 @@ class ManagerClaims:
 
     Attributes:
         channel: digest of the certificate its TLS server shows, as pinned.
-        status: what it says of itself, signed; nothing here is proven by hardware.
+        status: what it says of itself, signed; a status proves nothing.
+        proof: its own evidence, affirmed by the asker's anchors and values; None if unproven.
+        why: why it is unproven; empty if it is not.
     """
 
     key: KeyId
     channel: str
     status: ManagerStatus
+    proof: Appraisal | None = None
+    why: str = ""
 
     @property
     def verdict(self) -> str:
         """The line that people read before they upload a key (T1)."""
-        return f"manager: {self.status.trust}"
+        return words(self.proof)
 
 
 def connect(who: Stakeholder, *, register: bool = True) -> ManagerClient:
@@ -55,8 +64,13 @@ def connect(who: Stakeholder, *, register: bool = True) -> ManagerClient:
         TransportError, IntegrityError: as :class:`ManagerClient`.
     """
     transport = None if who.transport is None else who.transport()
+    pin = pinned_manager(who.home)
     client = ManagerClient(
-        pinned_manager(who.home), who.identity, seen=SeenFile(who.home.seen), transport=transport
+        pin,
+        who.identity,
+        seen=SeenFile(who.home.seen),
+        transport=transport,
+        before_deposit=partial(_satisfied, who, pin),
     )
     if register:
         try:
@@ -67,13 +81,52 @@ def connect(who: Stakeholder, *, register: bool = True) -> ManagerClient:
     return client
 
 
-def verify_manager(who: Stakeholder) -> ManagerClaims:
-    """Check that the manager behind the pinned address is the pinned one, and what it claims.
+def verify_manager(who: Stakeholder, demand: ManagerDemand | None = None) -> ManagerClaims:
+    """Check that the manager behind the pinned address is the pinned one, and what it can prove.
 
     A manager without evidence of its own is trusted and not proven; the verdict says so (T1).
+
+    Args:
+        who: whose pin.
+        demand: by what to judge the manager's evidence; without it, what the pin requires.
+
+    Raises:
+        EvidenceError: ``manager.unproven`` where the pin requires evidence and names no device;
+            else as :func:`svetovid.stakeholder.proving.prove_manager`.
     """
+    pin = pinned_manager(who.home)
+    required = pinned_demand(who.home)
+    demand = demand or required
     with connect(who, register=False) as client:
-        return ManagerClaims(client.manager, client.channel, client.status())
+        found, why = None, ""
+        if pin.device is None and required is None:
+            why = "its pin names no device that could prove anything"
+        elif demand is None:
+            why = "it was not asked to prove anything: give anchors and reference values"
+        else:
+            found = _proof(who, pin, demand, client)
+        return ManagerClaims(client.manager, client.channel, client.status(), found, why)
+
+
+def _proof(
+    who: Stakeholder, pin: ManagerPin, demand: ManagerDemand, client: ManagerClient
+) -> Appraisal:
+    if pin.device is None:
+        raise EvidenceError(
+            "manager.unproven",
+            expected="a manager that proves what it runs, as the pin requires",
+            observed="a pin that names no device",
+            next_step="have the manager served with --tpm, and pin its new manager.json; "
+            "or pin it again with --trust-unproven",
+        )
+    return prove_manager(client, who.identity, pin.device, demand, time.time)
+
+
+def _satisfied(who: Stakeholder, pin: ManagerPin, client: ManagerClient) -> None:
+    """Before a key is uploaded: whatever the pin requires must be proven, over this channel."""
+    demand = pinned_demand(who.home)
+    if demand is not None:
+        _proof(who, pin, demand, client)
 
 
 def announce(who: Stakeholder, rotation: Envelope) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from svetovid.crypto import canonical, keystore
-from svetovid.errors import InputError
-from svetovid.protocol import ManagerPin
+from svetovid.errors import InputError, IntegrityError
+from svetovid.evidence.documents import ReferenceValues, TrustAnchors
+from svetovid.protocol import ManagerDemand, ManagerPin
 from svetovid.stakeholder.home import Home, read_bounded
 from svetovid.stakeholder.identity import Stakeholder
+from svetovid.stakeholder.names import read_document
 
-__all__ = ["pin_manager", "pinned_manager", "read_pin"]
+__all__ = ["pin_manager", "pinned_demand", "pinned_manager", "read_demand", "read_pin"]
 
 MAX_PIN_BYTES = 64 << 10
+_MAX_DEMAND_BYTES = 16 << 20
 
 
 def read_pin(path: Path) -> ManagerPin:
@@ -28,18 +32,46 @@ def read_pin(path: Path) -> ManagerPin:
     return pin
 
 
-def pin_manager(who: Stakeholder, pin_file: Path) -> ManagerPin:
+def read_demand(anchors: Path, references: Sequence[Path]) -> ManagerDemand:
+    """By what a manager's own evidence is to be judged, from files.
+
+    Raises:
+        InputError, IntegrityError: ``file.*``, ``json.*``, ``document.invalid``, ``signature.*``.
+    """
+    return ManagerDemand(
+        anchors=read_document(anchors, TrustAnchors),
+        references=tuple(read_document(path, ReferenceValues) for path in references),
+    )
+
+
+def pin_manager(
+    who: Stakeholder,
+    pin_file: Path,
+    *,
+    demand: ManagerDemand | None = None,
+    trust_unproven: bool = False,
+) -> ManagerPin:
     """Pin a manager from a file that came out of band; never from the network (T1).
 
-    A pin of the same manager may be renewed (another address or certificate); one of another
-    manager is refused while the first stands.
+    A pin of the same manager may be renewed (another address, certificate or device); one of
+    another manager is refused while the first stands.
+
+    Args:
+        who: whose pin.
+        pin_file: the manager's own file.
+        demand: from now on, upload no key unless the manager proves this (``require_evidence``).
+        trust_unproven: give up what was demanded before; else it stays over a renewal.
 
     Raises:
         InputError: ``manager.pinned`` where another manager is pinned.
     """
-    pin = read_pin(pin_file)
+    given = read_pin(pin_file)
+    required = None if demand is None else demand.digest()
     if who.home.manager.exists():
-        before, after = read_pin(who.home.manager).open().signing, pin.open().signing
+        held = read_pin(who.home.manager)
+        before, after = held.open().signing, given.open().signing
+        if required is None and not trust_unproven:
+            required = held.require_evidence
         if before != after:
             raise InputError(
                 "manager.pinned",
@@ -47,8 +79,33 @@ def pin_manager(who: Stakeholder, pin_file: Path) -> ManagerPin:
                 observed=after,
                 next_step=f"remove {who.home.manager} by hand if the change is meant",
             )
+    if demand is not None:  # first: a pin must never ask for a demand that is not there
+        keystore.write_private(who.home.demand, demand.canonical())
+    pin = given.model_copy(update={"require_evidence": required})
     keystore.write_private(who.home.manager, canonical(pin.to_json()))
     return pin
+
+
+def pinned_demand(home: Home) -> ManagerDemand | None:
+    """What the manager must prove before it gets a key; None where it need not prove anything.
+
+    Raises:
+        InputError, IntegrityError: ``manager.unpinned``, ``file.*``, ``json.*``,
+            ``document.invalid``; ``manager.demand`` where the file is not what the pin names.
+    """
+    required = pinned_manager(home).require_evidence
+    if required is None:
+        return None
+    data = read_bounded(home.demand, _MAX_DEMAND_BYTES, what="what the manager must prove")
+    demand = ManagerDemand.parse(data, max_bytes=_MAX_DEMAND_BYTES)
+    if demand.digest() != required:
+        raise IntegrityError(
+            "manager.demand",
+            expected=required,
+            observed=demand.digest(),
+            next_step="pin the manager again, with --require-evidence",
+        )
+    return demand
 
 
 def pinned_manager(home: Home) -> ManagerPin:

@@ -3,6 +3,7 @@
 from svetovid.host.measure.files import Found, Root, agent_root, digests, find
 from svetovid.host.measure.kernel import BOOT_LOG, IMA_LOG, KernelLog, boot_log
 from svetovid.host.measure.launcher import Launcher, Progress
+from svetovid.host.measure.loaded import loaded_files
 
 __all__ = [
     "BOOT_LOG",
@@ -16,4 +17,5 @@ __all__ = [
     "boot_log",
     "digests",
     "find",
+    "loaded_files",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from svetovid.errors import HostError
 
-__all__ = ["Found", "Root", "agent_root", "digests", "find"]
+__all__ = ["Found", "Root", "agent_root", "digests", "find", "found_file"]
 
 _THREADS = 8
 _TRIES = 3
@@ -113,6 +113,21 @@ def find(root: Root) -> list[Found]:
         raise _odd(str(e.filename), e.strerror or "it cannot be read") from e
     found.sort(key=lambda f: f.path)
     return found
+
+
+def found_file(path: Path) -> Found:
+    """One regular file, under its own absolute path.
+
+    Raises:
+        HostError: ``launcher.file``.
+    """
+    try:
+        status = path.lstat()
+    except OSError as e:
+        raise _odd(str(path), e.strerror or "it cannot be read") from e
+    if not stat.S_ISREG(status.st_mode) or not str(path).isprintable():
+        raise _odd(str(path), "no regular file, or a name that cannot be printed")
+    return Found(str(path), str(path), _stamp(status))
 
 
 def _digest(file: Found) -> tuple[str, tuple[int, int, int, int, int]]:

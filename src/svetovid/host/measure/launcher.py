@@ -51,9 +51,10 @@ class Launcher:
     Args:
         tpm: started.
         runtime: root of the sandbox, from :func:`svetovid.host.runtime.build_runtime`; its files
-            are entered as the sandbox sees them.
+            are entered as the sandbox sees them. None where nothing is launched.
         log: file that mirrors the log, so that a restarted agent can go on with it.
         roots: what else is measured; by default svetovid's own code, under its own path.
+        loaded: asked each time for further files, for example :func:`.loaded_files`.
         progress: told of every entry made.
 
     Raises:
@@ -63,14 +64,18 @@ class Launcher:
     def __init__(
         self,
         tpm: Tpm,
-        runtime: Path,
+        runtime: Path | None,
         log: Path,
         *,
         roots: Sequence[Root] | None = None,
+        loaded: Callable[[], Iterable[Found]] = tuple,
         progress: Progress | None = None,
     ) -> None:
         self._tpm = tpm
-        self._roots = [Root(runtime, "/"), *((agent_root(),) if roots is None else roots)]
+        self._roots = [agent_root()] if roots is None else list(roots)
+        if runtime is not None:
+            self._roots.insert(0, Root(runtime, "/"))
+        self._loaded = loaded
         self._path = log
         self._progress = progress
         self._lock = threading.Lock()
@@ -115,6 +120,7 @@ class Launcher:
             if not before:
                 self._enter([boot_aggregate(self._tpm.read_pcrs(range(10)))])
             found = [file for root in self._roots for file in find(root)]
+            found += self._loaded()
             changed = [f for f in found if self._stamps.get(f.path) != f.stamp]
             batch: list[tuple[Found, str]] = []
             for done, measured in enumerate(digests(changed), 1):
