@@ -261,6 +261,12 @@ def _a_job(cli: Run, world: Path) -> None:
     text = cli("job", "records", "--home", "ann", as_json=False)["text"]
     for word in ("about", "why", "consent", "records v1", "job little", "carol", "proposed by"):
         assert word in text
+    watch = ["job", "watch", job["file"], "--home", "rita", "--once", "--outputs"]
+    assert cli(*watch, "nowhere", expect=2)["error"] == "watch.outputs"
+    (world / "empty").mkdir()
+    assert cli(*watch, "empty")["finished"] is False
+    stranger = ["job", "watch", job["file"], "--home", "ann", "--once", "--outputs", "empty"]
+    assert cli(*stranger, expect=2)["error"] == "output.recipient"
     run_it = ["host", "run", job["file"], "--home", "box", "--outputs"]
     assert cli(*run_it, "pass/below-a-file", expect=4)["error"] == "file.write"
     assert cli(*run_it, "out", expect=2)["error"] == "job.manager"
@@ -376,7 +382,7 @@ def test_a_manager_that_does_not_end(
 
 def test_examples_and_benchmarks(cli: Run, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("example", "none", expect=2)["error"] == "example.name"
-    assert len(cli("example", "breast-cancer", "ex")["files"]) == 7
+    assert len(cli("example", "breast-cancer", "ex")["files"]) == 8
     assert cli("example", "breast-cancer", "ex", expect=2)["error"] == "example.exists"
     with pytest.raises(InputError, match=r"cli\.name"):
         load_module("benchmarks", "no-such-benchmark")
@@ -386,6 +392,11 @@ def test_examples_and_benchmarks(cli: Run, world: Path, monkeypatch: pytest.Monk
     assert run(["bench", "any"]) == 0
     assert run(["bench", "any", "--quick", "--json", "-"]) == 0
     assert run(["bench", "any", "--json", str(world / "b.json")]) == 0
+    (world / "folder.json").mkdir()
+    for nowhere in (world / "pass" / "b.json", world / "folder.json"):
+        with monkeypatch.context() as m:
+            m.setattr(_Bench, "run", lambda quick: pytest.fail("measured in vain"))
+            assert run(["bench", "any", "--json", str(nowhere)]) == 4
     figures = json.loads((world / "b.json").read_text())
     assert figures["ratio"] == 1.0
     assert figures["machine"]["cores"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
 
 from svetovid.cli.output import note, plain
+from svetovid.errors import HostError
 
 
 def bench(
@@ -27,6 +31,8 @@ def bench(
     """
     from svetovid.cli.checkout import load_module
 
+    if to is not None and str(to) != "-":
+        _place(to)
     measured: dict[str, Any] = load_module("benchmarks", name).run(quick)
     harness = importlib.import_module("benchmarks._harness")
     result: dict[str, Any] = harness.stamped(name, measured)
@@ -40,3 +46,19 @@ def bench(
     else:
         harness.write_json(to, result)
         note(f"written to {to}")
+
+
+def _place(to: Path) -> None:
+    """Before an hour of measuring: figures without a place to put them would be lost."""
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=to.parent):
+            if to.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as e:
+        raise HostError(
+            "file.write",
+            expected=f"to write {to}",
+            observed=e.strerror or type(e).__name__,
+            next_step="choose another file with --json",
+        ) from e

@@ -1,4 +1,4 @@
-"""What ``svetovid example`` writes: real data split between two owners, code, policies, a job."""
+"""What ``svetovid example`` writes: real data of three parties, code, policies and a job."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from svetovid.cli.checkout import checkout
 from svetovid.errors import HostError, InputError
 
 __all__ = ["write_example"]
+
+_RECORDS = {"alice": slice(None, 200), "bob": slice(200, 400), "rita": slice(400, None)}
+"""Whose records are which: rita's are never trained on, so that she can judge the model by them."""
 
 _DATA_POLICY = """\
 # {owner} lets the one reviewed training program use these records, for rita, three times
@@ -97,7 +100,7 @@ def write_example(name: str, folder: Path) -> list[Path]:
     import numpy as np
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / n for n in ("alice.npz", "bob.npz")]
+    written = [folder / f"{n}.npz" for n in _RECORDS]
     taken = [p for p in (*written, folder / "train") if p.exists()]
     if taken:
         raise InputError(
@@ -106,8 +109,7 @@ def write_example(name: str, folder: Path) -> list[Path]:
             observed=str(taken[0]),
             next_step="choose an empty folder",
         )
-    half = len(columns["benign"]) // 2
-    for path, rows in zip(written, (slice(None, half), slice(half, None)), strict=True):
+    for path, rows in zip(written, _RECORDS.values(), strict=True):
         np.savez(path, **{k: v[rows] for k, v in columns.items()})
     (folder / "train").mkdir()
     shutil.copy(source / "train.py", folder / "train" / "train.py")

@@ -11,6 +11,7 @@ import typer
 
 from svetovid.cli.options import AsJson, HomeOption, passphrase
 from svetovid.cli.output import emit, plain
+from svetovid.errors import InputError
 
 if TYPE_CHECKING:
     from svetovid.policy import Job
@@ -30,6 +31,8 @@ def watch(
 ) -> None:
     """Watch a running job; only its recipients can. Ends when its receipt appears.
 
+    The bar shows what the host says, which proves nothing; the receipt is the proof.
+
     Example: `svetovid job watch public/train.job.json --home rita --outputs out`
     """
     from rich.console import Console
@@ -38,6 +41,14 @@ def watch(
     from svetovid import stakeholder
 
     job, _ = stakeholder.read_job(file)
+    if not outputs.is_dir():
+        raise InputError(
+            "watch.outputs",
+            expected="the folder that the host writes this job's outputs to",
+            observed=f"{outputs}: no such folder",
+            next_step="give what `svetovid host run` has for --outputs; "
+            "the folder is there as soon as that starts",
+        )
     who = stakeholder.load(home, passphrase(home))
     bar = Progress(
         TextColumn("{task.description}", markup=False),

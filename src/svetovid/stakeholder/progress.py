@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from svetovid.assets.store import read_small
-from svetovid.crypto import load_json
+from svetovid.crypto import Card, load_json
 from svetovid.errors import InputError, IntegrityError, ParseError, SvetovidError
 from svetovid.policy import Job
 from svetovid.protocol.output import progress_context
@@ -29,11 +31,15 @@ def read_progress(who: Stakeholder, job: Job, url: str) -> tuple[int, int]:
         Steps done, and steps in all; (0, 0) before the first report.
 
     Raises:
-        InputError: ``asset.missing`` where there is none yet, ``output.recipient``.
+        InputError: ``output.recipient``, also before the first report; ``asset.missing`` where
+            there is none yet.
         IntegrityError: ``progress.job`` for another job's notes; ``hpke.open`` where the note is
             not this recipient's, or was altered.
         ParseError: ``progress.malformed``.
     """
+    recipients = [Card.open(recipient.card).signing for recipient in job.recipients]
+    if not any(who.has_been(key) for key in recipients):
+        raise _not_for(who, recipients)
     notes = _notes(read_small(url, _MAX_NOTES))
     if notes.get("job") != job.digest():
         raise IntegrityError(
@@ -52,10 +58,14 @@ def read_progress(who: Stakeholder, job: Job, url: str) -> tuple[int, int]:
             continue
         context = progress_context(job=job.digest(), recipient=str(recipient))
         return _counts(receiving.open(str(note), context).reveal())
-    raise InputError(
+    raise _not_for(who, list(sealed))
+
+
+def _not_for(who: Stakeholder, recipients: Sequence[str]) -> InputError:
+    return InputError(
         "output.recipient",
         expected=f"progress sealed to {who.name}",
-        observed=", ".join(map(str, sealed)) or "nobody",
+        observed=", ".join(recipients) or "nobody",
         next_step="only the recipients named in the job can see it",
     )
 
