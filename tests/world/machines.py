@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from firmware import Firmware
 from softtpm import SoftTpm
 from svetovid.crypto import Identity, Secret, sign
 from svetovid.evidence.documents import HostRecord, HostStatement
@@ -17,7 +18,7 @@ from svetovid.host.home import HostHome, StatementRequest
 from svetovid.host.tee import SimulatedTee
 from svetovid.host.tpm.tpm import Quote
 
-SELECTION = tuple(range(11))
+SELECTION = tuple(range(15))
 
 
 def sha(data: bytes) -> str:
@@ -95,6 +96,7 @@ class Machine:
     Args:
         files: path to content that its boot measures.
         tee: folder of a simulated TEE's authority; then it is a TEE host with ``measurement``.
+        firmware: what measures the boot, and keeps a log of it.
     """
 
     def __init__(
@@ -106,7 +108,9 @@ class Machine:
         *,
         tee: Path | None = None,
         measurement: str = "",
+        firmware: Firmware | None = None,
     ) -> None:
+        self.firmware = firmware
         self.name = name
         self.files = files
         self.folder = folder / name
@@ -122,11 +126,17 @@ class Machine:
             self.boot()
 
     def boot(self) -> None:
-        """Measure what a launcher measures, from a machine that was just reset."""
-        aggregate = hashlib.sha256(b"".join(self.tpm.pcrs[:10])).hexdigest()
-        self.tpm.measure("boot_aggregate", "sha256:" + aggregate)
+        """Measure what firmware and launcher measure, from a machine that was just reset."""
+        for number, value in (self.firmware.pcrs() if self.firmware else {}).items():
+            self.tpm.pcrs[number] = value
+        self.kexec()
         for path, content in self.files.items():
             self.tpm.measure(path, sha(content))
+
+    def kexec(self) -> None:
+        """Start another kernel from the running one: the log goes on with a first line again."""
+        aggregate = hashlib.sha256(b"".join(self.tpm.pcrs[:10])).hexdigest()
+        self.tpm.measure("boot_aggregate", "sha256:" + aggregate)
 
     def reset(self) -> None:
         """Pull the plug, and boot again."""
@@ -166,7 +176,8 @@ class Machine:
     def attester(self) -> Attester:
         if self.tee is not None:
             return TeeAttester(self.tee, self._measurement, self.host_id)
-        return TpmAttester(cast(Any, self.home.device), cast(Any, self.log), self.host_id)
+        boot_log = self.firmware.log() if self.firmware else None
+        return TpmAttester(cast(Any, self.home.device), cast(Any, self.log), self.host_id, boot_log)
 
     @contextlib.contextmanager
     def quietly(self) -> Iterator[None]:

@@ -20,8 +20,8 @@ from svetovid.host.tpm.wire import Reader, TpmRefusedError
 
 __all__ = ["DEFAULT_PCRS", "Quote", "Tpm"]
 
-DEFAULT_PCRS = tuple(range(11))
-"""Firmware, boot loader and kernel (0-9) and the measurement log (10)."""
+DEFAULT_PCRS = tuple(range(15))
+"""Firmware, boot loader and kernel (0-9, 11-14) and the measurement log (10)."""
 _MAX_SEALED = 128
 """Bytes that a TPM 2.0 seals at the most (MAX_SYM_DATA)."""
 _MAX_CERTIFICATE = 8 << 10
