@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -87,27 +85,6 @@ def test_many_code_files() -> None:
     spec = job("import package.m299 as m\nanswer(m.N)")
     result = run_sandboxed(job("", code={**spec.code, **files}))
     assert int.from_bytes(result.outputs["answer"][-8:], "little") == 299
-
-
-def test_runs_without_root() -> None:
-    """An ordinary user's agent confines as well, in a user namespace of its own."""
-    script = (
-        f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}\n"
-        "import sandboxing\n"
-        "print(sandboxing.ask('os.getuid()'))\n"
-    )
-    user = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
-    for python in (sys.executable, "/usr/bin/python3"):
-        try:
-            done = subprocess.run(
-                [python, "-c", script], capture_output=True, text=True, cwd="/", check=False, **user
-            )
-        except OSError:
-            continue  # an interpreter that another user may not run
-        if "ModuleNotFoundError" not in done.stderr and "ImportError" not in done.stderr:
-            assert done.stdout.strip() == "1000", done.stderr
-            return
-    pytest.skip("no interpreter here that another user may run")
 
 
 def test_groups_in_both_layouts(tmp_path: Path) -> None:

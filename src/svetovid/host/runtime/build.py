@@ -26,7 +26,9 @@ __all__ = ["MOUNT_POINTS", "build_runtime"]
 
 MOUNT_POINTS = ("code", "dev", "proc", "run", "sys", "tmp")
 """Empty folders for what the sandbox mounts."""
-_FORMAT = 1
+_FORMAT = 2
+_FOLDER, _PROGRAM, _FILE = 0o755, 0o755, 0o644
+"""Modes in a tree: a job's uid is another than the agent's, and must be able to read it."""
 _PYC_HEADER = 16
 _UNCHECKED_HASH = b"\x01\0\0\0"
 """PEP 552: byte code that carries a digest of its source, and is not held against it on import."""
@@ -96,12 +98,16 @@ def _byte_code(path: Path) -> bytes | None:
 
 
 def _place(path: Path, to: str, *, link: bool) -> None:
-    if link:
+    """Put ``path`` at ``to``, as a link to the same file where everybody may read that."""
+    mode = path.stat().st_mode
+    wanted = _PROGRAM if mode & 0o100 else _FILE
+    if link and (mode & wanted & 0o005) == (wanted & 0o005):
         # Another file system, or a kernel that lets nobody link what is not theirs: copy.
         with contextlib.suppress(OSError):
             os.link(os.path.realpath(path), to)
             return
     shutil.copy2(path, to)
+    os.chmod(to, wanted)  # noqa: PTH101
 
 
 def _fill(tree: Path, plan: Plan) -> None:
@@ -117,11 +123,14 @@ def _fill(tree: Path, plan: Plan) -> None:
             code = _byte_code(path)
             if code is not None:
                 Path(to).write_bytes(code)
+                os.chmod(to, _FILE)  # noqa: PTH101
         else:
             # Our own files may be edited in place where they are developed: never linked.
             _place(path, to, link=not path.is_relative_to(own))
     for name in MOUNT_POINTS:
         (tree / name).mkdir(exist_ok=True)
+    for folder, _, _ in os.walk(tree):
+        os.chmod(folder, _FOLDER)  # noqa: PTH101
 
 
 def _replace(new: Path, target: Path) -> None:
