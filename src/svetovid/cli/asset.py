@@ -10,7 +10,12 @@ import typer
 from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase, storage_url
 from svetovid.cli.output import emit
 
-group = typer.Typer(help="Datasets, code and models, sealed.", no_args_is_help=True)
+group = typer.Typer(
+    help="Datasets, code and models, sealed.",
+    epilog="`svetovid share` seals an asset and gives its key away; here, `seal` only seals it, "
+    "`show` reads a manifest, and `verify` opens what is one's own.",
+    no_args_is_help=True,
+)
 
 ManifestFile = Annotated[Path, typer.Argument(help="The asset's manifest.")]
 

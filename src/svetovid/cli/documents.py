@@ -14,8 +14,17 @@ from svetovid.cli.output import emit
 if TYPE_CHECKING:
     from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 
-anchors = typer.Typer(help="Certificate authorities of devices, chosen.", no_args_is_help=True)
-reference = typer.Typer(help="Digests that measured files may have.", no_args_is_help=True)
+anchors = typer.Typer(
+    help="Certificate authorities of devices, chosen.",
+    epilog="In order: `make`, read what came of it, `publish`, or give it to `svetovid share`.",
+    no_args_is_help=True,
+)
+reference = typer.Typer(
+    help="Digests that measured files may have.",
+    epilog="In order: `make`, compare it with what others made, `publish`, or give it to "
+    "`svetovid share`.",
+    no_args_is_help=True,
+)
 
 Product = Annotated[str, typer.Option("--product", help="What the document is called.")]
 Version = Annotated[int, typer.Option("--version", help="Its number; it only rises.")]

@@ -11,7 +11,12 @@ import typer
 from svetovid.cli.options import AsJson, HomeOption, PublicOption, passphrase
 from svetovid.cli.output import emit
 
-group = typer.Typer(help="Keys to sign and to receive with.", no_args_is_help=True)
+group = typer.Typer(
+    help="Keys to sign and to receive with.",
+    epilog="Once: `create`; `show` reads a card aloud. Now and then: `rotate`. When a key may be "
+    "somebody else's as well: `revoke`.",
+    no_args_is_help=True,
+)
 
 ManagerFile = Annotated[
     Path | None,

@@ -20,7 +20,7 @@ from svetovid.cli.output import emit, note, table
 group = typer.Typer(
     help="Who may use an asset, and under which conditions.",
     epilog="In order: `check`, then `svetovid share`, which seals an asset and publishes its "
-    "policy; later `publish` changed terms, or `withdraw` what was agreed under them.",
+    "policy; later `show` them, `publish` changed terms, or `withdraw` what was agreed to.",
     no_args_is_help=True,
 )
 

@@ -17,8 +17,16 @@ if TYPE_CHECKING:
     from svetovid.stakeholder import Labels
     from svetovid.transparency import Verdict
 
-receipt = typer.Typer(help="Signed statements on what was made from what.", no_args_is_help=True)
-output = typer.Typer(help="What a job put out.", no_args_is_help=True)
+receipt = typer.Typer(
+    help="Signed statements on what was made from what.",
+    epilog="`verify` proves it offline, for anybody; `show` reads it and proves nothing.",
+    no_args_is_help=True,
+)
+output = typer.Typer(
+    help="What a job put out.",
+    epilog="`open` verifies the receipt first. The model is then an ordinary safetensors file.",
+    no_args_is_help=True,
+)
 
 Bundle = Annotated[Path, typer.Argument(help="The receipt bundle.")]
 Anchors = Annotated[Path, typer.Option("--anchors", help="Trust anchors you choose to believe.")]

@@ -10,7 +10,11 @@ import typer
 from svetovid.cli.options import AsJson
 from svetovid.cli.output import emit
 
-group = typer.Typer(help="TPMs, and what simulates one.", no_args_is_help=True)
+group = typer.Typer(
+    help="TPMs, and what simulates one.",
+    epilog="`svetovid host init` does this by itself; `simulate` is for a TPM set up by hand.",
+    no_args_is_help=True,
+)
 
 
 @group.command()
