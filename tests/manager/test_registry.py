@@ -11,11 +11,11 @@ from cryptography.x509 import load_der_x509_certificate
 
 from managerworld import SoftHost, World, fake_manifest
 from softtpm import SoftCa, SoftTpm
-from svetovid.crypto import Identity, Secret, digest, seal, sign
+from svetovid.crypto import Envelope, Identity, Secret, digest, seal, sign
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import HostRecord, HostStatement, TrustAnchors
+from svetovid.evidence.enrolment import enrolment_binding
 from svetovid.host.tee import SimulatedTee
-from svetovid.manager import Settings
 from svetovid.policy.documents import Consent, Pin
 from svetovid.protocol import IdentityRegistration, KeyDeposit, deposit_context
 
@@ -51,30 +51,13 @@ def test_a_registration_for_another_manager(world: World) -> None:
         card=world.alice.signed_card(), manager=world.bob.key_id, issued_at=world.now
     )
     body = sign(message, world.alice).canonical()
-    assert refused(world.manager.changes["/v1/identities"], body).code == "request.manager"
+    assert refused(world.manager.register, body, "").code == "request.manager"
 
 
 def test_nobody_registers_anothers_card(world: World) -> None:
     client = world.clients["alice"]
     e = refused(client.register_identity, world.bob.signed_card())
     assert e.code == "signature.missing"
-
-
-def test_the_number_of_identities_and_documents_is_bounded(world: World) -> None:
-    """D1."""
-    world.settings = Settings(identities=1, documents=1)
-    world.stop()
-    world.start()
-    world.clients["alice"].register_identity(world.alice.signed_card())
-    e = refused(world.clients["bob"].register_identity, world.bob.signed_card())
-    assert e.code == "store.quota"
-    me = world.manager_identity.key_id
-    e = refused(
-        world.clients["alice"].deposit_key,
-        fake_manifest("dataset", world.alice.key_id, me, "x"),
-        Secret.random(32),
-    )
-    assert e.code == "store.quota"
 
 
 def test_a_deposit_is_the_owners_and_for_this_manager(world: World) -> None:
@@ -271,22 +254,8 @@ def test_one_machine_one_host(world: World) -> None:
     assert refused(host.client.document, D % 1).code == "read.denied"
 
 
-def test_open_enrolments_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """D1."""
-    from svetovid.manager import enrolment
-
-    monkeypatch.setattr(enrolment, "_MAX_PENDING", 0)
-    world.register()
-    assert refused(SoftHost(world, "one", SoftTpm(world.ca)).enrol).code == "enrol.pending"
-
-
-def test_a_simulated_tee_is_enrolled_without_a_credential(world: World, tmp_path: Path) -> None:
-    """T4: what it is worth is each owner's to say; its evidence proves that it has the key."""
-    tee = SimulatedTee.create(tmp_path / "tee", tmp_path / "ca")
-    world.register()
-    agent = Identity.generate("agent")
-    certificates = tee.certificates()
-    public = load_der_x509_certificate(certificates[0]).public_key()
+def tee_statement(world: World, tee: SimulatedTee, agent: Identity) -> Envelope:
+    public = load_der_x509_certificate(tee.certificates()[0]).public_key()
     spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     statement = HostStatement(
         host="enclave",
@@ -297,14 +266,39 @@ def test_a_simulated_tee_is_enrolled_without_a_credential(world: World, tmp_path
         agent=agent.key_id,
         issued_at=world.now,
     )
+    return sign(statement, world.operator)
+
+
+def test_a_simulated_tee_proves_that_it_holds_its_key(world: World, tmp_path: Path) -> None:
+    """T3, T4: the certificate alone is public. What the TEE is worth is each owner's to say."""
+    tee = SimulatedTee.create(tmp_path / "tee", tmp_path / "ca")
+    other = SimulatedTee.create(tmp_path / "other", tmp_path / "ca")
+    world.register()
+    agent = Identity.generate("agent")
     client = world.client(agent)
-    answer = client.enrol(sign(statement, world.operator), certificates)
-    assert answer.challenge is None
-    assert answer.record is not None
-    record = answer.record.open(HostRecord, by=world.me)
-    assert record.host_id == statement.digest()
-    again = client.enrol(sign(statement, world.operator), certificates)
-    assert again.record is not None
+    statement = tee_statement(world, tee, agent)
+
+    def ask() -> tuple[str, bytes]:
+        answer = client.enrol(statement, tee.certificates())
+        assert answer.challenge is None
+        assert answer.possession is not None
+        host = statement.payload_digest()
+        asked = answer.possession
+        return asked.id, enrolment_binding(world.me, host, asked.nonce)
+
+    name, said = ask()
+    assert refused(client.possess, name, *other.report(said, D % 0)).code == "tee.signature"
+    assert refused(client.possess, name, *tee.report(said, D % 0)).code == "enrol.unknown"
+    name, _ = ask()
+    assert refused(client.possess, name, *tee.report(said, D % 0)).code == "challenge.mismatch"
+    name, _ = ask()
+    assert refused(client.activate, name, bytes(32)).code.startswith("json.")
+    assert not world.manager._core.state.hosts
+    for _ in range(2):
+        name, said = ask()
+        record = client.possess(name, *tee.report(said, D % 0)).open(HostRecord, by=world.me)
+        assert record.host_id == statement.payload_digest()
+    assert len(world.manager._core.state.hosts) == 1
 
 
 def test_an_enrolment_that_waited_too_long(world: World) -> None:

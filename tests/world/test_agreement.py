@@ -60,7 +60,7 @@ def test_t5_nobody_consents_for_another(world: World) -> None:
         slots=("left",),
         issued_at=world.clock(),
     )
-    with world.refuses("signature.missing", records=0):
+    with world.refuses("signature.missing", kind="rejection"):
         world.client("bob").consent(sign(forged, world.people["bob"]))
 
 
@@ -76,7 +76,7 @@ def test_t5_a_stranger_has_nothing_to_consent_to(world: World) -> None:
         slots=("left",),
         issued_at=world.clock(),
     )
-    with world.refuses("consent.owner", records=0):
+    with world.refuses("consent.owner", kind="rejection"):
         client.consent(sign(consent, eve))
 
 
@@ -128,7 +128,7 @@ def test_t5_rotation_does_not_redirect_an_agreed_job(world: World) -> None:
 def test_t5_a_rotated_key_signs_nothing_new(world: World) -> None:
     _, rotation = world.people["alice"].rotate(world.clock())
     world.client("alice").rotate(rotation)
-    with world.refuses("key.rotated", records=0):
+    with world.refuses("key.rotated", kind="rejection"):
         world.client("alice").put_policy(sign(world.draft("alice"), world.people["alice"]))
 
 
@@ -166,7 +166,7 @@ def test_t5_an_import_pins_a_hash(world: World) -> None:
 
 @pytest.mark.parametrize("mode", sorted(NOT_BUILT))
 def test_t17_a_mode_that_is_not_built_cannot_be_proposed(world: World, mode: str) -> None:
-    with world.refuses("mode.unavailable", records=0):
+    with world.refuses("mode.unavailable", kind="rejection"):
         world.propose(mode=mode)
 
 

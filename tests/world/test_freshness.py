@@ -157,7 +157,7 @@ def test_c2_a_message_for_another_manager(two_managers: World) -> None:
     signed = sign(world.policies["bob"], world.people["bob"])
     client = world.client("bob", "north")
     client.register_identity(world.people["bob"].signed_card())
-    with world.refuses("request.manager", records=0, manager="north"):
+    with world.refuses("request.manager", kind="rejection", manager="north"):
         client.put_policy(signed)
 
 

@@ -52,7 +52,7 @@ def test_t1_a_key_is_not_taken_by_another_manager(two_managers: World) -> None:
     left = world.assets["left"].manifest
     client = world.client("alice", "south")
     client.register_identity(world.people["alice"].signed_card())
-    with world.refuses("asset.manager", records=0, manager="south"):
+    with world.refuses("asset.manager", kind="rejection", manager="south"):
         client.deposit_key(world.manifests[left], world.keys[left])
 
 
@@ -141,13 +141,13 @@ def test_v1_an_old_policy_does_not_come_back(world: World) -> None:
     """V1: signed correctly, and over."""
     first = world.policies["alice"]
     world.policy("alice", runs=1)
-    with world.refuses("policy.version", records=0):
+    with world.refuses("policy.version", kind="rejection"):
         world.client("alice").put_policy(sign(first, world.people["alice"]))
 
 
 def test_v1_no_edition_is_left_out(world: World) -> None:
     skipped = world.draft("alice").model_copy(update={"sequence": 3})
-    with world.refuses("policy.version", records=0):
+    with world.refuses("policy.version", kind="rejection"):
         world.client("alice").put_policy(sign(skipped, world.people["alice"]))
 
 
@@ -192,7 +192,7 @@ def test_v6_a_revoked_key_counts_for_nothing(world: World) -> None:
     job = world.agreed()
     alice = world.people["alice"]
     world.client("alice").revoke(alice.revoke(alice.key_id, "lost", world.clock()))
-    with world.refuses("key.revoked", records=0):
+    with world.refuses("key.revoked", kind="rejection"):
         world.client("alice").put_policy(sign(world.draft("alice"), alice))
     with world.refuses("consent.revoked") as refusal:
         world.run(job)
@@ -229,5 +229,5 @@ def test_v12_one_owner_stops_releases_of_its_own(world: World) -> None:
 def test_a_deposit_by_somebody_else(world: World) -> None:
     """K1: whoever knows a manifest cannot put another key under its name."""
     left = world.manifests[world.assets["left"].manifest]
-    with world.refuses("asset.owner", records=0):
+    with world.refuses("signature.missing", kind="rejection"):
         world.client("bob").deposit_key(left, Secret.random(32))

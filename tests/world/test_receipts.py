@@ -11,7 +11,7 @@ from svetovid.assets import Manifest
 from svetovid.crypto import Identity, b64encode, digest, sign
 from svetovid.errors import IntegrityError, SvetovidError
 from svetovid.host.deliver import deliver
-from svetovid.policy import Consent, Policy
+from svetovid.policy import Consent, Import, Policy
 from svetovid.transparency import (
     MAX_BUNDLE_BYTES,
     Countersignature,
@@ -177,10 +177,12 @@ def test_t13_policies_that_changed_since_the_release(world: World) -> None:
 @pytest.mark.parametrize("names", ["nothing", "a job"])
 def test_t13_a_consent_that_names_nonsense_stops_no_receipt(world: World, names: str) -> None:
     """T13: an importer whose consent counts for nothing cannot keep others from their receipt."""
-    export(world)
+    (given,) = export(world).exports
+    opal = world.people["opal"]
+    alice = world.policy("alice", exports=(given, given.model_copy(update={"to": opal.key_id})))
+    world.policy("bob", imports=(Import(policy=alice.digest(), asset=given.asset),))
     job = world.propose()
     importer_consents(world, job)
-    opal = world.people["opal"]
     fields = {"owner": opal.key_id, "sequence": 1, "predecessor": None, "grants": ()}
     own = world.policies["bob"].model_copy(update=fields)
     world.client("opal").put_policy(sign(own, opal))

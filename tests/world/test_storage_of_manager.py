@@ -247,7 +247,7 @@ def test_k9_no_secret_anywhere(world: World, caplog: pytest.LogCaptureFixture) -
     with world.refuses("job.live") as refusal:
         world.run(job)
     told.append(str(refusal.error.to_dict()).encode())
-    with world.refuses("signature.missing", records=0) as refusal:
+    with world.refuses("signature.missing", kind="rejection") as refusal:
         world.client("bob").put_policy(sign(world.draft("alice"), world.people["bob"]))
     told.append((str(refusal.error.to_dict()) + str(refusal.error)).encode())
     run.finish(CANARY + b" in the weights")

@@ -339,12 +339,18 @@ class World:
 
     @contextlib.contextmanager
     def refuses(
-        self, code: str, *, records: int = 1, manager: str | None = None
+        self,
+        code: str,
+        *,
+        records: int = 1,
+        kind: str = "refusal",
+        manager: str | None = None,
     ) -> Iterator[Refusal]:
-        """The block is refused with ``code``: no key goes, and ``records`` refusals are recorded.
+        """The block is refused with ``code``: no key goes, and ``records`` of ``kind`` say so.
 
-        A challenge that does not stand is refused without a record (``records=0``): whoever has no
-        fresh challenge must not be able to fill the log.
+        A challenge that does not stand is refused without a record (``records=0``), and so is what
+        a stranger sends: whoever is not known must not be able to fill the log. What a known party
+        signed, other than evidence, is recorded as ``rejection``.
         """
         where = self.managers[manager] if manager else self.manager
         size, given = where.size, self.released()
@@ -358,6 +364,6 @@ class World:
                 assert reason.next_step, f"{code} says nothing of what to do"
         assert self.released() == given, "a key was released"
         new = [e for e in where.entries(size) if e.kind not in _PAPERS]
-        assert [e.kind for e in new] == ["refusal"] * records
+        assert [e.kind for e in new] == [kind] * records
         if records:
             assert code in new[-1].body["codes"]  # type: ignore[operator]

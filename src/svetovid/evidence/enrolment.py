@@ -1,4 +1,4 @@
-"""What a manager checks when a host enrols (T3), before it sends a credential to activate.
+"""What a manager checks when a host enrols (T3): what was sent, and that it holds its keys.
 
 Nothing here consults an anchor: whether the device's vendor is to be believed is each owner's own
 choice, made at every appraisal (T2).
@@ -6,11 +6,12 @@ choice, made at every appraisal (T2).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from svetovid.crypto.canonical import digest
+from svetovid.crypto.canonical import canonical, digest
 from svetovid.crypto.envelope import Envelope
 from svetovid.errors import EvidenceError
 from svetovid.evidence.certificates import MAX_CHAIN, check_leaf, load_certificate, spki
@@ -20,7 +21,13 @@ from svetovid.evidence.tpm.constants import EK_CERTIFICATE_OID
 from svetovid.evidence.tpm.names import name, public_key
 from svetovid.evidence.tpm.structures import parse_public
 
-__all__ = ["check_device", "check_ek_certificate", "check_enrolment", "open_statement"]
+__all__ = [
+    "check_device",
+    "check_ek_certificate",
+    "check_enrolment",
+    "enrolment_binding",
+    "open_statement",
+]
 
 
 def open_statement(envelope: Envelope) -> HostStatement:
@@ -113,3 +120,19 @@ def check_enrolment(
     check_ek_certificate(ek_public, certificates[0])
     check_leaf(load_certificate(certificates[0], "ek"), "ek", now, EK_CERTIFICATE_OID)
     return said
+
+
+def enrolment_binding(manager: str, host: str, nonce: str) -> bytes:
+    """The 32 bytes of report data with which a TEE shows that it holds its certificate's key.
+
+    SHA-256 over the canonical form of label, version, manager key, host id and the manager's nonce.
+    Evidence has another label (T6), so neither is ever taken for the other.
+    """
+    fields = {
+        "label": "svetovid enrolment binding",
+        "version": 1,
+        "manager": manager,
+        "host": host,
+        "nonce": nonce,
+    }
+    return hashlib.sha256(canonical(fields)).digest()

@@ -39,7 +39,8 @@ from svetovid.crypto import (
 )
 from svetovid.crypto.keystore import write_private
 from svetovid.errors import HostError, InputError, IntegrityError, ParseError, SvetovidError
-from svetovid.evidence.documents import HostRecord, HostStatement
+from svetovid.evidence.documents import NO_SUBJECT, HostRecord, HostStatement
+from svetovid.evidence.enrolment import enrolment_binding
 from svetovid.host.attester import Attester, TeeAttester, TpmAttester
 from svetovid.host.measure import IMA_LOG, KernelLog, Launcher, boot_log
 from svetovid.host.runtime import environment_digest
@@ -241,11 +242,14 @@ class HostHome:
             )
 
     def _enrol_tee(self, client: ManagerClient, statement: Envelope) -> Envelope:
-        certificates = SimulatedTee(self.path / "tee").certificates()
-        record = client.enrol(statement, certificates).record
-        if record is None:
-            raise _odd("host.record", "a signed host record")
-        return record
+        tee = SimulatedTee(self.path / "tee")
+        asked = client.enrol(statement, tee.certificates()).possession
+        if asked is None:
+            raise _odd("host.activation", "a nonce to report over")
+        said = enrolment_binding(client.manager, statement.payload_digest(), asked.nonce)
+        # Nothing runs in it yet: what does is said, and judged, with each job's evidence.
+        report, signature = tee.report(said, measurement=NO_SUBJECT)
+        return client.possess(asked.id, report, signature)
 
     def _enrol_tpm(self, client: ManagerClient, statement: Envelope) -> Envelope:
         with self.open_tpm() as tpm:

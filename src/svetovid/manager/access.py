@@ -1,16 +1,19 @@
 """Who is asking: signed, short-lived, single-use request tokens.
 
 A token names manager, method, path, body, time and nonce, so it is worth nothing at another
-manager (C2), for another request (C3), or a second time.
+manager (C2), for another request (C3), or a second time. It also names this process, by the random
+epoch in its answers: what another process has seen, before a restart or beside this one, is worth
+nothing here, whatever its date.
 """
 
 from __future__ import annotations
 
+import secrets
 import threading
 
-from svetovid.crypto import Envelope, b64decode, digest
+from svetovid.crypto import Envelope, b64decode, b64encode, digest
 from svetovid.crypto.canonical import load_json
-from svetovid.errors import IntegrityError, SvetovidError
+from svetovid.errors import IntegrityError, LimitError, SvetovidError
 from svetovid.manager.core import Core
 from svetovid.protocol.messages import RequestToken
 
@@ -18,7 +21,8 @@ __all__ = ["Access"]
 
 _PREFIX = "Svetovid "
 _MAX_HEADER = 8 << 10
-_MAX_NONCES = 100_000
+_MAX_NONCES = 4_000
+"""Of each party, with all its hosts, within twice the skew: nobody fills anybody else's room."""
 
 
 def _refused(code: str, expected: str, observed: str = "") -> IntegrityError:
@@ -30,22 +34,24 @@ def _refused(code: str, expected: str, observed: str = "") -> IntegrityError:
 class Access:
     """Verifies tokens and remembers their nonces for as long as they could be used again.
 
-    A token issued before this process started is refused: its nonce may have been seen by the
-    process before.
+    Attributes:
+        epoch: names this process; tokens for another are refused.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._started = core.now()
+        self.epoch = b64encode(secrets.token_bytes(16))
         self._lock = threading.Lock()
-        self._nonces: dict[str, int] = {}
+        self._nonces: dict[str, dict[str, int]] = {}
 
     def caller(self, header: str, method: str, path: str, body: bytes) -> frozenset[str]:
         """The keys of whoever signed this request: its own, and those it was rotated from.
 
         Raises:
-            IntegrityError: ``token.missing``, ``token.form``, ``token.scope``, ``token.expired``,
-                ``token.used``; ``identity.unknown``, ``key.*``, ``signature.*``.
+            IntegrityError: ``token.missing``, ``token.form``, ``token.scope``, ``token.epoch``,
+                ``token.expired``, ``token.used``; ``identity.unknown``, ``host.revoked``,
+                ``key.*``, ``signature.*``.
+            LimitError: ``token.limit``.
         """
         if not header.startswith(_PREFIX) or len(header) > _MAX_HEADER:
             raise _refused("token.missing", "Authorization: Svetovid and a signed request")
@@ -59,28 +65,49 @@ class Access:
             raise _refused("token.scope", f"a token for {method} {path}", claimed.path)
         if claimed.manager != self._core.me:
             raise _refused("token.scope", f"a token for {self._core.me}", claimed.manager)
+        if claimed.epoch != self.epoch:
+            raise _refused("token.epoch", f"a token for epoch {self.epoch}", claimed.epoch)
         signers = envelope.signed_by()
         if len(signers) != 1:
             raise _refused("token.form", "one signature", str(len(signers)))
-        keys = self._keys(next(iter(signers)))
-        self._once(claimed)
+        party, keys = self._keys(next(iter(signers)))
+        self._once(party, claimed)
         return keys
 
-    def _keys(self, key: str) -> frozenset[str]:
+    def _keys(self, key: str) -> tuple[str, frozenset[str]]:
+        """Who answers for ``key``, and the keys it reads for."""
         state = self._core.state
         if key in state.agents:
-            return frozenset({key})
+            operators = sorted(state.agents[key] - state.revoked)
+            if not operators:
+                raise IntegrityError(
+                    "host.revoked",
+                    expected="the agent of a host whose operator's key is not revoked",
+                    observed=key,
+                    next_step="the operator must enrol its hosts again under a new key",
+                )
+            return state.root(operators[0]), frozenset({key})
         history = state.history(key)
         history.check(key, at=self._core.now())
-        return frozenset(history.keys)
+        return state.root(key), frozenset(history.keys)
 
-    def _once(self, token: RequestToken) -> None:
+    def _once(self, party: str, token: RequestToken) -> None:
         now, skew = self._core.now(), self._core.settings.skew_s
-        if abs(now - token.issued_at) > skew or token.issued_at < self._started:
+        if abs(now - token.issued_at) > skew:
             raise _refused("token.expired", f"a token made within {skew} s of {now}")
         with self._lock:
-            if len(self._nonces) >= _MAX_NONCES:
-                self._nonces = {n: t for n, t in self._nonces.items() if t >= now - skew}
-            if token.nonce in self._nonces or len(self._nonces) >= _MAX_NONCES:
+            nonces = self._nonces.setdefault(party, {})
+            if len(nonces) >= _MAX_NONCES:
+                nonces = {n: t for n, t in nonces.items() if t >= now - skew}
+                self._nonces[party] = nonces
+            name = digest(token.nonce.encode())
+            if name in nonces:
                 raise _refused("token.used", "a token that was not used before")
-            self._nonces[token.nonce] = token.issued_at
+            if len(nonces) >= _MAX_NONCES:
+                raise LimitError(
+                    "token.limit",
+                    expected=f"at most {_MAX_NONCES} requests in {2 * skew} s",
+                    observed="as many",
+                    next_step="ask less often",
+                )
+            nonces[name] = token.issued_at

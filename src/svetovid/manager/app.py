@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import anyio
@@ -41,6 +41,18 @@ _HEADERS = {
     "Strict-Transport-Security": "max-age=31536000",
     "X-Content-Type-Options": "nosniff",
 }
+_TOO_MUCH = frozenset(
+    {
+        "challenge.limit",
+        "consent.importers",
+        "consent.unknown",
+        "evidence.busy",
+        "identity.rate",
+        "identity.strangers",
+        "store.quota",
+        "token.limit",
+    }
+)
 _log = logging.getLogger("svetovid.manager")
 
 Work = Callable[[Request, str, bytes], JsonObject]
@@ -48,14 +60,14 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def _status(e: SvetovidError) -> int:
+    if e.code in _TOO_MUCH:
+        return 429
     if e.code.startswith("token."):
         return 401
     if e.code in ("body.size", "json.size"):
         return 413
     if e.code == "body.slow":
         return 408
-    if e.code in ("challenge.limit", "enrol.pending", "evidence.busy", "store.quota"):
-        return 429
     if isinstance(e, HostError | TransportError):
         return 503
     if isinstance(e, RefusalError):
@@ -63,9 +75,9 @@ def _status(e: SvetovidError) -> int:
     return 400 if isinstance(e, InputError) else 500
 
 
-def _error(e: SvetovidError) -> Response:
+def _error(e: SvetovidError, headers: Mapping[str, str] = _HEADERS) -> Response:
     return Response(
-        canonical(e.to_dict()), _status(e), headers=_HEADERS, media_type="application/json"
+        canonical(e.to_dict()), _status(e), headers=headers, media_type="application/json"
     )
 
 
@@ -131,23 +143,24 @@ def _number(request: Request, name: str, default: int) -> int:
 def make_app(manager: Manager) -> Starlette:
     """The ASGI application of one manager."""
     limiter = anyio.CapacityLimiter(WORKERS)
+    headers = {**_HEADERS, "Svetovid-Epoch": manager.epoch}
 
     def endpoint(work: Work) -> Endpoint:
         async def handle(request: Request) -> Response:
             try:
                 body = await _body(request)
                 path = request.scope["raw_path"].decode("ascii", "replace")
-                if request.url.query:
-                    path += "?" + request.url.query
+                if query := request.scope["query_string"].decode("ascii", "replace"):
+                    path += "?" + query
                 call = partial(_answer, manager, work, request, path, body, _seen(request))
                 envelope = await anyio.to_thread.run_sync(call, limiter=limiter)
             except SvetovidError as e:
-                return _error(e)
+                return _error(e, headers)
             except Exception as e:  # noqa: BLE001 (a defect of ours must not show a trace)
                 # Its type for the operator; never its text, which may hold anything (K9).
                 _log.error("unexpected %s at %s", type(e).__name__, request.scope["path"][:80])
                 return _error(SvetovidError("server.fault", next_step="tell the operator"))
-            return Response(envelope.canonical(), headers=_HEADERS, media_type="application/json")
+            return Response(envelope.canonical(), headers=headers, media_type="application/json")
 
         return handle
 
@@ -161,6 +174,9 @@ def make_app(manager: Manager) -> Starlette:
     def change(handle: Callable[[bytes], JsonObject]) -> Endpoint:
         return endpoint(lambda _request, _path, body: handle(body))
 
+    def register(request: Request, _path: str, body: bytes) -> JsonObject:
+        return manager.register(body, request.client.host if request.client else "")
+
     def publish(request: Request, path: str, body: bytes) -> JsonObject:
         header = request.headers.get("authorization", "")
         return manager.publish(manager.caller(header, "POST", path, body), body)
@@ -168,6 +184,7 @@ def make_app(manager: Manager) -> Starlette:
     reading = manager.reading
     routes = [Route(p, change(h), methods=["POST"]) for p, h in manager.changes.items()]
     routes += [
+        Route("/v1/identities", endpoint(register), methods=["POST"]),
         Route("/v1/documents", endpoint(publish), methods=["POST"]),
         Route("/v1/status", endpoint(lambda _r, _p, _b: reading.status()), methods=["GET"]),
         Route("/v1/evidence", endpoint(lambda _r, _p, _b: manager.own.record()), methods=["GET"]),

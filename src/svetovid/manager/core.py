@@ -7,15 +7,23 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from svetovid.crypto import Document, Envelope, Identity, sign
-from svetovid.errors import IntegrityError, LimitError
+from svetovid.errors import IntegrityError
 from svetovid.manager.rootkey import RootKey
 from svetovid.manager.state import State
 from svetovid.manager.store import Store
 from svetovid.protocol.records import EntryKind, LogEntry
 
-__all__ = ["Core", "Settings"]
+__all__ = ["Bounds", "Core", "Settings"]
 
 D = TypeVar("D", bound=Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one party may have stored: signed documents, and their bytes, over all its keys."""
+
+    documents: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +35,20 @@ class Settings:
         lease_s: how long a lease lasts unless renewed; a third of it before hosts should renew.
         skew_s: how far a caller's clock may be off, either way.
         open_challenges: unanswered challenges one host may have.
-        identities, hosts: how many may be registered at all.
-        documents: how many one identity may have stored.
+        strangers: how many may register without being on the administrator's list; see
+            :mod:`svetovid.manager.admission`.
+        strangers_hourly: how many of them from one address in an hour.
+        listed, stranger: what each party on the list, and each stranger, may have stored.
     """
 
     challenge_s: int = 60
     lease_s: int = 60
     skew_s: int = 120
     open_challenges: int = 16
-    identities: int = 10_000
-    hosts: int = 10_000
-    documents: int = 10_000
+    strangers: int = 64
+    strangers_hourly: int = 32
+    listed: Bounds = Bounds(documents=100_000, bytes=16 << 30)
+    stranger: Bounds = Bounds(documents=1_000, bytes=64 << 20)
 
 
 class Core:
@@ -106,13 +117,3 @@ class Core:
             if key != history.current and key in history.keys:
                 history.check(key, at=self.now())
         return envelope.open(kind, by=history.current)
-
-    def within(self, have: int, most: int, what: str) -> None:
-        """Refuse one more than the stated bound."""
-        if have >= most:
-            raise LimitError(
-                "store.quota",
-                expected=f"at most {most} {what}",
-                observed=str(have),
-                next_step="ask the manager's operator to raise the bound",
-            )

@@ -13,6 +13,7 @@ from svetovid.errors import PolicyError, Reason, SvetovidError
 from svetovid.evidence.appraisal import Appraisal, appraise
 from svetovid.evidence.documents import Challenge, HostRecord, ReferenceValues, TrustAnchors
 from svetovid.evidence.verify import Proven
+from svetovid.manager.consenting import imports
 from svetovid.manager.core import Core
 from svetovid.manager.state import JobState, State
 from svetovid.policy.documents import Job, Policy
@@ -87,11 +88,15 @@ class Deciding:
         return replace(views, reasons=tuple(reasons))
 
     def in_force(self, state: State, job: Job, name: str) -> dict[str, str]:
-        """By owner: digest of the policy its consent names if in force, else the first in force."""
+        """By owner: digest of the policy its consent names if in force, else the first in force.
+
+        Whoever consented as an importer, and is exported to no more, has no say any more.
+        """
         held = state.jobs[name]
         here = {a.owner for a in job.assets.values() if a.manager == self._core.me}
+        others = {o for o in held.consents if o in job.owners or imports(self._core, o, job)}
         out: dict[str, str] = {}
-        for owner in sorted(here | set(held.consents)):
+        for owner in sorted(here | others):
             current = [d for _, d in sorted(state.owned.get(owner, {}).items())]
             if current:
                 named = held.policies.get(owner, "")

@@ -83,7 +83,7 @@ class Reading:
         """For its parties and for enrolled hosts."""
         state, store = self._core.state, self._core.store
         held = state.jobs.get(digest)
-        if held is None or not (caller & held.parties or caller & state.agents):
+        if held is None or not (caller & held.parties or caller & state.agents.keys()):
             raise _hidden(digest)
         job = store.document(digest, Job)
         lease = state.leases.get(held.lease)

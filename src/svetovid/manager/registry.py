@@ -1,4 +1,4 @@
-"""What stakeholders tell a manager: who they are, their keys, documents, policies, jobs, consents.
+"""What stakeholders give a manager: their assets' keys, documents, policies, jobs.
 
 Everything is idempotent: the same document twice is one entry. Whoever is entitled signs; nobody
 else, and no administrator, changes anything here. Who signs for an owner is asked twice: before the
@@ -7,25 +7,24 @@ work, and inside the transaction, where what others wrote meanwhile is known.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from svetovid.assets.manifest import Manifest
-from svetovid.crypto import Card, Envelope, Revocation, Rotation, Secret, digest
+from svetovid.crypto import Card, Envelope, Secret, digest
 from svetovid.crypto.envelope import payload_type
 from svetovid.errors import IntegrityError, ParseError, PolicyError, Reason
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
+from svetovid.manager.admission import Admission
+from svetovid.manager.consenting import held_already, spoken
 from svetovid.manager.core import Core
-from svetovid.policy.documents import Consent, Job, Policy
+from svetovid.policy.documents import Job, Policy
 from svetovid.policy.lint import lint
 from svetovid.policy.modes import require_available
-from svetovid.policy.speaking import open_owned, owner_keys
 from svetovid.policy.succession import check_successor
 from svetovid.protocol.contexts import deposit_context
-from svetovid.protocol.messages import IdentityRegistration, KeyDeposit
+from svetovid.protocol.messages import KeyDeposit
 
 __all__ = ["Registry", "key_label"]
-
-D = TypeVar("D", Policy, Consent)
 
 _ASSET_KEY_BYTES = 32
 
@@ -38,59 +37,9 @@ def key_label(label: str, subject: str, owner: str) -> dict[str, str]:
 class Registry:
     """The owners' half of a manager."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, admission: Admission) -> None:
         self._core = core
-
-    def register(self, envelope: Envelope) -> dict[str, Any]:
-        """An :class:`IdentityRegistration`. Raises also LimitError ``store.quota``."""
-        core = self._core
-        claimed = envelope.peek(IdentityRegistration)
-        core.for_me(claimed.manager)
-        card = Card.open(claimed.card)
-        envelope.open(IdentityRegistration, by=card.signing)
-        with core.store.write() as tx:
-            if card.signing not in tx.state.pinned:
-                core.within(len(tx.state.pinned), core.settings.identities, "identities")
-                core.timely(claimed.issued_at)
-                body = {
-                    "key": card.signing,
-                    "name": card.name,
-                    "document": envelope.payload_digest(),
-                    "by": card.signing,
-                }
-                tx.append(core.entry("identity", [card.signing], body), envelope)
-        return {"key": card.signing}
-
-    def rotate(self, envelope: Envelope) -> dict[str, Any]:
-        """A :class:`Rotation`, signed by both keys. What was agreed stays agreed (T5)."""
-        rotation = envelope.peek(Rotation)
-        with self._core.store.write() as tx:
-            taken = tx.state.pinned.get(rotation.new.signing)
-            if taken is not None and taken != tx.state.pinned.get(rotation.old):
-                raise IntegrityError(
-                    "identity.conflict",
-                    expected="a key that is nobody's yet",
-                    observed=rotation.new.signing,
-                    next_step="rotate to a newly made identity",
-                )
-            self._succeed(tx, "rotation", rotation.old, envelope)
-        return {"key": rotation.new.signing}
-
-    def revoke(self, envelope: Envelope) -> dict[str, Any]:
-        """A :class:`Revocation`, signed by the key or a later one of its history."""
-        revocation = envelope.peek(Revocation)
-        with self._core.store.write() as tx:
-            self._succeed(tx, "revocation", revocation.key, envelope)
-        return {"key": revocation.key}
-
-    def _succeed(self, tx: Any, kind: Any, key: str, envelope: Envelope) -> None:
-        core = self._core
-        history = tx.state.history(key)
-        body = {"key": key, "document": envelope.payload_digest(), "by": key}
-        entry = core.entry(kind, history.keys, body)
-        grown = history.add(envelope, now=entry.at)
-        if grown != history:
-            tx.append(entry.model_copy(update={"parties": tuple(sorted(grown.keys))}), envelope)
+        self._admission = admission
 
     def deposit(self, envelope: Envelope) -> dict[str, Any]:
         """A :class:`KeyDeposit`: the key is opened, checked, and sealed under the root key.
@@ -133,13 +82,13 @@ class Registry:
             core.opened(envelope, KeyDeposit, claimed.owner)  # still, whoever else wrote meanwhile
             if asset in tx.state.assets:
                 return {"asset": asset}
-            core.within(tx.state.kept[deposit.owner], core.settings.documents, "documents")
             body = {
                 "asset": asset,
                 "owner": deposit.owner,
                 "sealed": digest(sealed),
                 "document": envelope.payload_digest(),
                 "by": deposit.owner,
+                "bytes": self._admission.room(tx.state, deposit.owner, envelope),
             }
             tx.put_key("asset", asset, deposit.owner, sealed)
             tx.append(core.entry("asset", [deposit.owner], body), envelope)
@@ -174,21 +123,24 @@ class Registry:
                 next_step="send one envelope for each signer",
             )
         document = envelope.peek(kind)
-        name = envelope.digest()  # of the envelope: another's signature is another publication
-        by = sorted(caller)[0]
+        (signer,) = signers
         with core.store.write() as tx:
-            if name not in tx.state.documents:
-                core.within(tx.state.kept[by], core.settings.documents, "documents")
+            by = sorted(tx.state.root(key) for key in caller)[0]
+            tx.state.history(by)  # the agent of a host publishes nothing
+            if (document.digest(), signer) not in tx.state.published:
+                if signer in tx.state.pinned:
+                    core.opened(envelope, kind, signer)
                 body = {
-                    "document": name,
+                    "document": envelope.digest(),  # another's signature is another publication
                     "payload": document.digest(),
                     "type": kind.TYPE,
-                    "signer": next(iter(signers)),
+                    "signer": signer,
                     "product": document.product,
                     "version": document.version,
                     "by": by,
+                    "bytes": self._admission.room(tx.state, by, envelope),
                 }
-                tx.append(core.entry("document", [*caller, *signers], body), envelope)
+                tx.append(core.entry("document", [*caller, signer], body), envelope)
         return {"document": document.digest()}
 
     def put_policy(self, envelope: Envelope) -> dict[str, Any]:
@@ -200,9 +152,9 @@ class Registry:
         core = self._core
         claimed = envelope.peek(Policy)
         core.for_me(claimed.manager)
-        if self._again(envelope, core.state.policies.get((claimed.owner, claimed.name)), claimed):
+        if held_already(core, envelope, claimed, core.state.policies.get(key_of(claimed))):
             return {"policy": claimed.digest()}
-        policy = self._spoken(envelope, claimed)
+        policy = spoken(core, envelope, claimed)
         where = f"policy {policy.name}"
         errors = [
             Reason(f.code, f.message, "", f.next_step, f"{where} {f.where}", policy.owner)
@@ -213,17 +165,17 @@ class Registry:
             raise PolicyError.from_reasons(errors)
         name = policy.digest()
         with core.store.write() as tx:
-            self._spoken(envelope, claimed)
-            held = tx.state.policies.get((policy.owner, policy.name))
+            spoken(core, envelope, claimed)
+            held = tx.state.policies.get(key_of(policy))
             check_successor(core.store.document(held, Policy) if held else None, policy)
             if held != name:
-                core.within(tx.state.kept[policy.owner], core.settings.documents, "documents")
                 body = {
                     "document": name,
                     "owner": policy.owner,
                     "name": policy.name,
                     "sequence": policy.sequence,
                     "by": policy.owner,
+                    "bytes": self._admission.room(tx.state, policy.owner, envelope),
                 }
                 if policy.predecessor is not None:
                     body["predecessor"] = policy.predecessor
@@ -255,94 +207,18 @@ class Registry:
         with core.store.write() as tx:
             core.opened(envelope, Job, job.proposer)
             if name not in tx.state.jobs:
-                core.within(tx.state.kept[job.proposer], core.settings.documents, "documents")
-                body = {"document": name, "sealed": digest(sealed), "by": job.proposer}
+                body = {
+                    "document": name,
+                    "sealed": digest(sealed),
+                    "by": job.proposer,
+                    "bytes": self._admission.room(tx.state, job.proposer, envelope),
+                }
                 tx.put_key("checkpoint", name, job.proposer, sealed)
                 parties = [job.proposer, *job.owners, *recipients]
                 tx.append(core.entry("job", parties, body), envelope)
         return {"job": name}
 
-    def _again(self, envelope: Envelope, held: str | None, claimed: Policy | Consent) -> bool:
-        """Whether this very envelope is in force: it changes nothing, by whatever key it was signed.
 
-        Raises:
-            IntegrityError: ``key.revoked``: an owner that was ended is told so.
-        """
-        if claimed.owner in self._core.state.pinned:
-            self._core.state.signer(claimed.owner)
-        return held == claimed.digest() and self._core.store.envelope(held) == envelope
-
-    def _spoken(self, envelope: Envelope, claimed: D) -> D:
-        """A document by whoever speaks for its owner: as it shows itself, and as is known here.
-
-        Raises:
-            IntegrityError: ``signature.*``, ``key.*``, ``identity.unknown`` for a policy.
-        """
-        document = open_owned(envelope, type(claimed))
-        pinned = self._core.state.pinned
-        for key in owner_keys(document):
-            if key in pinned or isinstance(document, Policy):
-                self._core.opened(envelope, type(claimed), key)
-        return document
-
-    def _imports(self, consent: Consent) -> bool:
-        """Whether a policy of the consenting owner imports an asset of the job.
-
-        Anybody else's consent would bring anybody else's clauses into the decision: a veto for
-        strangers.
-        """
-        store, state = self._core.store, self._core.state
-        assets = {a.manifest for a in store.document(consent.job, Job).assets.values()}
-        mine = [d for (owner, _), d in state.policies.items() if owner == consent.owner]
-        return any(i.asset in assets for d in mine for i in store.document(d, Policy).imports)
-
-    def consent(self, envelope: Envelope) -> dict[str, Any]:
-        """A signed :class:`Consent`, by its owner's own key (T5).
-
-        An owner whose assets another manager holds need not be known here: its signature counts,
-        or that of the key its rotations lead to.
-        """
-        core = self._core
-        claimed = envelope.peek(Consent)
-        known = core.state.jobs.get(claimed.job)
-        if known and self._again(envelope, known.consents.get(claimed.owner), claimed):
-            return {"job": claimed.job}
-        consent = self._spoken(envelope, claimed)
-        name = envelope.payload_digest()
-        with core.store.write() as tx:
-            self._spoken(envelope, claimed)
-            job = tx.state.jobs.get(consent.job)
-            if job is None:
-                raise PolicyError(
-                    "job.unknown",
-                    expected="a job this manager holds",
-                    observed=consent.job,
-                    next_step="propose the job first",
-                )
-            if consent.owner not in job.parties and not self._imports(consent):
-                raise PolicyError(
-                    "consent.owner",
-                    expected="an owner of an asset in this job, or an importer of one",
-                    observed=consent.owner,
-                    next_step="nobody else's consent is needed",
-                )
-            held = job.consents.get(consent.owner)
-            if held is None or not _says(core.store.document(held, Consent), consent):
-                core.within(tx.state.kept[consent.owner], core.settings.documents, "documents")
-                body = {
-                    "job": consent.job,
-                    "owner": consent.owner,
-                    "policy": consent.policy,
-                    "document": name,
-                    "by": consent.owner,
-                }
-                parties = [*job.parties, consent.owner]
-                tx.append(core.entry("consent", parties, body), envelope)
-        return {"job": consent.job}
-
-
-def _says(held: Consent, again: Consent) -> bool:
-    """Whether ``held`` says all that ``again`` does, and said it before: it stays as it is."""
-    return held.issued_at <= again.issued_at and held == again.model_copy(
-        update={"issued_at": held.issued_at}
-    )
+def key_of(policy: Policy) -> tuple[str, str]:
+    """What a manager keeps a policy under: one of each name in force for each owner."""
+    return policy.owner, policy.name

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from svetovid.crypto import Document, Envelope, Identity
-from svetovid.errors import IntegrityError
+from svetovid.errors import IntegrityError, RefusalError
 from svetovid.manager.access import Access
+from svetovid.manager.admission import Admission
+from svetovid.manager.consenting import Consenting
 from svetovid.manager.core import Core, Settings
 from svetovid.manager.deciding import Deciding
 from svetovid.manager.enrolment import Enrolment
 from svetovid.manager.examining import Examiner
 from svetovid.manager.finishing import Finishing
 from svetovid.manager.freshness import Freshness
+from svetovid.manager.identities import Identities
 from svetovid.manager.leasing import Leasing
 from svetovid.manager.proving import OwnEvidence, Prover
 from svetovid.manager.reading import Reading
 from svetovid.manager.registry import Registry
+from svetovid.manager.rejecting import Rejecting
 from svetovid.manager.rootkey import RootKey, RootSealer
 from svetovid.manager.store import Fault, Store
 from svetovid.protocol.messages import (
@@ -52,6 +56,7 @@ class Manager:
         channel: digest of the TLS certificate that hosts see (T6).
         clock: Unix seconds.
         settings: bounds.
+        listed: the keys on the administrator's list, whenever asked; see :class:`Admission`.
         fault: for tests that end the process between two steps.
         prover: what this machine can prove, where it has a TPM with a certificate.
     """
@@ -66,6 +71,7 @@ class Manager:
         channel: str,
         clock: Callable[[], int],
         settings: Settings | None = None,
+        listed: Callable[[], frozenset[str]] = frozenset,
         fault: Fault = _no_fault,
         prover: Prover | None = None,
     ) -> None:
@@ -76,23 +82,27 @@ class Manager:
         freshness = Freshness(core, channel)
         examiner = Examiner(core, freshness, deciding)
         self._access = Access(core)
-        self._registry = Registry(core)
-        self._enrolment = Enrolment(core)
+        admission = Admission(core, listed)
+        self._identities = Identities(core, admission)
+        self._registry = Registry(core, admission)
+        self._rejecting = rejecting = Rejecting(core, admission)
+        enrolment = Enrolment(core, admission, rejecting)
+        consenting = Consenting(core, admission)
+        known = rejecting.signed
         self._freshness = freshness
         self._leasing = Leasing(core, examiner, deciding)
         self._finishing = Finishing(core, examiner)
         self.own = OwnEvidence(core, channel, prover)
         self._reading = Reading(core, deciding, sealer, proves=prover is not None)
         self.changes: dict[str, Callable[[bytes], JsonObject]] = {
-            "/v1/identities": self._envelope(self._registry.register),
-            "/v1/rotations": self._envelope(self._registry.rotate),
-            "/v1/revocations": self._envelope(self._registry.revoke),
-            "/v1/assets": self._envelope(self._registry.deposit),
-            "/v1/policies": self._envelope(self._registry.put_policy),
-            "/v1/jobs": self._envelope(self._registry.put_job),
-            "/v1/consents": self._envelope(self._registry.consent),
-            "/v1/hosts": self._envelope(self._enrolment.enrol),
-            "/v1/activations": self._envelope(self._enrolment.activate),
+            "/v1/rotations": self._envelope(known("rotation", self._identities.rotate)),
+            "/v1/revocations": self._envelope(known("revocation", self._identities.revoke)),
+            "/v1/assets": self._envelope(known("asset", self._registry.deposit)),
+            "/v1/policies": self._envelope(known("policy", self._registry.put_policy)),
+            "/v1/jobs": self._envelope(known("job", self._registry.put_job)),
+            "/v1/consents": self._envelope(known("consent", consenting.consent)),
+            "/v1/hosts": self._envelope(enrolment.enrol),
+            "/v1/activations": self._envelope(enrolment.activate),
             "/v1/challenges": self._envelope(self._freshness.challenge),
             "/v1/heads": self._envelope(self._finishing.head),
             "/v1/lease-ends": self._envelope(self._finishing.end),
@@ -101,7 +111,9 @@ class Manager:
             "/v1/finishes": self._parsed(FinishRequest, self._finishing.finish),
             "/v1/evidence": self._parsed(ProofRequest, self.own.prove),
         }
-        """Path to what it does with a body. A method of its own for each document that may come."""
+        """Path to what it does with a body. A method of its own for each document that may come.
+        Registrations and publications also depend on who sends them: :meth:`register`,
+        :meth:`publish`."""
 
     @staticmethod
     def _envelope(handle: Callable[[Envelope], JsonObject]) -> Callable[[bytes], JsonObject]:
@@ -122,9 +134,23 @@ class Manager:
         """The keys behind a request token; see :class:`Access`."""
         return self._access.caller(header, method, path, body)
 
+    @property
+    def epoch(self) -> str:
+        """Names this process; see :class:`Access`."""
+        return self._access.epoch
+
+    def register(self, body: bytes, source: str) -> JsonObject:
+        """A registration that came from the network address ``source``."""
+        return self._identities.register(Envelope.parse(body, max_bytes=MAX_BODY_BYTES), source)
+
     def publish(self, caller: frozenset[str], body: bytes) -> JsonObject:
+        """Anchors or reference values, sent by whoever holds the keys of ``caller``."""
         envelope = Envelope.parse(body, max_bytes=MAX_BODY_BYTES)
-        return self._registry.publish(envelope, caller)
+        try:
+            return self._registry.publish(envelope, caller)
+        except RefusalError as e:
+            self._rejecting.note("document", envelope.payload_digest(), caller, e)
+            raise
 
     @property
     def reading(self) -> Reading:

@@ -72,6 +72,7 @@ class JobState:
 
     parties: frozenset[str]
     consents: dict[str, str] = field(default_factory=dict)
+    consented: Counter[str] = field(default_factory=Counter)  # how often each owner did
     policies: dict[str, str] = field(default_factory=dict)
     releases: int = 0
     release: int = -1
@@ -97,7 +98,7 @@ class State:
         self.hosts: dict[str, Host] = {}
         self.boots: dict[str, tuple[int, int, int]] = {}
         self.leases: dict[str, LeaseState] = {}
-        self.agents: set[str] = set()
+        self.agents: dict[str, set[str]] = {}  # agent key to the operators of its hosts
         self.devices: dict[str, str] = {}
         self.lent: dict[str, str] = {}  # device to the newest lease that any host on it was given
         self.revoked: set[str] = set()
@@ -106,7 +107,15 @@ class State:
         self.documents: set[str] = set()
         self.records: set[str] = set()
         self.shown: dict[str, frozenset[str]] = {}
-        self.kept: Counter[str] = Counter()
+        self.published: set[tuple[str, str]] = set()  # digest and signer of each publication
+        self.kept: Counter[str] = Counter()  # documents, by the first key of whoever sent them
+        self.kept_bytes: Counter[str] = Counter()
+        self.rejected: set[str] = set()  # names of rejections
+        self.rejections: Counter[str] = Counter()  # by the first key of whoever signed
+
+    def root(self, key: str) -> str:
+        """The first key of the history that ``key`` belongs to; itself where there is none."""
+        return self.pinned.get(key, key)
 
     def history(self, key: str) -> KeyHistory:
         """The key history that ``key`` belongs to.
@@ -137,7 +146,9 @@ class State:
         body = cast(dict[str, Any], entry.body)
         if "document" in body:
             self.documents.add(body["document"])
-            self.kept[body.get("by", "")] += 1
+            by = self.root(body["by"])
+            self.kept[by] += 1
+            self.kept_bytes[by] += body.get("bytes", 0)
             self.shown[body["document"]] = frozenset(entry.parties)
         match entry.kind:
             case "identity":
@@ -152,6 +163,7 @@ class State:
             case "document":
                 fields = ("document", "payload", "type", "signer", "product", "version")
                 self.publications.append(Publication(*(body[f] for f in fields)))
+                self.published.add((body["payload"], body["signer"]))
             case "policy":
                 self.policies[body["owner"], body["name"]] = body["document"]
                 self.owned.setdefault(body["owner"], {})[body["name"]] = body["document"]
@@ -161,11 +173,12 @@ class State:
             case "consent":
                 job = self.jobs[body["job"]]
                 job.consents[body["owner"]] = body["document"]
+                job.consented[body["owner"]] += 1
                 job.policies[body["owner"]] = body["policy"]
             case "host":
                 fields = ("name", "document", "agent", "operator", "device", "ak")
                 self.hosts[body["host"]] = Host(*(body[f] for f in fields))
-                self.agents.add(body["agent"])
+                self.agents.setdefault(body["agent"], set()).add(body["operator"])
                 self.records.add(body["document"])
                 self.devices[body["device"]] = body["host"]
             case "release" | "renewal":
@@ -178,6 +191,9 @@ class State:
                 self.jobs[body["job"]].finished = body["document"]
                 self.jobs[body["job"]].finish = index
                 self.leases[body["lease"]].ended = "finished"
+            case "rejection":
+                self.rejected.add(body["name"])
+                self.rejections[self.root(body["by"])] += 1
             case "refusal":
                 if body.get("lease") in self.leases:
                     self.leases[body["lease"]].refused = True

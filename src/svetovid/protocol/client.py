@@ -145,16 +145,20 @@ class ManagerClient:
 
     # -- owners
 
-    def deposit_key(self, manifest: Document, key: Secret) -> str:
-        """Seal an asset's key to the manager's card and deposit it; the asset's digest back."""
+    def deposit_key(self, manifest: Manifest, key: Secret) -> str:
+        """Seal an asset's key to the manager's card and deposit it; the asset's digest back.
+
+        The signer is the manifest's owner, or the key that one was rotated to.
+        """
         if self._before_deposit is not None:
             self._before_deposit(self)
         asset = manifest.digest()
-        context = deposit_context(asset, self._signer.key_id, self.manager)
         deposit = KeyDeposit(
             manifest=manifest.to_json(),
-            sealed=seal(key, self.card.receiving, context),
-            owner=self._signer.key_id,
+            sealed=seal(
+                key, self.card.receiving, deposit_context(asset, manifest.owner, self.manager)
+            ),
+            owner=manifest.owner,
             manager=self.manager,
         )
         self._wire.post("/v1/assets", self._signed(deposit))
@@ -223,9 +227,23 @@ class ManagerClient:
 
     def activate(self, id: str, activated: bytes) -> Envelope:  # noqa: A002 (the wire's own name)
         """Answer a credential activation; the signed :class:`HostRecord` back, verified."""
-        message = Activation(id=id, activated=b64encode(activated), issued_at=self._now())
-        body = self._wire.post("/v1/activations", self._signed(message))
-        record = Envelope.from_json(body)
+        return self._activate(
+            Activation(id=id, activated=b64encode(activated), issued_at=self._now())
+        )
+
+    def possess(self, id: str, report: bytes, signature: bytes) -> Envelope:  # noqa: A002
+        """Answer with a simulated TEE's report and its signature; as :meth:`activate`."""
+        return self._activate(
+            Activation(
+                id=id,
+                report=b64encode(report),
+                signature=b64encode(signature),
+                issued_at=self._now(),
+            )
+        )
+
+    def _activate(self, message: Activation) -> Envelope:
+        record = Envelope.from_json(self._wire.post("/v1/activations", self._signed(message)))
         record.open(HostRecord, by=self.manager)
         return record
 

@@ -43,6 +43,7 @@ __all__ = [
     "ManagerPin",
     "ManagerProof",
     "ManagerStatus",
+    "PossessionChallenge",
     "PrivatePart",
     "ProofRequest",
     "Reasons",
@@ -131,6 +132,7 @@ class RequestToken(Document):
         manager: whom it is meant for, so that another manager cannot use it.
         method, path: of the request; the path with its query, as sent.
         body: digest of the request's body (of the empty string where there is none).
+        epoch: which process of the manager it is meant for: its answers' ``Svetovid-Epoch``.
     """
 
     TYPE: ClassVar[str] = "request"
@@ -138,6 +140,7 @@ class RequestToken(Document):
     method: Literal["GET", "POST"]
     path: Path
     body: Digest
+    epoch: Annotated[Base64, Field(max_length=64)] = ""
     issued_at: int
     nonce: Base64
 
@@ -235,19 +238,37 @@ class EnrolChallenge(Document):
     expires_at: int
 
 
+class PossessionChallenge(Document):
+    """A simulated TEE reports over this nonce (:func:`svetovid.evidence.enrolment_binding`): only
+    who holds the key of its certificate can answer."""
+
+    TYPE: ClassVar[str] = "possession-challenge"
+    id: Digest
+    nonce: Base64
+    expires_at: int
+
+
 class EnrolAnswer(Document):
-    """Either a challenge to activate (TPM), or the signed host record at once (simulated TEE)."""
+    """What to prove before there is a record: ``challenge`` for a TPM, ``possession`` for a TEE."""
 
     challenge: EnrolChallenge | None = None
-    record: Envelope | None = None
+    possession: PossessionChallenge | None = None
 
 
 class Activation(Document):
-    """The activated credential. Signed by the agent key."""
+    """The proof that an enrolment asked for. Signed by the agent key.
+
+    Attributes:
+        id: of the challenge.
+        activated: what a TPM found in the credential.
+        report, signature: what a simulated TEE said of the nonce.
+    """
 
     TYPE: ClassVar[str] = "activation"
     id: Digest
-    activated: Base64
+    activated: Base64 = ""
+    report: Base64 = ""
+    signature: Base64 = ""
     issued_at: int
 
 

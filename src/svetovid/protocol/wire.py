@@ -6,7 +6,8 @@ Rules, each enforced here and nowhere else:
 2. An answer is bounded in size and time, and never decoded by anything but our own parser.
 3. An answer counts only when the pinned key signed it, for this very request.
 4. Its checkpoint is never older than the newest one seen, and provably grown from it.
-5. An error answer becomes our error; it changes nothing else.
+5. An error answer becomes our error; it changes nothing else. Only where the manager was started
+   anew since, or another process answered, the request is signed again for that one, once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ import httpx
 
 from svetovid.crypto import Document, Envelope, Signer, b64decode, b64encode, digest, sign
 from svetovid.crypto.canonical import load_json
-from svetovid.errors import IntegrityError, LimitError, SvetovidError, TransportError, from_dict
+from svetovid.errors import (
+    IntegrityError,
+    LimitError,
+    RefusalError,
+    SvetovidError,
+    TransportError,
+    from_dict,
+)
 from svetovid.protocol.messages import (
     Answer,
     JsonObject,
@@ -37,6 +45,7 @@ __all__ = ["MAX_ANSWER_BYTES", "Wire", "pinned_context"]
 
 MAX_ANSWER_BYTES = 16 << 20
 _MAX_ERROR_BYTES = 256 << 10
+_MAX_EPOCH_BYTES = 32
 
 
 def pinned_context(certificate: bytes) -> ssl.SSLContext:
@@ -78,6 +87,7 @@ class Wire:
         self._seen = seen
         self._clock = clock
         self._one = threading.Lock()
+        self._epoch = ""
         context = pinned_context(b64decode(pin.tls_certificate))
         self._http = httpx.Client(
             base_url=pin.url.rstrip("/"),
@@ -104,6 +114,7 @@ class Wire:
             "method": method,
             "path": path,
             "body": digest(body),
+            "epoch": self._epoch,
             "issued_at": int(self._clock()),
             "nonce": b64encode(secrets.token_bytes(16)),
         }
@@ -111,12 +122,21 @@ class Wire:
         return "Svetovid " + b64encode(envelope.canonical())
 
     def post(self, path: str, message: Document, *, private: bool = False) -> JsonObject:
-        body = message.canonical()
-        token = self.token("POST", path, body) if private else ""
-        return self._exchange("POST", path, body, token)
+        return self._asked("POST", path, message.canonical(), private)
 
     def get(self, path: str, *, private: bool = True) -> JsonObject:
-        return self._exchange("GET", path, b"", self.token("GET", path, b"") if private else "")
+        return self._asked("GET", path, b"", private)
+
+    def _asked(self, method: str, path: str, body: bytes, private: bool) -> JsonObject:
+        if not private:
+            return self._exchange(method, path, body, "")
+        before = self._epoch
+        try:
+            return self._exchange(method, path, body, self.token(method, path, body))
+        except RefusalError as e:
+            if e.code != "token.epoch" or self._epoch == before:
+                raise
+        return self._exchange(method, path, body, self.token(method, path, body))
 
     def _exchange(self, method: str, path: str, body: bytes, token: str) -> JsonObject:
         with self._one, cast(AbstractContextManager[None], self._seen.lock()):
@@ -164,6 +184,7 @@ class Wire:
                             expected=f"{limit} bytes",
                             next_step="ask for less at once, or tell the operator",
                         )
+                self._epoch = _epoch(r.headers.get("svetovid-epoch", ""))
                 return r.status_code, bytes(got)
         except httpx.TimeoutException as e:
             raise TransportError(
@@ -179,6 +200,14 @@ class Wire:
                 observed=str(e) or type(e).__name__,
                 next_step="check its address and the pin, and that it is running",
             ) from e
+
+
+def _epoch(text: str) -> str:
+    """An answer's epoch, if it has the form of one."""
+    try:
+        return text if len(b64decode(text)) <= _MAX_EPOCH_BYTES else ""
+    except SvetovidError:
+        return ""
 
 
 def _error(status: int, data: bytes) -> SvetovidError:

@@ -14,7 +14,11 @@ from svetovid.crypto import Digest, Document, Envelope, KeyId
 from svetovid.transparency.checkpoint import Checkpoint, advance, verify_inclusion
 from svetovid.transparency.merkle import MAX_LEAVES, leaf_hash
 
-__all__ = ["EntryKind", "LogEntry", "LogProof", "verify_proof"]
+__all__ = ["MAX_PARTIES", "EntryKind", "LogEntry", "LogProof", "verify_proof"]
+
+MAX_PARTIES = 512
+"""More than any document names: 1 + 256 in a policy's exports; 1 + 64 owners + 16 recipients in a
+job, with 128 importers, and the operator and agent of its host."""
 
 EntryKind = Literal[
     "asset",
@@ -28,6 +32,7 @@ EntryKind = Literal[
     "lease-end",
     "policy",
     "refusal",
+    "rejection",
     "release",
     "renewal",
     "revocation",
@@ -48,7 +53,7 @@ class LogEntry(Document):
     TYPE: ClassVar[str] = "log-entry"
     kind: EntryKind
     at: int
-    parties: Annotated[tuple[KeyId, ...], Field(max_length=256)]
+    parties: Annotated[tuple[KeyId, ...], Field(max_length=MAX_PARTIES)]
     body: dict[str, JsonValue]
     private: dict[KeyId, Digest] = {}
 

@@ -109,15 +109,16 @@ def test_t3_managers_whose_answers_make_no_sense(
     world = make()
     client = world.clients()[0]
     kept = (world.home.path / "statement.json").read_bytes()
-    monkeypatch.setattr(ManagerClient, "enrol", lambda *_: EnrolAnswer())
-    with pytest.raises(IntegrityError) as e:
-        world.home.enrol(client, world.statement)
-    assert e.value.code == "host.record"
+    with monkeypatch.context() as m:
+        m.setattr(ManagerClient, "enrol", lambda *_: EnrolAnswer())
+        with pytest.raises(IntegrityError) as e:
+            world.home.enrol(client, world.statement)
+    assert e.value.code == "host.activation"
     said = StatementRequest.parse((world.home.path / "request.json").read_bytes())
     other = sign(said.statement(world.olga.key_id, "olga", 5), world.olga)
     record = HostRecord(statement=other, device_certificates=("AAAA",))
-    answer = EnrolAnswer(record=sign(record, world.data_house.identity))
-    monkeypatch.setattr(ManagerClient, "enrol", lambda *_: answer)
+    answer = sign(record, world.data_house.identity)
+    monkeypatch.setattr(ManagerClient, "possess", lambda *_: answer)
     with pytest.raises(IntegrityError) as e:
         world.home.enrol(client, world.statement)
     assert e.value.code == "host.record"

@@ -1,0 +1,119 @@
+"""Who may register with a manager, and how much each may leave there.
+
+Rules:
+
+1. The administrator's list names keys. Whoever is on it may always register.
+2. Everybody else is a stranger. There is room for a few strangers, from each address for fewer
+   still in an hour; with room for none, the door is closed to them.
+3. A stranger may keep less than somebody on the list. What is kept is counted for a whole history
+   of keys: a rotation gives no new room.
+4. Nothing that strangers do takes room from those on the list.
+
+The list says whom the administrator lends its disk to, and nothing else: it decides about no key,
+no policy and no release.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from svetovid.crypto import Envelope
+from svetovid.errors import LimitError
+from svetovid.manager.core import Bounds, Core
+from svetovid.manager.state import State
+
+__all__ = ["Admission"]
+
+_HOUR_S = 3600
+_MAX_SOURCES = 4096
+
+
+class Admission:
+    """Holds newcomers, and what is kept for everybody, against the manager's bounds.
+
+    Args:
+        listed: the keys on the administrator's list, as it stands now.
+    """
+
+    def __init__(self, core: Core, listed: Callable[[], frozenset[str]]) -> None:
+        self._core = core
+        self._listed = listed
+        self._lock = threading.Lock()
+        self._sources: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    def newcomer(self, state: State, key: str, source: str) -> None:
+        """Let ``key``, which is nobody's yet, register from address ``source``, or refuse.
+
+        Raises:
+            LimitError: ``identity.strangers``, ``identity.rate``.
+        """
+        listed = self._listed()
+        if key in listed:
+            return
+        most = self._core.settings.strangers
+        if sum(listed.isdisjoint(h.keys) for h in state.histories.values()) >= most:
+            raise LimitError(
+                "identity.strangers",
+                expected=f"a key on the administrator's list, or one of {most} others",
+                observed=key,
+                next_step="give your card to this manager's administrator: svetovid manager admit",
+            )
+        self._slowly(_network(source))
+
+    def room(self, state: State, key: str, envelope: Envelope) -> int:
+        """Refuse what would be too much to keep for the party of ``key``; else its size in bytes.
+
+        Raises:
+            LimitError: ``store.quota``.
+        """
+        root, bounds = state.root(key), self.bounds(state, key)
+        size = len(envelope.canonical())
+        have = (state.kept[root], state.kept_bytes[root])
+        if have[0] >= bounds.documents or have[1] + size > bounds.bytes:
+            raise LimitError(
+                "store.quota",
+                expected=f"at most {bounds.documents} documents and {bounds.bytes} bytes",
+                observed=f"{have[0]} and {have[1]} are kept, {size} bytes more were sent",
+                next_step="ask this manager's administrator for more room: svetovid manager admit",
+            )
+        return size
+
+    def bounds(self, state: State, key: str) -> Bounds:
+        """How much may be kept for the party of ``key``."""
+        history = state.histories.get(state.root(key))
+        keys = (key,) if history is None else history.keys
+        settings = self._core.settings
+        return settings.stranger if self._listed().isdisjoint(keys) else settings.listed
+
+    def _slowly(self, network: str) -> None:
+        now, most = self._core.now(), self._core.settings.strangers_hourly
+        with self._lock:
+            since, count = self._sources.pop(network, (now, 0))
+            if not since <= now < since + _HOUR_S:
+                since, count = now, 0
+            self._sources[network] = (since, min(count + 1, most))
+            while len(self._sources) > _MAX_SOURCES:
+                self._sources.popitem(last=False)
+        if count >= most:
+            raise LimitError(
+                "identity.rate",
+                expected=f"at most {most} new strangers an hour from one address",
+                observed=network or "an unknown address",
+                next_step="try again later, or ask this manager's administrator to list your card",
+            )
+
+
+def _network(address: str) -> str:
+    """What one stranger is likely to have for itself: an IPv4 address, or an IPv6 /64."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False))
+    return str(found)

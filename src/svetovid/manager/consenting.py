@@ -1,0 +1,168 @@
+"""Consents: who agreed to which job, as far as a manager can tell (T5).
+
+Rules:
+
+1. Whoever speaks for an owner signs: as the document itself shows, and as this manager knows of
+   every key it rests on.
+2. Only an owner of an asset in the job consents, or one that it exports that asset to, so that no
+   stranger's clauses enter a decision.
+3. An owner whose assets another manager holds need not be known here. What it sends counts as the
+   proposer's, who named it; it may change its mind a few times.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from svetovid.crypto import Envelope
+from svetovid.errors import LimitError, PolicyError
+from svetovid.manager.admission import Admission
+from svetovid.manager.core import Core
+from svetovid.policy.documents import Consent, Job, Policy
+from svetovid.policy.speaking import open_owned, owner_keys
+
+__all__ = ["Consenting", "held_already", "imports", "spoken"]
+
+D = TypeVar("D", Policy, Consent)
+
+_MAX_IMPORTERS = 128
+_MAX_UNKNOWN = 16
+
+
+def held_already(
+    core: Core, envelope: Envelope, claimed: Policy | Consent, held: str | None
+) -> bool:
+    """Whether this very envelope is in force: it changes nothing, whichever key once signed it.
+
+    Raises:
+        IntegrityError: ``key.revoked``: an owner whose history was ended is told so.
+    """
+    if claimed.owner in core.state.pinned:
+        core.state.signer(claimed.owner)
+    return held == claimed.digest() and core.store.envelope(held) == envelope
+
+
+def spoken(core: Core, envelope: Envelope, claimed: D) -> D:
+    """A document by whoever speaks for its owner: as it shows itself, and as is known here.
+
+    Raises:
+        IntegrityError: ``signature.*``, ``key.*``; ``identity.unknown`` for a policy.
+    """
+    document = open_owned(envelope, type(claimed))
+    for key in owner_keys(document):
+        if key in core.state.pinned or isinstance(document, Policy):
+            core.opened(envelope, type(claimed), key)
+    return document
+
+
+def imports(core: Core, owner: str, job: Job) -> bool:
+    """Whether ``owner`` imports an asset of the job, and that one's owner exports it to it.
+
+    Anybody else's consent would bring anybody else's clauses into the decision: a veto for
+    strangers, and for those who were partners once.
+    """
+    wanted = {i.asset for p in _policies(core, owner) for i in p.imports}
+    return any(
+        (e.asset, e.to) == (a.manifest, owner)
+        for a in job.assets.values()
+        if a.manifest in wanted
+        for p in _policies(core, a.owner)
+        for e in p.exports
+    )
+
+
+def _policies(core: Core, owner: str) -> list[Policy]:
+    return [core.store.document(n, Policy) for n in core.state.owned.get(owner, {}).values()]
+
+
+class Consenting:
+    """Takes consents; decides about none."""
+
+    def __init__(self, core: Core, admission: Admission) -> None:
+        self._core = core
+        self._admission = admission
+
+    def consent(self, envelope: Envelope) -> dict[str, Any]:
+        """A signed :class:`Consent`, by whoever speaks for its owner (T5).
+
+        Raises:
+            PolicyError: ``job.unknown``, ``consent.owner``.
+            IntegrityError: ``signature.*``, ``key.*``.
+            LimitError: ``consent.importers``, ``consent.unknown``, ``store.quota``.
+        """
+        core = self._core
+        claimed = envelope.peek(Consent)
+        known = core.state.jobs.get(claimed.job)
+        if known and held_already(core, envelope, claimed, known.consents.get(claimed.owner)):
+            return {"job": claimed.job}
+        consent = spoken(core, envelope, claimed)
+        name = envelope.payload_digest()
+        with core.store.write() as tx:
+            spoken(core, envelope, claimed)
+            job = tx.state.jobs.get(consent.job)
+            if job is None:
+                raise PolicyError(
+                    "job.unknown",
+                    expected="a job this manager holds",
+                    observed=consent.job,
+                    next_step="propose the job first",
+                )
+            agreed = core.store.document(consent.job, Job)
+            importers = set(job.consents) - agreed.owners
+            if consent.owner not in agreed.owners:
+                self._may_import(consent, agreed, len(importers - {consent.owner}))
+            held = job.consents.get(consent.owner)
+            if held is None or not _says(core.store.document(held, Consent), consent):
+                by = consent.owner
+                if by not in tx.state.pinned:
+                    by = self._named(job.consented[by], agreed)
+                body = {
+                    "job": consent.job,
+                    "owner": consent.owner,
+                    "policy": consent.policy,
+                    "document": name,
+                    "by": by,
+                    "bytes": self._admission.room(tx.state, by, envelope),
+                }
+                parties = [*job.parties, consent.owner]
+                tx.append(core.entry("consent", parties, body), envelope)
+        return {"job": consent.job}
+
+    def _may_import(self, consent: Consent, job: Job, importers: int) -> None:
+        """Raises PolicyError ``consent.owner``, LimitError ``consent.importers``."""
+        if not imports(self._core, consent.owner, job):
+            raise PolicyError(
+                "consent.owner",
+                expected="an owner of an asset in this job, or one it exports it to",
+                observed=consent.owner,
+                next_step="nobody else's consent is needed",
+            )
+        if importers >= _MAX_IMPORTERS:
+            raise LimitError(
+                "consent.importers",
+                expected=f"at most {_MAX_IMPORTERS} importers' consents to a job",
+                observed=str(importers),
+                next_step="the owner itself can still consent",
+            )
+
+    def _named(self, consents: int, job: Job) -> str:
+        """Who answers for what an owner sends that is not known here: whoever named it in a job.
+
+        Raises:
+            LimitError: ``consent.unknown``: nobody uses up all that a proposer may keep.
+        """
+        if consents >= _MAX_UNKNOWN:
+            raise LimitError(
+                "consent.unknown",
+                expected=f"at most {_MAX_UNKNOWN} consents to a job by an owner not known here",
+                observed=str(consents),
+                next_step="register with this manager too",
+            )
+        return job.proposer
+
+
+def _says(held: Consent, again: Consent) -> bool:
+    """Whether ``held`` says all that ``again`` does, and said it before: it stays as it is."""
+    return held.issued_at <= again.issued_at and held == again.model_copy(
+        update={"issued_at": held.issued_at}
+    )

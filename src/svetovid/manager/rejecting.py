@@ -1,0 +1,87 @@
+"""Records of what was refused to somebody who is known: policies, jobs, consents, hosts, rotations.
+
+Rules:
+
+1. Only refusals of substance: what cannot be read, or is too much, leaves no record.
+2. Only of parties that are registered and signed what was refused: of an enrolment, the operator
+   who signed the host's statement, once the agent in it has signed too. Nobody else fills the log.
+3. One record for one refused document and its reasons, however often it is sent, by whomever:
+   signed documents can be sent again by anybody who saw them.
+4. Each party may have as many as it may have documents. Then they are refused without a record.
+
+A record names the document by its digest, and says by codes why it was refused. Whoever sent it got
+the reasons in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from svetovid.crypto import Envelope, digest
+from svetovid.crypto.canonical import canonical
+from svetovid.errors import RefusalError
+from svetovid.manager.admission import Admission
+from svetovid.manager.core import Core
+from svetovid.manager.state import State
+
+__all__ = ["Rejecting"]
+
+T = TypeVar("T")
+
+_UNREADABLE = frozenset({"signature.canonical", "signature.type"})
+
+
+class Rejecting:
+    """Stands around whatever takes documents from known parties."""
+
+    def __init__(self, core: Core, admission: Admission) -> None:
+        self._core = core
+        self._admission = admission
+
+    def signed(self, what: str, handle: Callable[[Envelope], T]) -> Callable[[Envelope], T]:
+        """``handle``, with a record of what it refuses to those who signed its envelope."""
+
+        def handled(envelope: Envelope) -> T:
+            with self.recorded(what, envelope):
+                return handle(envelope)
+
+        return handled
+
+    @contextmanager
+    def recorded(self, what: str, envelope: Envelope) -> Iterator[None]:
+        """Record what the block refuses to those who signed ``envelope``."""
+        try:
+            yield
+        except RefusalError as e:
+            self.note(what, envelope.payload_digest(), _signers(envelope), e)
+            raise
+
+    def note(self, what: str, subject: str, signers: Iterable[str], error: RefusalError) -> None:
+        """Record that ``subject`` was refused to those of ``signers`` who are registered."""
+        if error.code in _UNREADABLE:
+            return
+        core = self._core
+        codes = sorted({r.code for r in error.reasons})
+        name = digest(canonical({"what": what, "subject": subject, "codes": codes}))
+        known = sorted(k for k in signers if k in core.state.pinned)
+        if not known or name in core.state.rejected:
+            return
+        by = known[0]
+        with core.store.write() as tx:
+            if name not in tx.state.rejected and self._room(tx.state, by):
+                body = {"what": what, "subject": subject, "codes": [*codes], "by": by}
+                body["name"] = name
+                tx.append(core.entry("rejection", tx.state.history(by).keys, body))
+
+    def _room(self, state: State, by: str) -> bool:
+        return state.rejections[state.root(by)] < self._admission.bounds(state, by).documents
+
+
+def _signers(envelope: Envelope) -> frozenset[str]:
+    """Who signed; nobody where any signature does not hold."""
+    try:
+        return envelope.signed_by()
+    except RefusalError:
+        return frozenset()
