@@ -31,22 +31,18 @@ _NOT_RELEASED = "release comes first"
 _RETRY_S = 1.0
 _TICK_S = 0.25
 _FORGOTTEN = "challenge.unknown"
-_OTHER_LOG = frozenset({"ima.offset", "ima.replay"})
-"""The manager knows another log of this host, of another process than this one."""
 
 
 class _Asking(Protocol[T_co]):
     def __call__(self, *, fresh: bool) -> T_co: ...
 
 
-def once_more(
-    ask: _Asking[T], *, fresh: bool = False, on: frozenset[str] = frozenset({_FORGOTTEN})
-) -> T:
-    """``ask``, and where that is refused with a code of ``on``, once more, ``fresh`` this time."""
+def once_more(ask: _Asking[T], *, fresh: bool = False) -> T:
+    """``ask``; where the manager forgot what it challenged, once more, ``fresh`` this time."""
     try:
         return ask(fresh=fresh)
     except RefusalError as e:
-        if e.code not in on:
+        if e.code != _FORGOTTEN:
             raise
     return ask(fresh=True)
 
@@ -108,7 +104,7 @@ class ManagerLink:
         """
         known = self._attester.known
         fresh = self.client.manager not in known
-        once_more(self._ask, fresh=fresh, on=_OTHER_LOG | {_FORGOTTEN})
+        once_more(self._ask, fresh=fresh)
         known.add(self.client.manager)
 
     def _ask(self, *, fresh: bool) -> None:

@@ -125,12 +125,17 @@ def test_t11_an_older_a_foreign_and_no_checkpoint_are_refused(
 
 def test_t11_a_second_live_instance_is_refused(make: Make) -> None:
     world = make(job_changes={"parameters": {"pause": 100}})
+    first = world.home, world.agent
+    world.make_host("another")
+    another = world.home, world.agent
+    world.home, world.agent = first
     second: list[str] = []
 
     def tap(request: httpx.Request) -> None:
         if request.url.path == "/v1/heads" and not second:
             second.append("")
             gate.tap = lambda _: None
+            world.home, world.agent = another
             thread = threading.Thread(target=lambda: second.append(refused(world).code))
             thread.start()
             second_thread.append(thread)
