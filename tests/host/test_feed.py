@@ -147,8 +147,21 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(HostError) as e:
         Feed({"a": Slow([b"12345"]), "b": Slow([b"12345"])}, max_bytes=9)
     assert e.value.code == "feed.memory"
-    assert e.value.reason.next_step
+    assert "at most 1 MiB" in e.value.reason.expected
+    assert e.value.reason.observed == "1 MiB: a 1 MiB, b 1 MiB"
     Feed({"a": Slow([b"12345"])}, max_bytes=5).close()
+
+
+def test_a_refusal_says_what_there_is_and_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Slow([])
+    images.size = 9 << 30
+    monkeypatch.setattr(module, "_available_bytes", lambda: 10 << 30)
+    with pytest.raises(HostError) as e:
+        Feed({"small": Slow([b"12345"]), "images": images})
+    assert e.value.code == "feed.memory"
+    assert "at most 8192 MiB (80% of 10240 MiB that are free)" in e.value.reason.expected
+    assert e.value.reason.observed == "9217 MiB: images 9216 MiB, small 1 MiB"
+    assert "a host with 11521 MiB of free memory" in e.value.reason.next_step
 
 
 def test_swap_without_locked_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import math
 import mmap
 import os
 import threading
@@ -30,6 +31,8 @@ _PAGE = mmap.PAGESIZE
 _MLOCK_ONFAULT = 1
 _SHARE = 0.8
 """Of the memory that is free, at most this share goes to decrypted assets."""
+_SHOWN = 4
+"""Assets that a refusal names, the largest first."""
 
 
 class Sealed(Protocol):
@@ -105,6 +108,11 @@ def _swaps(swaps: Path = Path("/proc/swaps")) -> bool:
         return False
 
 
+def _mib(size: int) -> str:
+    """``size`` rounded up, as people read it."""
+    return f"{-(-size // (1 << 20))} MiB"
+
+
 class Feed:
     """Decrypts all assets of a job in the background, in the order given.
 
@@ -129,15 +137,7 @@ class Feed:
         self._closed = threading.Event()
         self.failed: SvetovidError | None = None
         self.open_s = 0.0
-        total = sum(a.size for a in assets.values())
-        bound = int(_available_bytes() * _SHARE) if max_bytes is None else max_bytes
-        if total > bound:
-            raise HostError(
-                "feed.memory",
-                expected=f"at most {bound} bytes of decrypted assets at once",
-                observed=f"{total} bytes",
-                next_step="use a host with more memory, or split the data sets over several jobs",
-            )
+        self._check_room(max_bytes)
         try:
             for slot, asset in assets.items():
                 self._memory[slot] = (_Memory(asset.size, lock=True), _Memory(_PAGE, lock=False))
@@ -157,6 +157,23 @@ class Feed:
             for slot, (data, mark) in self._memory.items()
         }
         self._thread = threading.Thread(target=self._fill, name="feed", daemon=True)
+
+    def _check_room(self, max_bytes: int | None) -> None:
+        sizes = {slot: asset.size for slot, asset in self._assets.items()}
+        total, free = sum(sizes.values()), _available_bytes()
+        bound = int(free * _SHARE) if max_bytes is None else max_bytes
+        if total <= bound:
+            return
+        of = "" if max_bytes is not None else f" ({_SHARE:.0%} of {_mib(free)} that are free)"
+        largest = sorted(sizes.items(), key=lambda kv: -kv[1])[:_SHOWN]
+        raise HostError(
+            "feed.memory",
+            expected=f"all assets of a job in memory at once: at most {_mib(bound)}{of}",
+            observed=f"{_mib(total)}: " + ", ".join(f"{slot} {_mib(n)}" for slot, n in largest),
+            next_step=f"run it on a host with {_mib(math.ceil(total / _SHARE))} of free memory, or "
+            "agree on jobs over parts: seal each data set in several assets, and let a job start "
+            "from the model of the one before",
+        )
 
     def start(self) -> None:
         self._thread.start()
