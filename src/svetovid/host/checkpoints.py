@@ -3,16 +3,21 @@
 A checkpoint is a container under a key that the manager makes for the job. Its plaintext begins
 with what it belongs to (job, code, environment, sequence, predecessor), and the manager holds the
 digest of the newest one: an older, foreign or altered checkpoint is refused.
+
+How much a checkpoint holds is for the job's code to choose, and the operator sees how long its file
+is. So it is filled up to a multiple of the job's ``checkpoint_step_bytes``, and never shorter than
+the one before: over a whole run the lengths only rise, in steps (T10).
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from svetovid.assets import Manifest, open_asset, seal_stream
+from svetovid.assets import AssetReader, Manifest, open_asset, seal_stream
 from svetovid.assets.store import read_small
 from svetovid.crypto import Digest, Document, Secret
 from svetovid.errors import HostError, InputError, IntegrityError, ParseError
@@ -24,6 +29,9 @@ __all__ = ["CheckpointStore"]
 
 _MAX_HEADER = 4096
 _MAX_MANIFEST = 1 << 20
+_BLOCK = 1 << 20
+_PREFIX = struct.Struct("<IQ")
+"""Length of the header, and of the data behind it."""
 
 
 class _Header(Document):
@@ -49,6 +57,7 @@ class CheckpointStore:
         self._prefix = prefix
         self._job = job
         self._key = key
+        self._size = 0
         self.head = head
 
     def _url(self, sequence: int) -> str:
@@ -73,9 +82,15 @@ class CheckpointStore:
         predecessor = None if self.head is None else self.head.checkpoint
         header = self._header(sequence, predecessor).canonical()
 
+        filled = _PREFIX.size + len(header) + len(data)
+        step = self._job.limits.checkpoint_step_bytes
+        self._size = max(self._size, -(-filled // step) * step)
+
         def blocks() -> Iterator[bytes]:
-            yield len(header).to_bytes(4, "little") + header
+            yield _PREFIX.pack(len(header), len(data)) + header
             yield data
+            for start in range(filled, self._size, _BLOCK):
+                yield bytes(min(_BLOCK, self._size - start))
 
         discard(self._url(sequence))  # written before a crash, and never recorded
         manifest, _ = seal_stream(
@@ -144,16 +159,20 @@ class CheckpointStore:
                 next_step="resume from the checkpoint that the manager recorded",
             )
         with open_asset(url, manifest, self._key, expected=head.checkpoint) as reader:
-            data = reader.read_at(0, reader.size)
-        length = int.from_bytes(data[:4], "little")
-        if length > _MAX_HEADER or len(data) < 4 + length:
+            self._size = reader.size
+            return self._data(reader, head)
+
+    def _data(self, reader: AssetReader, head: Head) -> bytes:
+        prefix = reader.read_at(0, min(_PREFIX.size, reader.size)).ljust(_PREFIX.size, b"\xff")
+        length, size = _PREFIX.unpack(prefix)
+        if length > _MAX_HEADER or _PREFIX.size + length + size > reader.size:
             raise ParseError(
                 "checkpoint.header",
-                expected="a checkpoint's header",
-                observed=f"{length} bytes of it in {len(data)}",
+                expected="a checkpoint's header and data",
+                observed=f"{length} and {size} bytes in {reader.size}",
                 next_step="propose the job anew",
             )
-        header = _Header.parse(data[4 : 4 + length])
+        header = _Header.parse(reader.read_at(_PREFIX.size, length))
         if header != self._header(head.sequence, head.predecessor):
             raise IntegrityError(
                 "checkpoint.head",
@@ -161,4 +180,4 @@ class CheckpointStore:
                 observed=f"job {header.job}, sequence {header.sequence}",
                 next_step="resume from the checkpoint that the manager recorded",
             )
-        return data[4 + length :]
+        return reader.read_at(_PREFIX.size + length, size)

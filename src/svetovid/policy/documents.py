@@ -208,13 +208,23 @@ class Recipient(Document):
 
 
 class JobLimits(Document):
-    """Bounds of one job, over all its resumes."""
+    """Bounds of one job, over all its resumes.
+
+    Attributes:
+        output_bytes: sealed outputs together, headers included; metrics come on top.
+        checkpoint_bytes: one checkpoint, as the job's code hands it over.
+        checkpoint_step_bytes: sealed checkpoints have a multiple of this length and never shrink,
+            so that their sizes say little to the operator (T10); with as much as
+            ``checkpoint_bytes``, next to nothing.
+        resumes: releases after the first.
+    """
 
     wall_s: Annotated[int, Field(ge=1, le=31 * 86400)] = 3600
     memory_mib: Annotated[int, Field(ge=64, le=2**22)] = 4096
     processes: Annotated[int, Field(ge=1, le=4096)] = 64
     output_bytes: Annotated[int, Field(ge=1, le=2**40)] = 1 << 30
     checkpoint_bytes: Annotated[int, Field(ge=0, le=2**40)] = 1 << 30
+    checkpoint_step_bytes: Annotated[int, Field(ge=2**20, le=2**40)] = 1 << 20
     resumes: Annotated[int, Field(ge=0, le=1000)] = 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -224,7 +225,65 @@ def test_t11_a_checkpoint_of_another_job_is_refused(store: CheckpointStore) -> N
     assert e.value.code.startswith("asset.")
 
 
-@pytest.mark.parametrize("header", [b"", b"\xff\xff\xff\xff", b"\x10\0\0\0{}"])
+def lengths(world: World, sequence: int) -> tuple[int, int]:
+    """How long the files of a checkpoint are, as their operator sees them."""
+    place = world.out / f"c.{sequence}"
+    note = place.with_name(place.name + ".manifest.json")
+    return place.stat().st_size, note.stat().st_size
+
+
+def test_t10_the_length_of_a_checkpoint_says_nothing_below_a_step(
+    store: CheckpointStore, world: World
+) -> None:
+    """T10: the job's code chooses how much it saves; its operator must not read that."""
+    step = store._job.limits.checkpoint_step_bytes
+    assert step == 1 << 20
+    seen = set()
+    store.recorded(store.save(b"first"))  # its manifest names no predecessor
+    for data in (b"", b"x", bytes(1000), bytes(step - 2000)):
+        store.recorded(store.save(data))
+        assert store.head is not None
+        seen.add(lengths(world, store.head.sequence))
+        assert again(store).load() == data
+    assert len(seen) == 1
+
+
+def test_t10_lengths_only_rise_also_over_resumes(store: CheckpointStore, world: World) -> None:
+    """T10: a run that could shrink and grow again would be telling something each time."""
+    step = store._job.limits.checkpoint_step_bytes
+    store.recorded(store.save(b"small"))
+    small, _ = lengths(world, 1)
+    store.recorded(store.save(bytes(step)))
+    large, _ = lengths(world, 2)
+    assert step < large - small < 2 * step
+    store.recorded(store.save(b"small"))
+    assert lengths(world, 3)[0] == large
+    resumed = again(store)
+    assert resumed.load() == b"small"
+    resumed.recorded(resumed.save(b"smaller"))
+    assert lengths(world, 4)[0] == large
+
+
+def test_t10_a_job_may_agree_on_wider_steps(store: CheckpointStore, world: World) -> None:
+    limits = store._job.limits.model_copy(update={"checkpoint_step_bytes": 3 << 20})
+    wide = again(store, job=store._job.model_copy(update={"limits": limits}))
+    for sequence, data in enumerate((b"", bytes(2 << 20)), start=1):
+        wide.recorded(wide.save(data))
+        assert lengths(world, sequence)[0] > 3 << 20
+    assert lengths(world, 2)[0] < 4 << 20
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"\xff\xff\xff\xff",
+        b"\x10\0\0\0{}",
+        struct.pack("<IQ", 4097, 0) + bytes(5000),
+        struct.pack("<IQ", 2, 1) + b"{}",
+        struct.pack("<IQ", 2, 2**63) + b"{}" + bytes(100),
+    ],
+)
 def test_t11_a_checkpoint_without_its_header_is_refused(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, header: bytes
 ) -> None:
