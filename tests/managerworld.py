@@ -23,7 +23,7 @@ from svetovid.evidence.documents import (
     TrustAnchors,
     binding,
 )
-from svetovid.manager import Manager, PassphraseSealer, RootKey, Settings, make_app
+from svetovid.manager import Door, Manager, PassphraseSealer, RootKey, Settings, make_app
 from svetovid.manager.store import Fault
 from svetovid.policy.documents import (
     Consent,
@@ -162,6 +162,7 @@ class World:
         self.now = NOW
         self.folder = folder
         self.settings = settings or Settings()
+        self.door = Door()
         self.manager_identity = Identity.generate("manager")
         self.me = self.manager_identity.key_id
         self.root = RootKey(Secret.random(32))
@@ -203,6 +204,7 @@ class World:
             channel=self.pin.channel,
             clock=lambda: self.now,
             settings=self.settings,
+            door=lambda: self.door,
             **more,
         )
 

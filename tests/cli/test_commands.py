@@ -115,6 +115,13 @@ def _a_manager(cli: Run) -> None:
     cli("manager", "pin", "manager/manager.json", "--home", "zoe")
     cli("manager", "pin", "manager/manager.json", "--home", "zoe", as_json=False)
     assert cli("manager", "verify", "--home", "zoe")["verdict"] == "manager: trusted, unproven"
+    door = cli("manager", "admit", "--strangers", "0", "--home", "manager")
+    assert door == {"admitted": {}, "strangers": 0}
+    assert cli("identity", "rotate", "--home", "zoe", expect=2)["error"] == "identity.strangers"
+    cards = [f"public/{name}.card.json" for name in (*made["identities"], "zoe")]
+    shown = cli("manager", "admit", *cards, "--home", "manager", as_json=False)["text"]
+    assert "ann" in shown
+    assert "room for 0" in shown
     shown = cli("manager", "verify", "--home", "zoe", as_json=False)["text"]
     assert "manager: trusted, unproven" in shown
     assert "store rollback" in shown
@@ -206,6 +213,14 @@ def _placeholders(cli: Run, world: Path, host: list[str]) -> None:
     assert cli("policy", "check", "ann.yaml", "--home", "ann")["policy"].startswith("sha256:")
     assert cli("policy", "publish", "ann.yaml", "--home", "ann")["sequence"] == 2
     assert cli("policy", "publish", "ann.yaml", "--home", "ann", *host)["sequence"] == 2
+    (world / "more.yaml").write_text((world / "ann.yaml").read_text().replace("runs: 2", "runs: 4"))
+    change = {"where": "grants[0].limits.runs", "before": "2", "after": "4"}
+    more = ["more.yaml", "--home", "ann"]
+    assert cli("policy", "check", *more)["changes"] == [change]
+    said = "changes grants[0].limits.runs: 2 -> 4"
+    assert said in cli("policy", "check", *more, as_json=False)["noted"]
+    assert said in cli("policy", "publish", *more, as_json=False)["text"]
+    assert cli("policy", "publish", "ann.yaml", "--home", "ann")["changes"][0]["after"] == "2"
     unknown = cli("policy", "publish", "ann.yaml", "--home", "ann", "--asset", "no", expect=2)
     assert unknown["error"] == "asset.unknown"
     other = (world / "ann.yaml").read_text().replace("name: ann-policy", "name: other")

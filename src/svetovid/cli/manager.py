@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 group = typer.Typer(
     help="The service that holds keys and decides.",
-    epilog="Whoever runs a manager: `serve`, `stop`. Whoever trusts one: `pin`, `verify`; both:"
-    " `references`.",
+    epilog="Whoever runs a manager: `serve`, `admit`, `stop`. Whoever trusts one: `pin`, `verify`; "
+    "both: `references`.",
     no_args_is_help=True,
 )
 
@@ -212,6 +212,42 @@ def serve(
         [
             f"manager at {started.url}, process {started.pid}",
             f"give {home / 'manager.json'} to those who will trust it, by a way they trust",
+        ],
+        as_json,
+    )
+
+
+@group.command()
+def admit(
+    home: ManagerHomeOption,
+    cards: Annotated[
+        list[Path] | None, typer.Argument(help="Cards of those who may always register.")
+    ] = None,
+    strangers: Annotated[
+        int | None,
+        typer.Option("--strangers", min=0, max=10_000, help="Room for others; 0 for nobody."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say who may register with a manager, and show who that is; it takes effect at once.
+
+    Whoever is admitted may always register, and may keep more here. This is about the disk's room
+    only: no key, policy or release depends on it.
+
+    Example: `svetovid manager admit public/alice.card.json --strangers 0 --home manager`
+    """
+    from svetovid import stakeholder
+    from svetovid.manager import admit as let_in
+    from svetovid.manager import door_of
+
+    door = door_of(home)()
+    if cards or strangers is not None:
+        door = let_in(home, [stakeholder.read_card(card) for card in cards or []], strangers)
+    emit(
+        {"admitted": {a.key: a.name for a in door.admitted}, "strangers": door.strangers},
+        [
+            *(f"admitted   {a.key}  {a.name}" for a in door.admitted),
+            f"strangers  room for {door.strangers}",
         ],
         as_json,
     )

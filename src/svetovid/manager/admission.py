@@ -2,15 +2,12 @@
 
 Rules:
 
-1. The administrator's list names keys. Whoever is on it may always register.
+1. The administrator admits keys (:mod:`svetovid.manager.door`). They may always register.
 2. Everybody else is a stranger. There is room for a few strangers, from each address for fewer
    still in an hour; with room for none, the door is closed to them.
-3. A stranger may keep less than somebody on the list. What is kept is counted for a whole history
-   of keys: a rotation gives no new room.
-4. Nothing that strangers do takes room from those on the list.
-
-The list says whom the administrator lends its disk to, and nothing else: it decides about no key,
-no policy and no release.
+3. A stranger may keep less than somebody who was admitted. What is kept is counted for a whole
+   history of keys: a rotation gives no new room.
+4. Nothing that strangers do takes room from those who were admitted.
 """
 
 from __future__ import annotations
@@ -23,6 +20,7 @@ from collections.abc import Callable
 from svetovid.crypto import Envelope
 from svetovid.errors import LimitError
 from svetovid.manager.core import Bounds, Core
+from svetovid.manager.door import Door
 from svetovid.manager.state import State
 
 __all__ = ["Admission"]
@@ -35,12 +33,12 @@ class Admission:
     """Holds newcomers, and what is kept for everybody, against the manager's bounds.
 
     Args:
-        listed: the keys on the administrator's list, as it stands now.
+        door: whom the administrator lets in, as it stands now.
     """
 
-    def __init__(self, core: Core, listed: Callable[[], frozenset[str]]) -> None:
+    def __init__(self, core: Core, door: Callable[[], Door]) -> None:
         self._core = core
-        self._listed = listed
+        self._door = door
         self._lock = threading.Lock()
         self._sources: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
@@ -50,14 +48,14 @@ class Admission:
         Raises:
             LimitError: ``identity.strangers``, ``identity.rate``.
         """
-        listed = self._listed()
-        if key in listed:
+        door = self._door()
+        if key in door.keys:
             return
-        most = self._core.settings.strangers
-        if sum(listed.isdisjoint(h.keys) for h in state.histories.values()) >= most:
+        here = sum(door.keys.isdisjoint(h.keys) for h in state.histories.values())
+        if here >= door.strangers:
             raise LimitError(
                 "identity.strangers",
-                expected=f"a key on the administrator's list, or one of {most} others",
+                expected=f"a key that was admitted, or one of {door.strangers} others",
                 observed=key,
                 next_step="give your card to this manager's administrator: svetovid manager admit",
             )
@@ -86,7 +84,7 @@ class Admission:
         history = state.histories.get(state.root(key))
         keys = (key,) if history is None else history.keys
         settings = self._core.settings
-        return settings.stranger if self._listed().isdisjoint(keys) else settings.listed
+        return settings.stranger if self._door().keys.isdisjoint(keys) else settings.admitted
 
     def _slowly(self, network: str) -> None:
         now, most = self._core.now(), self._core.settings.strangers_hourly
@@ -102,7 +100,7 @@ class Admission:
                 "identity.rate",
                 expected=f"at most {most} new strangers an hour from one address",
                 observed=network or "an unknown address",
-                next_step="try again later, or ask this manager's administrator to list your card",
+                next_step="try again later, or give your card to this manager's administrator",
             )
 
 

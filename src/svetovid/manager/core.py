@@ -35,19 +35,17 @@ class Settings:
         lease_s: how long a lease lasts unless renewed; a third of it before hosts should renew.
         skew_s: how far a caller's clock may be off, either way.
         open_challenges: unanswered challenges one host may have.
-        strangers: how many may register without being on the administrator's list; see
+        strangers_hourly: how many strangers may register from one address in an hour; see
             :mod:`svetovid.manager.admission`.
-        strangers_hourly: how many of them from one address in an hour.
-        listed, stranger: what each party on the list, and each stranger, may have stored.
+        admitted, stranger: what each party may have stored, whom the administrator admitted or not.
     """
 
     challenge_s: int = 60
     lease_s: int = 60
     skew_s: int = 120
     open_challenges: int = 16
-    strangers: int = 64
     strangers_hourly: int = 32
-    listed: Bounds = Bounds(documents=100_000, bytes=16 << 30)
+    admitted: Bounds = Bounds(documents=100_000, bytes=16 << 30)
     stranger: Bounds = Bounds(documents=1_000, bytes=64 << 20)
 
 

@@ -1,7 +1,8 @@
 """One command starts a manager: its home folder, its keys, its TLS server.
 
 The home holds ``root.key`` (sealed), ``identity.json`` and ``tls.pem`` (under the root key),
-``store.db``, and ``manager.json``: the pin that stakeholders take away out of band (T1).
+``store.db``, ``door.json`` where the administrator admitted somebody, and ``manager.json``: the pin
+that stakeholders take away out of band (T1).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from svetovid.crypto import Identity, Secret, b64encode, digest, keystore
 from svetovid.errors import HostError
 from svetovid.manager.app import make_app
 from svetovid.manager.core import Settings
+from svetovid.manager.door import door_of
 from svetovid.manager.proving import Prover
 from svetovid.manager.rootkey import RootKey, RootSealer, open_root_key
 from svetovid.manager.service import Manager
@@ -114,6 +116,7 @@ def open_manager(
         channel=home.pin.channel,
         clock=clock,
         settings=settings,
+        door=door_of(home.folder),
         prover=home.prover,
         **more,
     )

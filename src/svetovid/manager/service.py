@@ -16,6 +16,7 @@ from svetovid.manager.admission import Admission
 from svetovid.manager.consenting import Consenting
 from svetovid.manager.core import Core, Settings
 from svetovid.manager.deciding import Deciding
+from svetovid.manager.door import Door
 from svetovid.manager.enrolment import Enrolment
 from svetovid.manager.examining import Examiner
 from svetovid.manager.finishing import Finishing
@@ -56,7 +57,7 @@ class Manager:
         channel: digest of the TLS certificate that hosts see (T6).
         clock: Unix seconds.
         settings: bounds.
-        listed: the keys on the administrator's list, whenever asked; see :class:`Admission`.
+        door: whom the administrator lets in, whenever asked.
         fault: for tests that end the process between two steps.
         prover: what this machine can prove, where it has a TPM with a certificate.
     """
@@ -71,7 +72,7 @@ class Manager:
         channel: str,
         clock: Callable[[], int],
         settings: Settings | None = None,
-        listed: Callable[[], frozenset[str]] = frozenset,
+        door: Callable[[], Door] = Door,
         fault: Fault = _no_fault,
         prover: Prover | None = None,
     ) -> None:
@@ -82,7 +83,7 @@ class Manager:
         freshness = Freshness(core, channel)
         examiner = Examiner(core, freshness, deciding)
         self._access = Access(core)
-        admission = Admission(core, listed)
+        admission = Admission(core, door)
         self._identities = Identities(core, admission)
         self._registry = Registry(core, admission)
         self._rejecting = rejecting = Rejecting(core, admission)
