@@ -95,6 +95,40 @@ def _setting(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keystore, "load", once)
 
 
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["tpm", "simulate", "manager.json"], "home.folder"),
+        (["tpm", "simulate", "manager.json/ca"], "home.folder"),
+        (["tpm", "simulate", "ca", "--tpm", "nonsense"], "tpm.spec"),
+        (["tpm", "simulate", "ca", "--tpm", "libtpms:manager.json/x"], "tpm.state"),
+        (["manager", "serve", "--home", "manager.json"], "home.folder"),
+        (["manager", "serve", "--home", "manager.json/x", "--background"], "home.folder"),
+        (["manager", "serve", "--home", "new", "--tpm", "nonsense"], "tpm.spec"),
+        (["manager", "serve", "--home", "new", "--port", "70000"], "cli.usage"),
+        (["host", "init", "--home", "manager.json", "--name", "a"], "host.home"),
+        (["host", "init", "--home", "ann", "--name", "a"], "host.exists"),
+        (["host", "init", "--home", "h", "--name", "../a"], "host.name"),
+        (["host", "init", "--home", "h", "--name", "a", "--manager", "manager.json"], "host.enrol"),
+        (["host", "status", "--home", "ann"], "host.home"),
+        (["host", "run", "none", "--home", "ann"], "file.unreadable"),
+    ],
+)
+def test_places_that_are_none(
+    args: list[str], code: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    assert run([*args, "--json"]) in (2, 4)
+    error = json.loads(capsys.readouterr().out)
+    if error["error"] == "tpm.absent":
+        pytest.skip("libtpms.so.0 is not installed")
+    assert error["error"] == code
+    assert error["reasons"][0]["next_step"]
+    after = {p: p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    assert {p: d for p, d in after.items() if p in before} == before
+    assert not (place / "h").exists()
+
+
 @pytest.mark.parametrize("command", READERS)
 def test_hostile_files(command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p for p in place.rglob("*") if p.suffix in (".out", ".sealed")}

@@ -227,6 +227,16 @@ def test_a_folder_that_is_not_ours_to_take(tmp_path: Path, tree: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "../box", "Box", "-box", "b" * 57, "bоx", "box\n"])
+def test_names_that_are_no_names(tmp_path: Path, tree: Path, name: str) -> None:
+    """Files are called by it: neither path tricks nor look-alikes."""
+    assert code_of(tmp_path / "h", tree, name=name, public=tmp_path / "public") == "host.name"
+    assert content(tmp_path) == {}
+    longest = "b" * 56
+    made = init(tmp_path / "h", tree, name=longest, public=tmp_path / "public")
+    assert made.published[0].name == f"{longest}.anchors.json"
+
+
 def test_two_set_ups_at_once(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "h"
     real = setup.reference_values

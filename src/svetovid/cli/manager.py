@@ -179,10 +179,19 @@ def make_references(
 def serve(
     home: ManagerHomeOption,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", min=0, max=65535, help="Port; 0 is the one it had last, or a free one."
+        ),
+    ] = 0,
     tpm: Annotated[
         str | None,
-        typer.Option("--tpm", help="Keep the root key in this TPM: device:/dev/tpmrm0, …"),
+        typer.Option(
+            "--tpm",
+            help="Keep the root key in this TPM: device:/dev/tpmrm0; or, protecting nothing, "
+            "libtpms:STATEFILE, swtpm:unix:PATH, swtpm:tcp:HOST:PORT.",
+        ),
     ] = None,
     evidence: Annotated[
         bool,

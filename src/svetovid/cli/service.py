@@ -17,6 +17,7 @@ from svetovid.crypto import Document, Identity, Secret, keystore, load_json
 from svetovid.errors import HostError, InputError, SvetovidError, TransportError, from_dict
 from svetovid.protocol.client import ManagerClient
 from svetovid.stakeholder import read_pin
+from svetovid.stakeholder.home import make_private
 
 __all__ = ["Started", "serve_here", "start_in_background", "stop_background"]
 
@@ -47,6 +48,7 @@ def serve_here(
     the passphrase ``secret``; with ``evidence`` that TPM also proves what runs here (T1)."""
     from svetovid.manager import PassphraseSealer, serve
 
+    make_private(home)
     port = port or _last_port(home)
     if tpm is None:
         assert secret is not None
@@ -76,7 +78,7 @@ def start_in_background(
         HostError: ``manager.start`` where it ends or does not answer in time.
         SvetovidError: what the manager itself ended with.
     """
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(home)
     if (running := _running(home)) is not None:
         raise InputError(
             "manager.running",

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -83,13 +84,14 @@ def init_host(
             its authority (``NAME.anchors.json``) in; None publishes nothing.
 
     Raises:
-        InputError: ``host.exists`` for a folder that is not empty, or a name that another host
-            published under; ``home.folder``, ``home.mode``; ``tpm.spec``.
+        InputError: ``host.name``; ``host.exists`` for a folder that is not empty, or a name that
+            another host published under; ``home.folder``, ``home.mode``; ``tpm.spec``.
         HostError: ``host.ek_certificate`` for a TPM without one, ``tpm.*``, ``runtime.*``,
             ``launcher.file``, ``host.home``, ``file.write``.
     """
     simulated = kind == "simulated-tee" or not tpm.startswith("device:")
     final = home.resolve()
+    _check_name(name)
     papers: dict[Path, Document] = {}
     with _new_home(home) as draft, contextlib.ExitStack() as undo:
         authority = simulated_ca or draft / "simulated-ca"
@@ -125,6 +127,17 @@ def init_host(
         _move_up(draft, home)
         undo.pop_all()
     return HostMade(request, tuple(papers), simulated)
+
+
+def _check_name(name: str) -> None:
+    """Files and products are called by it, so it is a :data:`Name` with room for what follows."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,55}", name):
+        raise InputError(
+            "host.name",
+            expected="1 to 56 of a-z, 0-9, dot, dash and underscore, a letter or digit first",
+            observed=name,
+            next_step="choose another --name",
+        )
 
 
 # -- the home ---------------------------------------------------------------------------------
