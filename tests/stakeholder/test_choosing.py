@@ -11,7 +11,7 @@ from svetovid.errors import (
 )
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.policy import Policy
-from svetovid.stakeholder import read_names
+from svetovid.stakeholder import Change, read_labels, read_names
 
 
 class TestPlaceholders:
@@ -36,6 +36,29 @@ class TestPlaceholders:
         stakeholder.publish_policy(ann, policy)
         again = shared.share("ann", shared.folder / "ann-data.npz", "data")
         assert self._read(shared, asset="ann-data").grants[0].asset == again
+
+    def test_a_name_that_stands_for_something_else_by_now(self, shared: Story) -> None:
+        """The same YAML would grant another code than it did: the owner is told which."""
+        ann = shared.people["ann"]
+        (before,) = stakeholder.own_policies(ann)
+        assert stakeholder.changes(ann.home, before) == []
+        (shared.folder / "code" / "train.py").write_text("print('changed')\n")
+        carols = shared.share("carol", shared.folder / "code", "code")
+        policy = self._read(shared)
+        (change,) = stakeholder.changes(ann.home, policy)
+        assert change == Change("grants[0].code[0]", before.grants[0].code[0], carols)
+        labels = read_labels(ann.home.path, shared.public)
+        (line,) = stakeholder.describe_changes([change], labels)
+        assert line.startswith("changes grants[0].code[0]: code v1 (sha256:")
+        assert "-> code v2 (sha256:" in line
+        stakeholder.publish_policy(ann, policy)
+        assert stakeholder.changes(ann.home, policy) == []
+        other = policy.model_copy(update={"name": "other"})
+        assert stakeholder.changes(ann.home, other) == []
+        wide = policy.model_copy(update={"operators": ()})
+        (gone,) = stakeholder.changes(ann.home, wide)
+        assert gone == Change("operators[0]", shared.people["olga"].key_id, "")
+        assert stakeholder.describe_changes([gone], labels)[0].endswith("-> none")
 
     def test_given_with_the_command(self, shared: Story) -> None:
         values = ReferenceValues(product="newer", version=2)

@@ -67,6 +67,7 @@ def test_who_has_no_say(shared: Story) -> None:
         assert shared.people[owner].key_id in reason.expected
     assert shared.people["olga"].key_id in reason.observed
     assert "nobody else's consent is needed" in reason.next_step
+    assert reason.owner == ""
 
 
 def test_an_older_version_of_ones_asset(shared: Story) -> None:
@@ -74,7 +75,7 @@ def test_an_older_version_of_ones_asset(shared: Story) -> None:
     job = shared.propose()
     newest = shared.share("ann", shared.folder / "ann-data.npz", "data")
     reason = _no_consent(shared, "ann", job, "consent.version")
-    assert f"version 2 of ann-data, the newest that ann owns: {newest}" == reason.expected
+    assert f"version 2, the newest that ann owns: {newest}" == reason.expected
     assert reason.observed == f"version 1: {job.assets['data'].manifest}"
     assert "job propose" in reason.next_step
     assert "assets data" in reason.clause

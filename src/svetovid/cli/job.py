@@ -56,7 +56,7 @@ def propose(
             f"job   {job.digest()}",
             f"file  {path}",
             "consents are needed from:",
-            *(f"  {labels.brief(owner)}" for owner in sorted(job.owners)),
+            *(f"  {owner}" for owner in sorted(map(labels.brief, job.owners))),
         ],
         as_json,
     )
@@ -138,14 +138,14 @@ def status(
     job, _ = stakeholder.read_job(file)
     found = stakeholder.status(stakeholder.load(home, passphrase(home)), job.digest())
     labels = stakeholder.read_labels(home, public)
-    agreed = sorted({envelope.peek(Consent).owner for envelope in found.consents})
+    agreed = sorted({e.peek(Consent).owner for e in found.consents}, key=labels.brief)
     emit(
         {"job": job.digest(), "state": found.state, "status": found.to_json()},
         [
             f"job       {job.name}  {job.digest()}",
             f"state     {found.state}",
             *(f"agreed    {labels.brief(owner)}" for owner in agreed),
-            *(f"waiting   for {labels.brief(owner)}" for owner in found.waiting_for),
+            *(f"waiting   for {owner}" for owner in sorted(map(labels.brief, found.waiting_for))),
             *([f"host      {labels.brief(found.host)}"] if found.host else []),
             f"releases  {found.releases}",
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,9 @@ def check(
         asset=asset,
     )
     found = stakeholder.check_policy(home, file, names, choice.digests)
+    changed = stakeholder.changes(stakeholder.Home(home), found.policy)
+    for line in stakeholder.describe_changes(changed, stakeholder.read_labels(home, public)):
+        note(line)
     if not found.sealed:
         note("$asset is still to be sealed: this is what `svetovid share` will look at")
     table(
@@ -69,6 +73,7 @@ def check(
         or [("ok", "", "", "no finding")],
         {
             "policy": found.policy.digest() if found.sealed else None,
+            "changes": [asdict(change) for change in changed],
             "findings": [
                 {"severity": f.severity, "code": f.code, "where": f.where, "message": f.message}
                 for f in found.findings
@@ -93,7 +98,8 @@ def publish(
     """Sign a policy as its next edition and put it in force at the manager.
 
     $anchors, $references and $asset in it are what is given here, or what they were in the edition
-    before: to change terms, the YAML is enough.
+    before: to change terms, the YAML is enough. Every other $name is what the public folder says
+    now: what the edition changes is listed, and `policy check` lists it beforehand.
 
     Example: `svetovid policy publish alice.yaml --home alice`
     """
@@ -105,10 +111,19 @@ def publish(
         who.home, names, anchors=anchors or (), references=references or (), asset=asset
     )
     policy = stakeholder.read_policy(who.home, file, names, chosen=choice.digests)
+    changed = stakeholder.changes(who.home, policy)
     digest = stakeholder.publish_policy(who, policy, choice.documents)
     emit(
-        {"policy": digest, "name": policy.name, "sequence": policy.sequence},
-        [f"policy {policy.name}, edition {policy.sequence}: {digest}"],
+        {
+            "policy": digest,
+            "name": policy.name,
+            "sequence": policy.sequence,
+            "changes": [asdict(change) for change in changed],
+        },
+        [
+            f"policy {policy.name}, edition {policy.sequence}: {digest}",
+            *stakeholder.describe_changes(changed, stakeholder.read_labels(home, public)),
+        ],
         as_json,
     )
 

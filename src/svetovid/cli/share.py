@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,7 @@ def share(
             "asset": asset,
             "name": shared.manifest.name,
             "policy": shared.policy,
+            "changes": [asdict(change) for change in shared.changes],
             "manager": claims.key,
             "verdict": claims.verdict,
         },
@@ -65,6 +67,7 @@ def share(
             claims.verdict,
             f"asset   {asset}  ({shared.manifest.name})",
             f"policy  {shared.policy}",
+            *stakeholder.describe_changes(shared.changes, stakeholder.read_labels(home, public)),
         ],
         as_json,
     )

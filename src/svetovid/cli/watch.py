@@ -56,7 +56,7 @@ def watch(
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=Console(file=sys.stderr),
-        disable=as_json or once,
+        disable=as_json or once or not sys.stderr.isatty(),
         transient=True,
     )
     with bar:

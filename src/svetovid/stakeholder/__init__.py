@@ -5,6 +5,7 @@ Everything the command line does for an owner is one of these functions.
 
 from svetovid.stakeholder.choosing import Choice, choose
 from svetovid.stakeholder.consenting import check_job, consent, own_slots
+from svetovid.stakeholder.editions import Change, changes, describe_changes
 from svetovid.stakeholder.home import Home
 from svetovid.stakeholder.identity import Stakeholder, create, load, publish_card, read_card, rotate
 from svetovid.stakeholder.jobs import describe, propose, read_job, write_job
@@ -45,6 +46,7 @@ from svetovid.stakeholder.sharing import Shared, share
 from svetovid.stakeholder.telling import Told, tell
 
 __all__ = [
+    "Change",
     "Checked",
     "Choice",
     "Column",
@@ -57,6 +59,7 @@ __all__ = [
     "Stakeholder",
     "Told",
     "announce",
+    "changes",
     "check_job",
     "check_policy",
     "check_receipt",
@@ -66,6 +69,7 @@ __all__ = [
     "create",
     "deposit_key",
     "describe",
+    "describe_changes",
     "hand_over",
     "load",
     "make_anchors",

@@ -22,6 +22,7 @@ from svetovid.stakeholder.pins import pinned_manager
 __all__ = [
     "Checked",
     "check_policy",
+    "newest_edition",
     "own_policies",
     "publish_policy",
     "read_policy",
@@ -60,7 +61,7 @@ def read_policy(
     manager = pinned_manager(home).open().signing
     value = load_yaml(data)
     name = value.get("name") if isinstance(value, dict) else None
-    newest = _newest(home, name) if isinstance(name, str) else None
+    newest = newest_edition(home, name) if isinstance(name, str) else None
     if newest is not None and owner not in (None, newest.owner):
         newest = None
     owner = owner or (newest.owner if newest else read_card(home.card).signing)
@@ -153,7 +154,7 @@ def withdraw_consents(who: Stakeholder, name: str) -> Digest:
     Raises:
         InputError: ``policy.unknown`` where this home signed none of this name.
     """
-    policy = _newest(who.home, name)
+    policy = newest_edition(who.home, name)
     if policy is None:
         raise InputError(
             "policy.unknown",
@@ -165,7 +166,12 @@ def withdraw_consents(who: Stakeholder, name: str) -> Digest:
     return publish_policy(who, Policy.from_json(fields))
 
 
-def _newest(home: Home, name: str) -> Policy | None:
+def newest_edition(home: Home, name: str) -> Policy | None:
+    """The newest edition of policy ``name`` that this home signed; its signature holds.
+
+    Raises:
+        InputError, IntegrityError: ``file.*``, ``json.*``, ``document.invalid``, ``signature.*``.
+    """
     # the name comes from YAML: only a plain one may become a file name
     path = home.policies / f"{name}.json"
     if path.parent != home.policies or not path.is_file():

@@ -11,6 +11,7 @@ from svetovid.crypto import Digest
 from svetovid.evidence.documents import NO_SUBJECT
 from svetovid.policy import require_sound
 from svetovid.stakeholder.choosing import choose
+from svetovid.stakeholder.editions import Change, changes
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.names import read_names, write_public
 from svetovid.stakeholder.policies import publish_policy, read_policy
@@ -21,10 +22,17 @@ __all__ = ["Shared", "share"]
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What sharing made: the asset's public manifest and the digest of the policy in force."""
+    """What sharing made.
+
+    Attributes:
+        manifest: the asset's public manifest.
+        policy: digest of the policy in force.
+        changes: in what it differs from the edition before; the asset's new version among it.
+    """
 
     manifest: Manifest
     policy: Digest
+    changes: Sequence[Change]
 
 
 def share(
@@ -67,7 +75,8 @@ def share(
     names.digests.pop(manifest.name, None)  # an older version's manifest may lie in the folder
     names.add(manifest.name, manifest.digest())
     policy = read_policy(who.home, policy_file, names, owner=who.key_id, chosen=chosen)
+    changed = changes(who.home, policy)
     in_force = publish_policy(who, policy, choice.documents)
     deposit_key(who, manifest)
     write_public(public / f"{manifest.name}.manifest.json", manifest)
-    return Shared(manifest, in_force)
+    return Shared(manifest, in_force, changed)

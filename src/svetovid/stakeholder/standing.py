@@ -21,10 +21,10 @@ def no_one_policy(who: Stakeholder, job: Job, speaking: Sequence[Policy]) -> Pol
     nothing in the job is one's own.
     """
     if speaking:
-        return _error(
-            who,
-            job,
+        return PolicyError(
             "consent.policy",
+            clause=f"job {job.name}",
+            owner=who.key_id,
             expected="exactly one own policy that speaks of the assets in this job",
             observed=", ".join(policy.name for policy in speaking),
             next_step="publish the others again without a grant for them: svetovid policy publish",
@@ -32,57 +32,34 @@ def no_one_policy(who: Stakeholder, job: Job, speaking: Sequence[Policy]) -> Pol
     for slot, asset in sorted(job.assets.items()):
         if not who.has_been(asset.owner):
             continue
+        clause = f"job {job.name} assets {slot}"
         sealed = sealed_version(who, asset.manifest)
         newest = newest_manifest(who, sealed.name) if sealed else None
         if sealed and newest and newest.digest() != asset.manifest:
-            return _error(
-                who,
-                job,
+            return PolicyError(
                 "consent.version",
-                slot=slot,
-                expected=f"version {newest.version} of {newest.name}, the newest that "
-                f"{who.name} owns: {newest.digest()}",
+                clause=clause,
+                owner=who.key_id,
+                expected=f"version {newest.version}, the newest that {who.name} owns: "
+                f"{newest.digest()}",
                 observed=f"version {sealed.version}: {asset.manifest}",
                 next_step="have the job proposed again with the newest manifest in the public "
                 "folder: svetovid job propose",
             )
         name = sealed.name if sealed else asset.manifest
-        return _error(
-            who,
-            job,
+        return PolicyError(
             "consent.policy",
-            slot=slot,
+            clause=clause,
+            owner=who.key_id,
             expected=f"a policy in {who.home.policies} with a grant for {name}",
             observed="none",
             next_step="put one in force: svetovid policy publish --asset NAME, in the home that "
             "sealed it",
         )
-    return _error(
-        who,
-        job,
-        "consent.owner",
-        expected=f"an owner of an asset in this job: {', '.join(sorted(job.owners))}",
-        observed=f"{who.name}, {who.key_id}, who owns none of them and imports none",
-        next_step="nobody else's consent is needed: use the --home of one of these owners",
-    )
-
-
-def _error(
-    who: Stakeholder,
-    job: Job,
-    code: str,
-    *,
-    expected: str,
-    observed: str,
-    next_step: str,
-    slot: str = "",
-) -> PolicyError:
-    clause = f"job {job.name} assets {slot}" if slot else f"job {job.name}"
     return PolicyError(
-        code,
-        expected=expected,
-        observed=observed,
-        next_step=next_step,
-        clause=clause,
-        owner=who.key_id,
+        "consent.owner",
+        clause=f"job {job.name}",
+        expected=f"an owner of an asset in this job: {', '.join(sorted(job.owners))}",
+        observed=f"{who.key_id}, who owns none of them and imports none",
+        next_step="nobody else's consent is needed: use the --home of one of these owners",
     )
