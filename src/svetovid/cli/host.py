@@ -192,7 +192,7 @@ def init(
 
 @group.command()
 def sign(
-    request: Annotated[Path, typer.Argument(help="request.json of the host's home.")],
+    request: Annotated[Path, typer.Argument(help="What the host wrote: NAME.request.json.")],
     home: HomeOption,
     out: Annotated[Path, typer.Option("--out", help="File to write the signed statement to.")],
     machine_owner: MachineOwner = "unknown",
@@ -200,7 +200,7 @@ def sign(
 ) -> None:
     """Sign, as its operator, which machine a host is. Run this where the operator's key lives.
 
-    Example: `svetovid host sign request.json --home olga --out statement.json`
+    Example: `svetovid host sign lab1.request.json --home olga --out statement.json`
     """
     from svetovid.stakeholder import write_public
 

@@ -38,7 +38,6 @@ __all__ = ["HostMade", "init_host"]
 _DRAFT = ".init"
 _LAST = "host.json"
 _STATE = "tpm.state"
-_MAX_PUBLIC = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,9 @@ def init_host(
             the home where none is given.
         simulated_ca: folder of the simulated authority that certifies a software TPM or TEE; one is
             made in the home where none is given.
-        public: folder to publish reference values (``NAME.references.json``) and, for a simulator,
-            its authority (``NAME.anchors.json``) in; None publishes nothing.
+        public: folder to publish the request (``NAME.request.json``), reference values
+            (``NAME.references.json``) and, for a simulator, its authority (``NAME.anchors.json``)
+            in; None publishes nothing.
 
     Raises:
         InputError: ``host.name``; ``host.exists`` for a folder that is not empty, or a name that
@@ -92,13 +92,14 @@ def init_host(
     simulated = kind == "simulated-tee" or not tpm.startswith("device:")
     final = home.resolve()
     _check_name(name)
-    papers: dict[Path, Document] = {}
+    if public is not None:
+        for kind_of_paper in ("anchors", "references", "request"):
+            _free(public / f"{name}.{kind_of_paper}.json")
+    papers: dict[str, Document] = {}
     with _new_home(home) as draft, contextlib.ExitStack() as undo:
         authority = simulated_ca or draft / "simulated-ca"
-        if simulated and public is not None:
-            path = public / f"{name}.anchors.json"
-            papers[path] = _anchors(authority, name, kind)
-            _free(path, papers[path])  # before the runtime is built, which takes a while
+        if simulated:
+            papers["anchors"] = _anchors(authority, name, kind)
         own = tpm == "libtpms"
         if kind == "simulated-tee":
             device = SimulatedTee.create(draft / "tee", authority).device
@@ -109,9 +110,10 @@ def init_host(
         if public is not None:
             provenance = f"made on {name} from its own files"
             values = reference_values(tree, f"{name}-runtime", 1, provenance=provenance)
-            papers[public / f"{name}.references.json"] = values
+            papers["references"] = values
         agent = Identity.generate(name)
         request = StatementRequest(host=name, kind=kind, device=device, agent=agent.key_id)
+        papers["request"] = request
         config = HostConfig(
             name=name,
             kind=kind,
@@ -121,12 +123,15 @@ def init_host(
         (draft / "request.json").write_bytes(request.canonical())
         keystore.save(agent, draft / "agent.json", passphrase)
         write_private(draft / _LAST, config.canonical())
-        for path, document in papers.items():
-            if _publish(path, document):
-                undo.callback(path.unlink, missing_ok=True)
+        published: list[Path] = []
+        if public is not None:
+            for what, document in papers.items():
+                published.append(public / f"{name}.{what}.json")
+                _publish(published[-1], document)
+                undo.callback(published[-1].unlink, missing_ok=True)
         _move_up(draft, home)
         undo.pop_all()
-    return HostMade(request, tuple(papers), simulated)
+    return HostMade(request, tuple(published), simulated)
 
 
 def _check_name(name: str) -> None:
@@ -258,30 +263,20 @@ def _anchors(authority: Path, name: str, kind: str) -> TrustAnchors:
     )
 
 
-def _free(path: Path, document: Document) -> bool:
-    """Whether ``path`` is free for ``document``; False where that very document stands there."""
-    with writing(path):
-        try:
-            with path.open("rb") as f:
-                held = f.read(_MAX_PUBLIC)
-        except FileNotFoundError:
-            return True
-    if held == canonical(document.to_json()):
-        return False
-    raise InputError(
-        "host.exists",
-        expected=f"no other host whose files go by this name: {path}",
-        observed="a file that says something else",
-        next_step="choose another --name; or remove that file if its host is gone",
-    )
+def _free(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise InputError(
+            "host.exists",
+            expected=f"no other host whose files go by this name: {path}",
+            observed="a file of that name",
+            next_step="choose another --name; or remove that host's files if it is gone",
+        )
 
 
-def _publish(path: Path, document: Document) -> bool:
-    """Write ``document`` for everybody to read, over nothing; whether it was not there already."""
+def _publish(path: Path, document: Document) -> None:
+    """Write ``document`` for everybody to read, over nothing."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not _free(path, document):
-            return False
+        _free(path)
         write_private(path, canonical(document.to_json()), replace=False)
         path.chmod(0o644)
-    return True
