@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import softtpm
 from inprocess import InProcess
 from softtpm import SoftCa, SoftTpm
 from svetovid import stakeholder
@@ -339,6 +340,17 @@ def test_i3_an_ak_that_is_not_in_the_tpm(place: Place, opened: bytes | None) -> 
     soft = SoftTpm(SoftCa())
     place.serve(Lying(place.prover, ak=soft.ak_public, opened=opened))
     place.refused("tpm.rc" if opened is None else "manager.activation")
+
+
+def test_i3_an_ak_that_signs_what_it_is_given(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I3: refused by its attributes, before any credential is made for it."""
+    monkeypatch.setattr(softtpm, "AK_ATTRIBUTES", softtpm.AK_ATTRIBUTES & ~0x10000)
+    lying = Lying(place.prover, ak=SoftTpm(SoftCa()).ak_public)
+    monkeypatch.setattr(lying, "activate", pytest.fail)
+    place.serve(lying)
+    place.refused("ak.attributes")
 
 
 def test_t1_a_record_about_somebody_else(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,20 @@ def test_t13_a_consent_that_names_nonsense_stops_no_receipt(world: World, names:
     assert verify(world, bundle).imports == {"left": world.key("bob")}
 
 
+def test_t13_an_importer_brings_nobody_elses_policy(world: World) -> None:
+    """T13: what else an importer pins is not shown to whoever reads the receipt."""
+    alice = export(world)
+    left, carol = world.assets["left"].manifest, world.policies["carol"].digest()
+    pins = tuple(Import(policy=p, asset=left) for p in (carol, alice.digest()))
+    bob = world.policy("bob", imports=pins)
+    job = world.propose()
+    importer_consents(world, job)
+    (bundle,) = world.run(job).finish()
+    shown = {p.payload_digest() for p in bundle.countersignature.peek(Countersignature).policies}
+    assert shown == {alice.digest(), bob.digest()}
+    assert verify(world, bundle).imports == {"left": world.key("bob")}
+
+
 def countersigned(world: World, bundle: ReceiptBundle, policies: Any) -> ReceiptBundle:
     """What a manager that lies would countersign."""
     said = bundle.countersignature.peek(Countersignature)
