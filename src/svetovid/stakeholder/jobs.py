@@ -176,6 +176,10 @@ def describe(job: Job, labels: Labels) -> list[str]:
         f"Limits: {limits.wall_s} s, {limits.memory_mib} MiB, {limits.processes} processes, "
         f"{limits.output_bytes} bytes out, {limits.resumes} resumes"
     )
+    lines.append(
+        f"Each run, also a resumed one, takes {job.bytes_out} bytes of a grant's output_bytes, "
+        "for good."
+    )
     if job.devices:
         lines.append(f"Devices: {', '.join(job.devices)}")
     lines.append("A model can memorise what it was trained on: whoever opens it may learn of it.")
