@@ -16,7 +16,7 @@ __all__ = ["TpmProver", "open_prover"]
 
 
 class TpmProver:
-    """A :class:`svetovid.manager.Prover` on a started TPM, which it does not close.
+    """A :class:`svetovid.manager.proving.Prover` on a started TPM, which it does not close.
 
     Args:
         tpm: with an EK certificate.
