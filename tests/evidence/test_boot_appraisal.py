@@ -188,6 +188,13 @@ def test_u1_code_under_any_type_is_looked_at(pcr, kind):
     )
 
 
+@pytest.mark.parametrize("pcr", ["0", "2", "9"])
+def test_code_is_looked_at_where_nothing_is_listed(pcr):
+    host = Host()
+    fewer = {number: names for number, names in EVENTS.items() if number != pcr}
+    assert codes(host.judged(host.allow(events=fewer))) == {"boot.unlisted"}
+
+
 def test_u2_data_that_is_not_what_was_measured():
     fw = uefi.linux()
     fw.find(4, uefi.APPLICATION).measured = b"evil kernel"
@@ -400,6 +407,15 @@ def test_m11_a_policy_that_measures(line, good):
     assert granted(appraisal) is good
     if not good:
         assert codes(appraisal) == {"ima.policy_unproven"}
+
+
+def test_m11_every_command_line_asks_for_it():
+    fw = uefi.linux()
+    fw.add(12, uefi.IPL, b"", b"q\0u\0i\0e\0t\0\0\0")
+    host = Host(fw)
+    whole = {"4": ("sha256:" + fw.pcrs()[4].hex(),)}
+    appraisal = host.judged(host.allow(command_lines=(LINE, "quiet"), pcrs=whole))
+    assert codes(appraisal) == {"ima.policy_unproven"}
 
 
 def test_m11_what_should_be_measured_is():

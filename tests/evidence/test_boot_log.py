@@ -455,9 +455,10 @@ def test_phases_of_systemd_on_top_of_pcr_11():
         assert prove_boot(log, fw.pcrs())
     fw.add(11, uefi.IPL, b"ready")
     refused("boot.replay", prove_boot, log, fw.pcrs())
-    fw = uefi.unified()
-    fw.add(11, uefi.IPL, b"leave-initrd")
-    refused("boot.replay", prove_boot, log, fw.pcrs())
+    for pcr, phase in ((11, b"leave-initrd"), (12, b"enter-initrd"), (4, b"enter-initrd")):
+        fw = uefi.unified()
+        fw.add(pcr, uefi.IPL, phase)
+        refused("boot.replay", prove_boot, log, fw.pcrs())
 
 
 def test_a_log_without_the_quoted_bank():
