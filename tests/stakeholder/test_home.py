@@ -37,8 +37,9 @@ def test_a_new_home_is_private_and_opens_again(tmp_path: Path) -> None:
 
 def test_wrong_passphrase_and_second_creation(tmp_path: Path) -> None:
     stakeholder.create(tmp_path / "ann", "ann", PASSPHRASE)
-    with pytest.raises(IntegrityError, match=r"key\.passphrase"):
+    with pytest.raises(IntegrityError, match=r"key\.passphrase") as e:
         stakeholder.load(tmp_path / "ann", Secret(b"wrong"))
+    assert e.value.reason.clause == str(tmp_path / "ann" / "identity.json")
     with pytest.raises(InputError, match=r"key\.exists"):
         stakeholder.create(tmp_path / "ann", "ann", PASSPHRASE)
 

@@ -10,6 +10,7 @@ from svetovid.errors import (
     InputError,
     ParseError,
     PolicyError,
+    SvetovidError,
 )
 
 
@@ -29,6 +30,15 @@ def test_a_slot_that_is_not_what_its_manifest_says(shared: Story) -> None:
         shared.propose(JOB.replace("manifest: $ann-data", f"manifest: '{unknown}'"))
     assert unknown in e.value.reason.expected
     assert "svetovid share" in e.value.reason.next_step
+
+
+def test_a_job_that_cannot_be_read_is_named(shared: Story) -> None:
+    shared.propose()
+    path = shared.public / "little.job.json"
+    path.write_text(path.read_text().replace('"payload":"', '"payload":"AAAA'))
+    with pytest.raises(SvetovidError) as e:
+        stakeholder.read_job(path)
+    assert e.value.reason.clause == str(path)
 
 
 def test_a_job_is_not_put_over_another(shared: Story) -> None:

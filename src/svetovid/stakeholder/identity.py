@@ -12,6 +12,7 @@ from svetovid.crypto import Card, Envelope, Identity, KeyId, Secret, canonical, 
 from svetovid.crypto.hpke import ReceivingKey
 from svetovid.errors import InputError, ParseError
 from svetovid.stakeholder.home import Home, make_private, read_bounded
+from svetovid.stakeholder.names import naming
 
 if TYPE_CHECKING:
     import httpx
@@ -123,7 +124,8 @@ def load(home: Path, passphrase: Secret) -> Stakeholder:
         )
     for folder in (home, *place.folders):
         make_private(folder)
-    return Stakeholder(place, keystore.load(place.identity, passphrase), passphrase)
+    with naming(place.identity):
+        return Stakeholder(place, keystore.load(place.identity, passphrase), passphrase)
 
 
 def rotate(who: Stakeholder, now: int) -> tuple[Stakeholder, Envelope]:
@@ -198,4 +200,5 @@ def read_card(path: Path) -> Card:
         InputError, IntegrityError: ``file.*``, ``json.*``, ``document.invalid``, ``signature.*``.
     """
     data = read_bounded(path, MAX_CARD_BYTES, what="a card")
-    return Card.open(Envelope.parse(data, max_bytes=MAX_CARD_BYTES))
+    with naming(path):
+        return Card.open(Envelope.parse(data, max_bytes=MAX_CARD_BYTES))

@@ -13,7 +13,7 @@ from svetovid.stakeholder.home import read_bounded
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.labels import Labels
 from svetovid.stakeholder.manager import connect
-from svetovid.stakeholder.names import Names, read_envelope, write_public
+from svetovid.stakeholder.names import Names, naming, read_envelope, write_public
 from svetovid.stakeholder.pins import pinned_manager
 
 __all__ = ["describe", "propose", "read_job", "write_job"]
@@ -68,7 +68,8 @@ def read_job(path: Path) -> tuple[Job, Envelope]:
         InputError, IntegrityError: ``file.*``, ``json.*``, ``document.invalid``, ``signature.*``.
     """
     envelope = read_envelope(path)
-    return envelope.open(Job, by=envelope.peek(Job).proposer), envelope
+    with naming(path):
+        return envelope.open(Job, by=envelope.peek(Job).proposer), envelope
 
 
 def write_job(public: Path, job: Job, signed: Envelope) -> Path:

@@ -21,6 +21,7 @@ from svetovid.stakeholder.home import read_bounded
 
 __all__ = [
     "Names",
+    "naming",
     "public_files",
     "read_document",
     "read_envelope",
@@ -76,7 +77,7 @@ def read_names(public: Path | None) -> Names:
     """
     names = Names(public)
     for path, kind in public_files(public):
-        with _naming(path):
+        with naming(path):
             _read(names, path, kind)
     return names
 
@@ -101,7 +102,7 @@ def _read(names: Names, path: Path, kind: str) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Whatever is wrong in here is wrong with this file: say so."""
     try:
         yield
@@ -143,7 +144,7 @@ def read_envelope(path: Path) -> Envelope:
         InputError: ``file.*``, ``json.*``, ``document.invalid``.
     """
     data = read_bounded(path, MAX_PUBLIC_BYTES, what="a signed document")
-    with _naming(path):
+    with naming(path):
         return Envelope.parse(data)
 
 
@@ -159,7 +160,7 @@ def read_document(path: Path, kind: type[D]) -> D:
 def read_signed(path: Path, kind: type[D]) -> tuple[D, Envelope | None]:
     """As :func:`read_document`, with the envelope where there is one."""
     data = read_bounded(path, MAX_PUBLIC_BYTES, what=f"a document ({kind.TYPE})")
-    with _naming(path):
+    with naming(path):
         value = load_json(data)
         if isinstance(value, dict) and "payloadType" in value:
             envelope = Envelope.from_json(value)
