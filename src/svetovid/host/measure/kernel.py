@@ -76,7 +76,7 @@ class KernelLog:
 
         Raises:
             HostError: ``measure.kernel_log``.
-            InputError, EvidenceError: ``ima.*`` where the log is not in the ``ima-ng`` form.
+            InputError, EvidenceError: ``ima.*`` where the log is not in a form that the kernel has.
         """
         with self._lock:
             data = _read(self._path, MAX_LOG_BYTES)
