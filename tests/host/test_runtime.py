@@ -78,8 +78,9 @@ def test_only_what_may_be_loaded_is_in_it(tree: Path, files: dict[str, str]) -> 
         assert not {"test", "tests", "idlelib", "tkinter", "ensurepip"} & set(parts[:-1]), path
         assert PurePosixPath(path).suffix not in {".pth", ".a", ".h"}, path
     own = {p.removeprefix(f"{SITE}/svetovid/") for p in files if p.startswith(f"{SITE}/svetovid/")}
-    assert {"__init__.py", "errors.py", "training/__init__.py"} <= own
-    assert all(p in {"__init__.py", "errors.py"} or p.startswith("training/") for p in own)
+    ground = {"__init__.py", "dtypes.py", "errors.py"}
+    assert {*ground, "training/__init__.py"} <= own
+    assert all(p in ground or p.startswith("training/") for p in own)
     programs = [p for p in files if os.access(f"{tree}{p}", os.X_OK) and ".so" not in p]
     assert str(interpreter()) in programs
 

@@ -17,26 +17,12 @@ from svetovid.assets.format import (
     Layout,
 )
 from svetovid.crypto import Base64, Digest, Document, KeyId, Name, b64decode, canonical
+from svetovid.dtypes import ITEM_BYTES, Dtype
 from svetovid.errors import IntegrityError
 
-__all__ = ["Dtype", "FieldSpec", "Kind", "Manifest", "RecordSchema", "check_successor"]
+__all__ = ["FieldSpec", "Kind", "Manifest", "RecordSchema", "check_successor"]
 
 Kind = Literal["dataset", "code", "model", "output", "checkpoint"]
-Dtype = Literal[
-    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"
-]
-ITEM_BYTES: dict[str, int] = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "int16": 2,
-    "int32": 4,
-    "int64": 8,
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-}
 MAX_RECORD_BYTES = 1 << 30
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from svetovid.crypto import canonical
 from svetovid.crypto.canonical import load_json
+from svetovid.dtypes import ITEM_BYTES, SAFETENSORS
 from svetovid.errors import LimitError, ParseError, PolicyError, RefusalError
 from svetovid.policy.documents import MetricSpec, OutputSpec, TensorSpec
 
@@ -21,24 +22,6 @@ __all__ = ["MAX_HEADER_BYTES", "Metrics", "count_nan", "rebuild", "size_of"]
 
 MAX_HEADER_BYTES = 4 << 20
 _PREFIX = 8
-_CODES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "int16": "I16",
-    "int32": "I32",
-    "int64": "I64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-}
-_ITEM_BYTES = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8} | {
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-}
 _EXPONENTS = {
     "float16": b"\x00\x7c",
     "bfloat16": b"\x80\x7f",
@@ -51,7 +34,7 @@ _BLOCK = 1 << 20
 
 
 def _tensor_bytes(spec: TensorSpec) -> int:
-    return math.prod(spec.shape) * _ITEM_BYTES[spec.dtype]
+    return math.prod(spec.shape) * ITEM_BYTES[spec.dtype]
 
 
 def size_of(spec: OutputSpec) -> int:
@@ -102,10 +85,10 @@ def _span(name: str, entry: object, spec: TensorSpec) -> tuple[int, int]:
     if (
         not isinstance(shape, list)
         or any(type(n) is not int for n in shape)
-        or (entry["dtype"], tuple(shape)) != (_CODES[spec.dtype], spec.shape)
+        or (entry["dtype"], tuple(shape)) != (SAFETENSORS[spec.dtype], spec.shape)
     ):
         raise _schema(
-            f"{name}: {_CODES[spec.dtype]} {list(spec.shape)}", f"{entry['dtype']} {shape}"
+            f"{name}: {SAFETENSORS[spec.dtype]} {list(spec.shape)}", f"{entry['dtype']} {shape}"
         )
     offsets = entry["data_offsets"]
     if (
@@ -173,7 +156,7 @@ def _write(
     content: memoryview, spans: Mapping[str, tuple[int, int]], spec: OutputSpec
 ) -> tuple[bytes, int]:
     # Widest type first, as the format's own writer does it: every tensor is then aligned.
-    order = sorted(spans, key=lambda n: (-_ITEM_BYTES[spec.tensors[n].dtype], n))
+    order = sorted(spans, key=lambda n: (-ITEM_BYTES[spec.tensors[n].dtype], n))
     header: dict[str, object] = {}
     parts: list[memoryview] = []
     position = nan = 0
@@ -184,7 +167,7 @@ def _write(
             raise _malformed(f"{name}: a bool is 0 or 1", "another byte")
         nan += count_nan(part, tensor.dtype)
         header[name] = {
-            "dtype": _CODES[tensor.dtype],
+            "dtype": SAFETENSORS[tensor.dtype],
             "shape": list(tensor.shape),
             "data_offsets": [position, position + len(part)],
         }

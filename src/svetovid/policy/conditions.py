@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from svetovid.crypto.identity import Card
+from svetovid.dtypes import ITEM_BYTES
 from svetovid.errors import InputError
 from svetovid.policy.cel_subset import Expression, Path, parse
 from svetovid.policy.documents import Job, OutputSpec
@@ -60,18 +61,6 @@ JOB_FIELDS: Mapping[str, type] = {
 """What a condition can read of a job."""
 
 MAX_VIEW_BYTES = 256 << 10
-_ITEM_BYTES = {
-    "bool": 1,
-    "uint8": 1,
-    "int8": 1,
-    "int16": 2,
-    "float16": 2,
-    "bfloat16": 2,
-    "int32": 4,
-    "float32": 4,
-    "int64": 8,
-    "float64": 8,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +80,7 @@ class Outcome:
 
 def output_bytes(spec: OutputSpec) -> int:
     """Bytes of tensor data in one output of this form."""
-    return sum(math.prod(t.shape) * _ITEM_BYTES[t.dtype] for t in spec.tensors.values())
+    return sum(math.prod(t.shape) * ITEM_BYTES[t.dtype] for t in spec.tensors.values())
 
 
 def job_view(job: Job) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Text
 from svetovid.crypto.envelope import Envelope
+from svetovid.dtypes import Dtype
 
 __all__ = [
     "Condition",
@@ -43,9 +44,6 @@ BundlePath = Annotated[
 ]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}$")]
 Rotations = Annotated[tuple[Envelope, ...], Field(max_length=64)]
-Dtype = Literal[
-    "bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"
-]
 
 
 class Pin(Document):

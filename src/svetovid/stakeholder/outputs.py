@@ -12,6 +12,7 @@ from pathlib import Path
 from svetovid.assets import AssetReader, Manifest, open_asset
 from svetovid.assets.store import read_small
 from svetovid.crypto import Secret, load_json
+from svetovid.dtypes import SAFETENSORS
 from svetovid.errors import EvidenceError, HostError, InputError, IntegrityError, SvetovidError
 from svetovid.policy import Job
 from svetovid.protocol.contexts import output_context
@@ -26,18 +27,7 @@ __all__ = ["Opened", "check_form", "open_output"]
 _MAX_PACKAGE = 4 << 20
 _MAX_HEADER = 32 << 20
 _BLOCK = 1 << 20
-_DTYPES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "I16": "int16",
-    "I32": "int32",
-    "I64": "int64",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F32": "float32",
-    "F64": "float64",
-}
+_DTYPES = {code: name for name, code in SAFETENSORS.items()}
 
 
 @dataclass(frozen=True, slots=True)

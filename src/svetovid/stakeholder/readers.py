@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from svetovid.dtypes import ITEM_BYTES
 from svetovid.errors import InputError, LimitError, ParseError
 
 __all__ = ["MAX_DATA_BYTES", "Column", "read_columns"]
@@ -50,11 +51,6 @@ _IDX = {8: ("uint8", 1), 9: ("int8", 1), 11: ("int16", 2), 12: ("int32", 4)} | {
 _FORMATS = {"bool": "?", "uint8": "B", "int8": "b", "int16": "h", "int32": "i", "int64": "q"} | {
     "float32": "f",
     "float64": "d",
-}
-_WIDTHS = {"bool": 1, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8} | {
-    "float16": 2,
-    "float32": 4,
-    "float64": 8,
 }
 
 
@@ -174,7 +170,7 @@ def _too_large(expected: str, observed: object) -> LimitError:
 def _bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
     if len(shape) > _MAX_RANK or any(n < 0 for n in shape):
         raise _shape(f"at most {_MAX_RANK} dimensions", shape)
-    size = _WIDTHS[dtype] * math.prod(shape)
+    size = ITEM_BYTES[dtype] * math.prod(shape)
     if size > MAX_DATA_BYTES:
         raise _too_large(f"at most {MAX_DATA_BYTES} bytes", size)
     return size

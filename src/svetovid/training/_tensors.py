@@ -9,21 +9,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from svetovid.dtypes import SAFETENSORS
+
 __all__ = ["columns", "pack", "unpack"]
 
-_CODES = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "int16": "I16",
-    "int32": "I32",
-    "int64": "I64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
-}
-_NAMES = {code: name for name, code in _CODES.items()}
+_NAMES = {code: name for name, code in SAFETENSORS.items()}
 
 Tensor = Any
 """``torch.Tensor``; torch is imported only where a tensor is at hand."""
@@ -31,7 +21,7 @@ Tensor = Any
 
 def _name(dtype: Any) -> str:
     name = str(dtype).removeprefix("torch.")
-    if name not in _CODES:
+    if name not in SAFETENSORS:
         raise TypeError(f"tensors of {dtype} do not leave a sandbox")
     return name
 
@@ -45,7 +35,7 @@ def pack(tensors: Mapping[str, Tensor]) -> bytearray:
     for key in order:
         end = position + ready[key].numel() * ready[key].element_size()
         header[key] = {
-            "dtype": _CODES[_name(ready[key].dtype)],
+            "dtype": SAFETENSORS[_name(ready[key].dtype)],
             "shape": list(ready[key].shape),
             "data_offsets": [position, end],
         }

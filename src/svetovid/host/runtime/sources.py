@@ -31,7 +31,7 @@ DEFAULT_DISTRIBUTIONS = ("torch", "numpy", "safetensors")
 SITE = PurePosixPath("/opt/site")
 """Where distributions stand in the sandbox; the bootstrap puts it on ``sys.path``."""
 BOOTSTRAP = PurePosixPath("/opt/svetovid/bootstrap.py")
-_IN_SANDBOX = ("errors.py", "training")
+_IN_SANDBOX = ("dtypes.py", "errors.py", "training")
 """The rooms of svetovid that a job's script may import; neither a key nor the host is in them."""
 
 _BUILD_TOOLS = frozenset({"pip", "setuptools", "wheel"})
