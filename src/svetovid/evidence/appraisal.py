@@ -118,12 +118,22 @@ def _anchor(
     )
 
 
-_STEPS = {
-    "ima.unlisted": "remove the file from the host, or have it added to the reference values",
-    "ima.digest": "restore the file that the reference values name, restart the host",
-    "ima.buf": "find out what the kernel measured under that name, or have its digest added",
-    "ima.kexec": "restart the host through its firmware, without kexec",
-}
+_REASONS = (
+    Reason(
+        code="ima.unlisted",
+        next_step="remove the file from the host, or have it added to the reference values",
+    ),
+    Reason(
+        code="ima.digest",
+        next_step="restore the file that the reference values name, restart the host",
+    ),
+    Reason(
+        code="ima.buf",
+        next_step="find out what the kernel measured under that name, or have its digest added",
+    ),
+    Reason(code="ima.kexec", next_step="restart the host through its firmware, without kexec"),
+)
+_STEPS = {r.code: r.next_step for r in _REASONS}
 _SIGN = "sign the file anew with a key of the reference values, or have its digest added"
 
 

@@ -38,15 +38,25 @@ __all__ = ["judge"]
 
 _STUB_PCRS = frozenset({11, 12, 13})
 _SHOWN = 400
-_STEPS = {
-    "boot.kernel": "boot a kernel of the reference values",
-    "boot.cmdline": "boot with a command line of the reference values and a kernel that measures "
-    "it into PCR 9, or list PCR 4 whole",
-    "boot.edition": "boot kernel and command line of the same edition",
-    "pcr.missing": "quote PCR 11 to 13 as well",
-    "ima.policy_unproven": "boot with ima_policy=tcb and an IMA policy of the reference values",
-    "ima.policy_changed": "restart the host, and load no IMA policy but the one agreed",
-}
+_REASONS = (
+    Reason(code="boot.kernel", next_step="boot a kernel of the reference values"),
+    Reason(
+        code="boot.cmdline",
+        next_step="boot with a command line of the reference values and a kernel that measures it "
+        "into PCR 9, or list PCR 4 whole",
+    ),
+    Reason(code="boot.edition", next_step="boot kernel and command line of the same edition"),
+    Reason(code="pcr.missing", next_step="quote PCR 11 to 13 as well"),
+    Reason(
+        code="ima.policy_unproven",
+        next_step="boot with ima_policy=tcb and an IMA policy of the reference values",
+    ),
+    Reason(
+        code="ima.policy_changed",
+        next_step="restart the host, and load no IMA policy but the one agreed",
+    ),
+)
+_STEPS = {r.code: r.next_step for r in _REASONS}
 
 
 class _Story:
