@@ -73,6 +73,7 @@ class TpmAttester:
             # Quote first, log after: a line that comes in between is then more than the quote
             # covers, which the verifier knows how to read; the reverse would look like a cut log.
             quote = self._tpm.quote(binding(asked, keys, channel, subject))
+            self._log.catch_up()
             offset = min(asked.log_offset, self._log.count)
             log = self._log.log_since(offset)
         return TpmEvidence(
@@ -90,7 +91,9 @@ class TpmAttester:
         )
 
     def log(self) -> bytes:
-        return self._log.log_since(0)
+        with self._lock:
+            self._log.catch_up()
+            return self._log.log_since(0)
 
     def close(self) -> None:
         self._log.close()

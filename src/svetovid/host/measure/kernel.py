@@ -89,5 +89,13 @@ class KernelLog:
             self._book.extend(new)
             return self._book.count - before
 
+    def catch_up(self) -> None:
+        """The kernel goes on measuring between two looks: look again.
+
+        Raises:
+            HostError: ``measure.kernel_log``.
+        """
+        self.measure()
+
     def close(self) -> None:
         """Nothing to close: the log is the kernel's."""

@@ -208,6 +208,9 @@ class Launcher:
             raise self._bad_file(e) from e
         return fd
 
+    def catch_up(self) -> None:
+        """Nothing to do: this log grows by :meth:`measure` alone."""
+
     def close(self) -> None:
         """Close the log file. The TPM stays open: it is the caller's."""
         if self._file >= 0:
