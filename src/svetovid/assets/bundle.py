@@ -7,13 +7,13 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 from pydantic import Field
 
 from svetovid.assets.manifest import Kind, Manifest
 from svetovid.assets.reader import AssetReader
-from svetovid.assets.seal import STREAM_CHUNK_BYTES, seal_stream
+from svetovid.assets.seal import Terms, seal_stream
 from svetovid.crypto import Digest, Document, Secret, digest
 from svetovid.errors import InputError, IntegrityError, LimitError, ParseError
 
@@ -45,14 +45,8 @@ def seal_bundle(
     url: str,
     directory: Path,
     *,
-    name: str,
-    owner: str,
-    manager: str,
     kind: Kind = "code",
-    version: int = 1,
-    predecessor: str | None = None,
-    chunk_bytes: int = STREAM_CHUNK_BYTES,
-    key: Secret | None = None,
+    **terms: Unpack[Terms],
 ) -> tuple[Manifest, Secret]:
     """Seal a directory's regular files: their paths and bytes, and nothing else of them.
 
@@ -62,7 +56,7 @@ def seal_bundle(
     Args:
         directory: paths below it have up to 8 parts of ``A-Z a-z 0-9 _ . -``, each beginning with
             a letter, digit or underscore, at most 64 characters long.
-        name, owner, manager, kind, version, predecessor, chunk_bytes, key: as :func:`seal_stream`.
+        kind, terms: as :func:`seal_stream`.
 
     Raises:
         InputError: ``bundle.path`` for a link, device or odd name; ``bundle.collision`` for two
@@ -70,19 +64,7 @@ def seal_bundle(
             64 MiB a file or 256 MiB in all; ``asset.input`` where a file cannot be read or
             changed meanwhile; and as :func:`seal_stream`.
     """
-    blocks = list(_plaintext(directory))
-    return seal_stream(
-        url,
-        blocks,
-        kind=kind,
-        name=name,
-        owner=owner,
-        manager=manager,
-        version=version,
-        predecessor=predecessor,
-        chunk_bytes=chunk_bytes,
-        key=key,
-    )
+    return seal_stream(url, list(_plaintext(directory)), kind=kind, **terms)
 
 
 def load_bundle(reader: AssetReader) -> dict[str, bytes]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from svetovid.assets.format import flat
 from svetovid.assets.manifest import FieldSpec, Manifest, RecordSchema
-from svetovid.assets.seal import seal_stream
+from svetovid.assets.seal import Terms, seal_stream
 from svetovid.crypto import Secret
 from svetovid.errors import ParseError
 
@@ -34,21 +34,14 @@ _DTYPES: dict[tuple[str, int], str] = {
 def seal_dataset(
     url: str,
     columns: Mapping[str, Any],
-    *,
-    name: str,
-    owner: str,
-    manager: str,
-    version: int = 1,
-    predecessor: str | None = None,
-    chunk_bytes: int = DATASET_CHUNK_BYTES,
-    key: Secret | None = None,
+    **terms: Unpack[Terms],
 ) -> tuple[Manifest, Secret]:
     """Seal columns as records: row i of every column, end to end, in the order of ``columns``.
 
     Args:
         columns: field name to array of shape (records, ...): anything with a C-contiguous,
             little-endian buffer, for example a NumPy array, or ``tensor.numpy()``.
-        name, owner, manager, version, predecessor, chunk_bytes, key: as :func:`seal_stream`.
+        terms: as :func:`seal_stream`; chunks of 64 KiB by default.
 
     Raises:
         ParseError: ``dataset.columns`` for none, or columns of different lengths;
@@ -70,19 +63,14 @@ def seal_dataset(
     fields = [
         {"name": f, "dtype": _dtype(f, v), "shape": list(shapes[f][1:])} for f, v in views.items()
     ]
+    terms.setdefault("chunk_bytes", DATASET_CHUNK_BYTES)
     schema = RecordSchema.from_json({"fields": fields, "records": records})
     return seal_stream(
         url,
         _rows([flat(v) for v in views.values()], schema.fields, records),
         kind="dataset",
-        name=name,
-        owner=owner,
-        manager=manager,
-        version=version,
-        predecessor=predecessor,
         record_schema=schema,
-        chunk_bytes=chunk_bytes,
-        key=key,
+        **terms,
     )
 
 

@@ -7,6 +7,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Required, TypedDict, Unpack
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -32,11 +33,29 @@ from svetovid.crypto import Secret, b64encode
 from svetovid.crypto.canonical import MAX_DOCUMENT_BYTES, digest
 from svetovid.errors import InputError, LimitError, ParseError
 
-__all__ = ["load_manifest", "manifest_url", "seal_file", "seal_stream"]
+__all__ = ["Terms", "load_manifest", "manifest_url", "seal_file", "seal_stream"]
 
 STREAM_CHUNK_BYTES = 256 << 10
 _READ_BYTES = 1 << 20
 Block = bytes | bytearray | memoryview
+
+
+class Terms(TypedDict, total=False):
+    """How an asset is sealed, whatever is in it; the first three are always said.
+
+    Attributes:
+        name, owner, manager, version, predecessor: see :class:`Manifest`; version 1 by default.
+        chunk_bytes: power of two, 64 bytes to 16 MiB. Small for random access, large for streams.
+        key: 32 bytes; fresh by default. A key may seal many containers: each has its own salt.
+    """
+
+    name: Required[str]
+    owner: Required[str]
+    manager: Required[str]
+    version: int
+    predecessor: str | None
+    chunk_bytes: int
+    key: Secret | None
 
 
 def manifest_url(url: str) -> str:
@@ -123,14 +142,8 @@ def seal_stream(
     blocks: Iterable[Block],
     *,
     kind: Kind,
-    name: str,
-    owner: str,
-    manager: str,
-    version: int = 1,
-    predecessor: str | None = None,
     record_schema: RecordSchema | None = None,
-    chunk_bytes: int = STREAM_CHUNK_BYTES,
-    key: Secret | None = None,
+    **terms: Unpack[Terms],
 ) -> tuple[Manifest, Secret]:
     """Seal a stream of bytes, holding one chunk in memory.
 
@@ -139,10 +152,9 @@ def seal_stream(
 
     Args:
         blocks: contiguous bytes-like plaintext, of any sizes.
-        kind, name, owner, manager, version, predecessor: see :class:`Manifest`.
+        kind: see :class:`Manifest`.
         record_schema: for ``kind="dataset"`` with typed records; must fit the content's size.
-        chunk_bytes: power of two, 64 bytes to 16 MiB. Small for random access, large for streams.
-        key: 32 bytes; fresh by default. A key may seal many containers: each has its own salt.
+        terms: :class:`Terms`.
 
     Returns:
         The manifest, and the asset key: whoever has both opens the container.
@@ -152,19 +164,14 @@ def seal_stream(
             ``asset.chunks``, ``asset.key_length``, ``document.invalid``.
         HostError, TransportError: where storage fails.
     """
+    key = terms.pop("key", None)
+    fields: dict[str, object] = {"version": 1, "chunk_bytes": STREAM_CHUNK_BYTES, **terms}
+    fields["kind"] = kind
+    fields["record_schema"] = record_schema.to_json() if record_schema else None
     return seal_with_salt(
         url,
         blocks,
-        {
-            "kind": kind,
-            "name": name,
-            "owner": owner,
-            "manager": manager,
-            "version": version,
-            "predecessor": predecessor,
-            "chunk_bytes": chunk_bytes,
-            "record_schema": record_schema.to_json() if record_schema else None,
-        },
+        fields,
         key=Secret.random() if key is None else key,
         salt=secrets.token_bytes(SALT_BYTES),
     )
@@ -225,32 +232,15 @@ def seal_file(
     url: str,
     path: Path,
     *,
-    name: str,
-    owner: str,
-    manager: str,
     kind: Kind = "model",
-    version: int = 1,
-    predecessor: str | None = None,
-    chunk_bytes: int = STREAM_CHUNK_BYTES,
-    key: Secret | None = None,
+    **terms: Unpack[Terms],
 ) -> tuple[Manifest, Secret]:
     """Seal a regular file as it is. Arguments and errors as for :func:`seal_stream`.
 
     Raises:
         InputError: ``asset.input`` where ``path`` is no readable regular file.
     """
-    return seal_stream(
-        url,
-        _file_blocks(path),
-        kind=kind,
-        name=name,
-        owner=owner,
-        manager=manager,
-        version=version,
-        predecessor=predecessor,
-        chunk_bytes=chunk_bytes,
-        key=key,
-    )
+    return seal_stream(url, _file_blocks(path), kind=kind, **terms)
 
 
 def _file_blocks(path: Path) -> Iterator[Block]:
