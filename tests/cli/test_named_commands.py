@@ -26,6 +26,8 @@ SOURCES = [
     ROOT / "Makefile",
 ]
 HELP = {"--help", "-h"}
+_LABELS = {"manager activation"}
+"""What begins like a command and is the label of a signature or MAC."""
 _MENTION = re.compile(
     r"\bsvetovid ((?:[^`;)\n]|\)(?=\w))+?)(?=[`;)\n]|[,.:] |[.,:]?$)", re.MULTILINE
 )
@@ -48,6 +50,8 @@ def options(command: Any) -> set[str]:
 def wrong(mention: str) -> str:
     """What is wrong with ``svetovid MENTION``, prose around it left alone; empty if nothing is."""
     node = TREE
+    if mention in _LABELS:
+        return ""
     for word in mention.split():
         bare = word.strip("`'\"…").partition("=")[0]
         children = getattr(node, "commands", None)

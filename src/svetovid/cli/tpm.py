@@ -10,7 +10,12 @@ import typer
 from svetovid.cli.options import AsJson
 from svetovid.cli.output import emit
 
-group = typer.Typer(help="TPMs, and what simulates one.", no_args_is_help=True)
+group = typer.Typer(
+    help="TPMs, and what simulates one.",
+    epilog="`svetovid host init` does this by itself; `simulate` is for a TPM set up by hand, or "
+    "for one authority over several hosts.",
+    no_args_is_help=True,
+)
 
 
 @group.command()
