@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -47,12 +48,14 @@ class _File(Document):
     sealed: Base64
 
 
-def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
+def write_private(
+    path: Path, data: bytes | Iterable[bytes | memoryview], *, replace: bool = True
+) -> None:
     """Write a file with mode 0600 that is there whole or not at all, even after a crash.
 
     Args:
         path: the file; its folder must exist.
-        data: all of its content.
+        data: all of its content, in one piece or in many.
         replace: whether a file (or a link) that stands there gives way.
 
     Raises:
@@ -64,7 +67,7 @@ def write_private(path: Path, data: bytes, *, replace: bool = True) -> None:
         fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(fd, "wb") as f:
-                f.write(data)
+                f.writelines([data] if isinstance(data, bytes) else data)
                 f.flush()
                 os.fsync(f.fileno())
             if replace:

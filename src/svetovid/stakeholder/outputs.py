@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +10,9 @@ from pathlib import Path
 from svetovid.assets import AssetReader, Manifest, open_asset
 from svetovid.assets.store import read_small
 from svetovid.crypto import Secret, load_json
+from svetovid.crypto.keystore import write_private
 from svetovid.dtypes import SAFETENSORS
-from svetovid.errors import EvidenceError, HostError, InputError, IntegrityError, SvetovidError
+from svetovid.errors import EvidenceError, InputError, IntegrityError, SvetovidError
 from svetovid.policy import Job
 from svetovid.protocol.contexts import output_context
 from svetovid.protocol.output import OutputPackage
@@ -26,7 +25,6 @@ __all__ = ["Opened", "check_form", "open_output"]
 
 _MAX_PACKAGE = 4 << 20
 _MAX_HEADER = 32 << 20
-_BLOCK = 1 << 20
 _DTYPES = {code: name for name, code in SAFETENSORS.items()}
 
 
@@ -86,7 +84,7 @@ def open_output(
     with open_asset(url, manifest, key, expected=package.asset) as reader:
         if package.output != METRICS:
             check_form(reader, read_receipt(receipt).job, package.output)
-        _write(reader, to)
+        write_private(to, reader.blocks(), replace=False)
         return Opened(to, package.output, reader.size, verdict)
 
 
@@ -136,32 +134,3 @@ def _form(expected: str, observed: str) -> IntegrityError:
         observed=observed,
         next_step="do not use this output; ask the operator how it came about",
     )
-
-
-def _write(reader: AssetReader, to: Path) -> None:
-    part = to.with_name(f".{to.name}.{secrets.token_hex(8)}")
-    try:
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as f:
-                for start in range(0, reader.size, _BLOCK):
-                    f.write(reader.read_at(start, min(_BLOCK, reader.size - start)))
-                f.flush()
-                os.fsync(f.fileno())
-            to.hardlink_to(part)  # never over a file that stands there
-        finally:
-            part.unlink()
-    except FileExistsError as e:
-        raise InputError(
-            "file.exists",
-            expected="no file yet",
-            observed=str(to),
-            next_step="choose another name with --to",
-        ) from e
-    except OSError as e:
-        raise HostError(
-            "file.write",
-            expected=f"to write {to}",
-            observed=e.strerror or type(e).__name__,
-            next_step="check that the folder exists, is yours and has room",
-        ) from e

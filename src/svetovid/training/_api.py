@@ -12,20 +12,6 @@ from svetovid.training._session import current, install
 from svetovid.training._state import dump_state, load_state
 from svetovid.training._tensors import pack, unpack
 
-__all__ = [
-    "checkpoint",
-    "dataset",
-    "load_model",
-    "local",
-    "log",
-    "parameters",
-    "progress",
-    "resume",
-    "save",
-    "seed",
-    "tensors",
-]
-
 
 def dataset(slot: str, transform: Callable[[tuple[Any, ...]], Any] | None = None) -> Records:
     """The records of a slot, for ``torch.utils.data.DataLoader`` with any number of workers.
