@@ -76,6 +76,9 @@ class Log:
     def measure(self) -> None:
         return
 
+    def catch_up(self) -> None:
+        return
+
     def close(self) -> None:
         return
 
