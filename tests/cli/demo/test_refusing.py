@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from svetovid.cli.demo import parties, refusals, tasks
+from svetovid.cli.demo.findings import Findings
 from svetovid.cli.demo.parties import Party, fresh_folder
 from svetovid.cli.demo.refusals import Refusal, try_all
-from svetovid.cli.demo.story import Story
 from svetovid.errors import HostError, PolicyError
 
 
@@ -27,12 +29,9 @@ class Speaking(Party):
 
     def __init__(self, line: str) -> None:
         self.line = line
-        self.commands = 0
-        self.seconds = 0.0
+        self._acting = threading.Lock()
 
-    def start(self, *arguments: str | Path) -> Any:
-        import subprocess
-
+    def start(self, command: Sequence[str]) -> Any:
         pipe = subprocess.PIPE
         return subprocess.Popen(["sh", "-c", self.line], stdout=pipe, stderr=pipe, text=True)
 
@@ -60,23 +59,20 @@ def test_data_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_plain_training_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    import subprocess
-
     done = subprocess.CompletedProcess([], 1, "", "boom")
     monkeypatch.setattr(tasks.subprocess, "run", lambda *a, **k: done)
-    assert code_of(tasks.train_plain, tasks.BREAST_CANCER, [({}, {})]) == "demo.plain"
+    ways = {"plain": ({}, {})}
+    assert code_of(tasks.compare_plain, tasks.BREAST_CANCER, ways, {}, Path()) == "demo.plain"
 
 
-def result(**changes: Any) -> Any:
+def findings(**changes: Any) -> Findings:
     fields: dict[str, Any] = {
         "identical_weights": {"a": True},
         "enclave_answers_agree": True,
         "canary": {"hits": [], "planted_found": True},
         "verdicts": {"a": ("simulated: proves nothing",)},
-        "refusals": {},
-        "seconds": {},
     }
-    return SimpleNamespace(result=SimpleNamespace(**(fields | changes)))
+    return Findings(**(fields | changes))
 
 
 @pytest.mark.parametrize(
@@ -90,17 +86,33 @@ def result(**changes: Any) -> Any:
     ],
 )
 def test_t18_one_thing_wrong_and_the_demo_is_not_ok(changes: dict[str, Any]) -> None:
-    Story.check(result())
-    assert code_of(Story.check, result(**changes)) == "demo.failed"
+    findings().check()
+    assert code_of(findings(**changes).check) == "demo.failed"
+
+
+class Stage:
+    """As much of a story as trying refusals takes."""
+
+    def __init__(self) -> None:
+        self.findings = findings()
+
+    def begin(self, act: Callable[[], Any]) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(act())
+        return done
 
 
 def test_t18_what_is_not_refused_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(*_: object) -> None:
         raise PolicyError("grant.mode", expected="x", observed="y", next_step="z")
 
-    for attempt, expected in ((lambda *_: None, "demo.not_refused"), (other, "demo.not_refused")):
-        monkeypatch.setattr(refusals, "REFUSALS", (Refusal("w", "limit.runs", cast(Any, attempt)),))
-        assert code_of(lambda: list(try_all(result(), cast(Any, None)))) == expected
-    monkeypatch.setattr(refusals, "REFUSALS", (Refusal("w", "grant.mode", cast(Any, other)),))
-    ((_, error),) = try_all(result(), cast(Any, None))
+    def tried(attempt: Any, code: str) -> list[Any]:
+        monkeypatch.setattr(refusals, "SCENES", (((Refusal("w", code, attempt),),),))
+        return list(try_all(cast(Any, stage), cast(Any, None)))
+
+    stage = Stage()
+    for attempt in (lambda *_: None, other):
+        assert code_of(tried, attempt, "limit.runs") == "demo.not_refused"
+    ((_, error),) = tried(other, "grant.mode")
     assert error.code == "grant.mode"
+    assert stage.findings.refusals == {"w": "grant.mode"}

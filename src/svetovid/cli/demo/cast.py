@@ -11,10 +11,11 @@ from typing import Any
 
 from svetovid.cli.demo.parties import Party, Stage
 
-__all__ = ["Cast", "job_yaml", "policy_yaml"]
+__all__ = ["OWNERS", "STAKEHOLDERS", "Cast", "job_yaml", "policy_yaml"]
 
-_OWNERS = ("alice", "bob", "carol", "rita", "dora")
-_OTHERS = ("olga", "vera", "manager", "lab", "lab2", "tee")
+OWNERS = ("alice", "bob", "carol", "rita", "dora")
+STAKEHOLDERS = (*OWNERS, "olga", "vera")
+_SERVICES = ("manager", "lab", "lab2", "tee")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Cast:
 
     @classmethod
     def gather(cls, stage: Stage) -> Cast:
-        names = (*_OWNERS, *_OTHERS)
+        names = (*STAKEHOLDERS, *_SERVICES)
         return cls(stage, {n: Party(stage, n, i) for i, n in enumerate(names)})
 
     def __getitem__(self, name: str) -> Party:

@@ -12,8 +12,8 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ class Stage:
     @property
     def storage(self) -> Path:
         return self.folder / "storage"
+
+    @property
+    def host_papers(self) -> Path:
+        """Where hosts leave what their operator passes on."""
+        return self.folder / "host-papers"
 
 
 def _command() -> list[str]:
@@ -92,8 +97,7 @@ class Party:
         self._passphrase.write_bytes(os.urandom(16).hex().encode())
         self._passphrase.chmod(0o600)
         self.own(self._passphrase)
-        self.commands = 0
-        self.seconds = 0.0
+        self._acting = threading.Lock()
 
     def passphrase(self) -> Secret:
         return Secret(self._passphrase.read_bytes())
@@ -114,10 +118,10 @@ class Party:
             "SVETOVID_PUBLIC": str(self.stage.public),
         }
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start a command of this party; its JSON comes on standard output."""
+    def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
+        """Start a process of this party."""
         return subprocess.Popen(
-            [*_command(), *map(str, arguments), "--json"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -130,20 +134,28 @@ class Party:
         )
 
     def run(self, *arguments: str | Path) -> dict[str, Any]:
-        """Run one command; its JSON answer.
+        """Run one ``svetovid`` command; its JSON answer.
 
         Raises:
             SvetovidError: as the command refused, rebuilt from its JSON.
         """
-        begun = time.monotonic()
-        process = self.start(*arguments)
-        try:
-            out, err = process.communicate(timeout=_TIMEOUT_S)
-        except subprocess.TimeoutExpired as e:
-            process.kill()
-            raise HostError("demo.timeout", expected="an answer", observed=str(arguments[0])) from e
-        self.commands += 1
-        self.seconds += time.monotonic() - begun
+        return self.answer([*_command(), *map(str, arguments), "--json"])
+
+    def answer(self, command: Sequence[str]) -> dict[str, Any]:
+        """What a process of this party answers in JSON; a party does one thing at a time.
+
+        Raises:
+            SvetovidError: where it ends with an error, rebuilt from its JSON.
+        """
+        with self._acting:
+            process = self.start(command)
+            try:
+                out, err = process.communicate(timeout=_TIMEOUT_S)
+            except subprocess.TimeoutExpired as e:
+                process.kill()
+                raise HostError(
+                    "demo.timeout", expected="an answer", observed=" ".join(command[1:])
+                ) from e
         try:
             answer = json.loads(out)
         except ValueError as e:
@@ -151,7 +163,7 @@ class Party:
                 "demo.answer",
                 expected="JSON",
                 observed=(out + err)[-300:],
-                next_step=f"run it by hand: svetovid {' '.join(map(str, arguments))}",
+                next_step=f"run it by hand: {' '.join(command)}",
             ) from e
         if process.returncode != 0:
             raise from_dict(answer)

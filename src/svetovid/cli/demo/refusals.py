@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from svetovid import stakeholder
 from svetovid.cli.demo.cast import policy_yaml
 from svetovid.cli.demo.parties import refused
 from svetovid.cli.demo.story import Story
 from svetovid.cli.demo.tasks import Task
-from svetovid.crypto import Identity, ReceivingKey
 from svetovid.errors import HostError, SvetovidError
-from svetovid.host.home import HostHome
-from svetovid.host.link import ManagerLink
-from svetovid.protocol.client import ManagerClient
 from svetovid.stakeholder import read_receipt
 
-__all__ = ["REFUSALS", "Refusal", "try_all"]
+__all__ = ["SCENES", "Refusal", "try_all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +74,8 @@ def _other_code(story: Story, task: Task) -> object:
 def _replayed_quote(story: Story, task: Task) -> object:
     """olga's host gets its keys for good evidence; then she sends the very same bytes again."""
     lab = story.cast["lab"]
-    job = stakeholder.read_job(story.again)[0]
-    home, signer = HostHome(lab.home), Identity.generate("lab")
-    pin, agent = stakeholder.read_pin(story.pin), home.agent(lab.passphrase())
-    attester = home.attester()
-    with contextlib.closing(attester), ManagerClient(pin, agent) as client:
-        attester.measure()
-        link = ManagerLink(
-            client, home.host_id, job, ReceivingKey.generate(), signer.key_id, attester
-        )
-        link.ask()
-        client.end_lease(link.lease_id, "played", signer)
-        return client.release(link.start)
+    program = [sys.executable, "-m", "svetovid.cli.demo.replaying"]
+    return lab.answer([*program, str(lab.home), str(story.again), str(story.pin)])
 
 
 def _unlisted_file(story: Story, task: Task) -> object:
@@ -141,18 +126,14 @@ def _runs_used_up(story: Story, task: Task) -> object:
 
 def _forged_receipt(story: Story, task: Task) -> object:
     """olga lets a receipt claim another model."""
-    public, storage = story.stage.public, story.stage.storage
-    text = (storage / f"{task.name}.receipt.json").read_text()
-    bundle = read_receipt(storage / f"{task.name}.receipt.json")
-    other = read_receipt(storage / "clothes.receipt.json")
+    storage = story.stage.storage
+    mine, other = (storage / f"{name}.receipt.json" for name in (task.name, "answers"))
     forged = storage / "forged.receipt.json"
-    forged.write_text(text.replace(bundle.receipt.payload, other.receipt.payload))
+    words = read_receipt(mine).receipt.payload, read_receipt(other).receipt.payload
+    forged.write_text(mine.read_text().replace(*words))
     return story.cast["vera"].run(
-        "receipt", "verify", forged,
-        "--anchors", public / "lab.anchors.json",
-        "--references", public / "lab.references.json",
-        "--manager", story.pin,
-    )  # fmt: skip
+        "receipt", "verify", forged, *story.believed(task.name), "--manager", story.pin
+    )
 
 
 def _older_store(story: Story, task: Task) -> object:
@@ -176,38 +157,54 @@ def _older_store(story: Story, task: Task) -> object:
     return story.propose(task, "afterwards")
 
 
-REFUSALS = (
+_FIRST = (
     Refusal("a run before bob has agreed", "consent.missing", _missing_consent),
     Refusal("code changed in storage", "asset.altered", _changed_code),
+)
+_ON_THE_LAB = (
     Refusal("a dataset changed in storage", "asset.altered", _changed_dataset),
     Refusal("a quote replayed", "challenge.used", _replayed_quote),
-    Refusal("a file on the host that nobody listed", "ima.unlisted", _unlisted_file),
-    Refusal("code that alice did not review", "grant.code", _other_code),
-    Refusal("a simulator under a production policy", "policy.simulated", _simulator_in_production),
     Refusal("an output outside the schema", "output.schema", _outside_schema),
     Refusal("one run more than alice granted", "limit.runs", _runs_used_up),
-    Refusal("a receipt with another job's words", "signature.invalid", _forged_receipt),
-    Refusal("the manager's store put back to yesterday", "store.rollback", _older_store),
 )
+_ELSEWHERE = (
+    Refusal("a file on the host that nobody listed", "ima.unlisted", _unlisted_file),
+    Refusal("code that alice did not review", "grant.code", _other_code),
+    Refusal("a receipt with another job's words", "signature.invalid", _forged_receipt),
+    Refusal("a simulator under a production policy", "policy.simulated", _simulator_in_production),
+)
+_LAST = (Refusal("the manager's store put back to yesterday", "store.rollback", _older_store),)
+SCENES = ((_FIRST,), (_ON_THE_LAB, _ELSEWHERE), (_LAST,))
+"""One after the other; the rows of a scene are played side by side, each in its order."""
 
 
 def try_all(story: Story, task: Task) -> Iterator[tuple[Refusal, SvetovidError]]:
-    """Attempt everything in order; each must be refused, and for the right reason.
+    """Attempt everything; each must be refused, and for the right reason.
 
     Raises:
         HostError: ``demo.not_refused`` where one goes through or is refused for another reason.
     """
-    for refusal in REFUSALS:
-        begun = time.monotonic()
-        error = refused(partial(refusal.attempt, story, task))
-        codes = [] if error is None else [r.code for r in error.reasons]
-        if error is None or refusal.code not in codes:
-            raise HostError(
-                "demo.not_refused",
-                expected=f"{refusal.what}: {refusal.code}",
-                observed=", ".join(codes) or "it went through",
-                next_step="this is a defect: report it",
-            )
-        story.result.refusals[refusal.what] = refusal.code
-        story.result.seconds[f"refusal: {refusal.what}"] = round(time.monotonic() - begun, 2)
-        yield refusal, error
+    for scene in SCENES:
+        rows = [story.begin(partial(_row, story, task, row)) for row in scene]
+        for row in rows:
+            yield from row.result()
+
+
+def _row(story: Story, task: Task, row: Sequence[Refusal]) -> list[tuple[Refusal, SvetovidError]]:
+    return [(refusal, _refused(story, task, refusal)) for refusal in row]
+
+
+def _refused(story: Story, task: Task, refusal: Refusal) -> SvetovidError:
+    begun = time.monotonic()
+    error = refused(partial(refusal.attempt, story, task))
+    codes = [] if error is None else [r.code for r in error.reasons]
+    if error is None or refusal.code not in codes:
+        raise HostError(
+            "demo.not_refused",
+            expected=f"{refusal.what}: {refusal.code}",
+            observed=", ".join(codes) or "it went through",
+            next_step="this is a defect: report it",
+        )
+    story.findings.refusals[refusal.what] = refusal.code
+    story.findings.seconds[f"refusal: {refusal.what}"] = round(time.monotonic() - begun, 2)
+    return error

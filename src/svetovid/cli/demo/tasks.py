@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,15 @@ from typing import Any
 from svetovid.cli.checkout import checkout
 from svetovid.errors import HostError
 
-__all__ = ["BREAST_CANCER", "FASHION_MNIST", "Arrays", "Task", "accuracy", "train_plain"]
+__all__ = [
+    "BREAST_CANCER",
+    "FASHION_MNIST",
+    "TASKS",
+    "Arrays",
+    "Comparison",
+    "Task",
+    "compare_plain",
+]
 
 _FASHION = Path("/usr/share/datasets/fashion-mnist")
 Arrays = dict[str, Any]
@@ -123,25 +132,30 @@ def _predict_tumours(weights: Mapping[str, Any], data: Arrays) -> Any:
     return (x @ weights["weight"].T + weights["bias"])[:, 0] > 0
 
 
-def accuracy(task: Task, weights: Mapping[str, Any], test: Arrays) -> float:
-    """Share of the test data that a model of this task gets right."""
-    return float((task.predict(weights, test) == test[task.label]).mean())
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A sealed model beside plain training.
+
+    Attributes:
+        identical: its weights are those of the last way of plain training, bit for bit.
+        accuracy: share of the test data that is got right, by way of training.
+        predicted: labels that the sealed model gives to the test data.
+    """
+
+    identical: bool
+    accuracy: dict[str, float]
+    predicted: Any
 
 
-_PLAIN = """\
-import runpy
-import numpy as np
-import svetovid.training as sv
-for turn in range(%(turns)r):
-    folder = f"%(folder)s/{turn}"
-    data = {slot: dict(np.load(f"{folder}/{slot}.npz")) for slot in ("a", "b")}
-    sv.local(data, parameters=%(parameters)r, seed=%(seed)r, folder=folder)
-    runpy.run_path(%(script)r, run_name="__main__")
-"""
+def compare_plain(
+    task: Task, ways: Mapping[str, tuple[Arrays, Arrays]], test: Arrays, model: Path
+) -> Comparison:
+    """Run the task's script in a plain process (:mod:`plain`) on plain data in both slots.
 
-
-def train_plain(task: Task, runs: Sequence[tuple[Arrays, Arrays]]) -> list[dict[str, Any]]:
-    """The same script in a plain process, on plain data in both slots; the weights of each run.
+    Args:
+        ways: what each way of training sees in the two slots, by its name.
+        test: what all models are tried on.
+        model: the sealed way's weights, opened.
 
     Raises:
         HostError: ``demo.plain`` where the script fails.
@@ -151,18 +165,20 @@ def train_plain(task: Task, runs: Sequence[tuple[Arrays, Arrays]]) -> list[dict[
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for turn, pair in enumerate(runs):
+        for turn, pair in enumerate(ways.values()):
             (folder / str(turn)).mkdir()
             for slot, arrays in zip(("a", "b"), pair, strict=True):
                 np.savez(folder / str(turn) / f"{slot}.npz", **arrays)
-        code = _PLAIN % {
-            "turns": len(runs),
-            "folder": name,
+        np.savez(folder / "test.npz", **test)
+        config = {
+            "task": task.name,
+            "turns": len(ways),
             "parameters": dict(task.parameters),
             "seed": task.seed,
             "script": str(task.script("train.py")),
+            "model": str(model),
         }
-        command = [sys.executable, "-c", code]
+        command = [sys.executable, "-m", "svetovid.cli.demo.plain", name, json.dumps(config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
         if done.returncode != 0:
             raise HostError(
@@ -171,7 +187,19 @@ def train_plain(task: Task, runs: Sequence[tuple[Arrays, Arrays]]) -> list[dict[
                 observed=done.stderr[-300:],
                 next_step="run the script at home: svetovid.training.local",
             )
-        return [load_file(folder / str(turn) / "model.safetensors") for turn in range(len(runs))]
+        with np.load(folder / "predicted.npz") as archive:
+            predicted = [archive[str(turn)] for turn in range(len(ways) + 1)]
+        sealed = load_file(model)
+        plain = load_file(folder / str(len(ways) - 1) / "model.safetensors")
+    return Comparison(
+        sealed.keys() == plain.keys()
+        and all(sealed[k].tobytes() == plain[k].tobytes() for k in plain),
+        {
+            way: float((labels == test[task.label]).mean())
+            for way, labels in zip((*ways, "sealed"), predicted, strict=True)
+        },
+        predicted[-1],
+    )
 
 
 BREAST_CANCER = Task(
@@ -203,3 +231,4 @@ FASHION_MNIST = Task(
     },
     metrics={"loss": ("float", 100), "step_s": ("float", 10_000)},
 )
+TASKS = {task.name: task for task in (BREAST_CANCER, FASHION_MNIST)}
