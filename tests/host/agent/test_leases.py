@@ -60,9 +60,14 @@ def test_t11_t12_a_manager_that_comes_back_in_time_ends_nothing(make: Make) -> N
     """The checkpoint that was under way is recorded when it is back."""
     world = make(lease_s=6, job_changes={"parameters": {"pause": 50}})
     shut = Shut(world)
-    back = threading.Thread(
-        target=lambda: (time.sleep(1.0), setattr(shut.gate, "down", False)), daemon=True
-    )
+
+    def come_back() -> None:
+        while not shut.at:
+            time.sleep(0.05)
+        time.sleep(1.0)
+        shut.gate.down = False
+
+    back = threading.Thread(target=come_back, daemon=True)
     back.start()
     outcome = world.run()
     back.join()
