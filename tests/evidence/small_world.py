@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from evidence.authorities import NOW, Authority, anchors
-from evidence.soft_tpm import RSA_EK, SoftTpm, ek_public
+from evidence.forger import RSA_EK, Forger
 from svetovid.crypto import Identity, b64encode, digest, sign
 from svetovid.evidence import (
     NO_SUBJECT,
@@ -31,6 +31,7 @@ from svetovid.evidence import (
 from svetovid.evidence.appraisal import Appraisal
 from svetovid.evidence.ima import boot_aggregate, build_entry, extension
 from svetovid.evidence.tee import SimulatedReport
+from tpmbytes import ek_public
 
 MANAGER = Identity.generate("manager")
 OPERATOR = Identity.generate("operator")
@@ -43,7 +44,7 @@ FILES = {f"/opt/runtime/lib{i}.so": digest(b"%d" % i) for i in range(5)}
 class World:
     """Change an attribute, then ``verify()``."""
 
-    tpm: SoftTpm = field(default_factory=SoftTpm)
+    tpm: Forger = field(default_factory=Forger)
     root: Authority = field(default_factory=Authority)
     files: dict[str, str] = field(default_factory=lambda: dict(FILES))
     now: int = NOW

@@ -8,9 +8,9 @@ import pytest
 
 import firmware as uefi
 from evidence import vectors
+from evidence.forger import Forger
 from evidence.ima_bytes import fields, raw_entry
 from evidence.small_world import World
-from evidence.soft_tpm import SoftTpm
 from firmware import EVENTS, GRUB_LINE, KERNEL, LINE, Event, Firmware, sha
 from svetovid.crypto import b64encode, digest
 from svetovid.errors import ParseError
@@ -37,7 +37,7 @@ class Host(World):
         self.fw = fw or uefi.linux()
         pcrs = {i: v for i, v in self.fw.pcrs().items() if i < quoted}
         self.sets: list[ReferenceValues] = []
-        super().__init__(tpm=SoftTpm(pcrs=pcrs | {10: bytes(32)}), **more)
+        super().__init__(tpm=Forger(pcrs=pcrs | {10: bytes(32)}), **more)
 
     def allow(self, **changes: object) -> ReferenceValues:
         boot = BootReferences.from_json({**ALLOWED, **changes})

@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evidence.soft_tpm import RSA_AK, RSA_EK, SoftTpm, ek_public, name
+from evidence.forger import RSA_AK, RSA_EK, Forger
 from svetovid.errors import SvetovidError
 from svetovid.evidence.tpm import RANDOMNESS_BYTES, make_credential
+from tpmbytes import ek_public, name
 
 ECC_EK = ec.generate_private_key(ec.SECP256R1())
-AK = SoftTpm().ak
+AK = Forger().ak
 SECRET = b"s" * 32
 RANDOM = hashlib.sha512(b"randomness").digest()
 
@@ -72,7 +73,7 @@ def test_only_the_named_key_gets_the_secret(ek):
     made = make_credential(ek_public(ek), AK, SECRET, randomness=RANDOM)
     assert activate(ek, name(AK), *made) == SECRET
     with pytest.raises(ValueError, match="integrity"):
-        activate(ek, name(SoftTpm().ak), *made)
+        activate(ek, name(Forger().ak), *made)
     other = make_credential(ek_public(ek), AK, SECRET, randomness=RANDOM[::-1])
     assert other[0] != made[0]
     assert other[1] != made[1]
@@ -122,6 +123,6 @@ def test_other_endorsement_keys(ek):
 
 
 def test_an_ek_that_is_none():
-    refused("ek.attributes", SoftTpm().ak, AK, SECRET)
+    refused("ek.attributes", Forger().ak, AK, SECRET)
     refused("tpm.malformed", ek_public(RSA_AK)[:-1], AK, SECRET)
     refused("tpm.malformed", ek_public(RSA_EK), AK + b"\0", SECRET)

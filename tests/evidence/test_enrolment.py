@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from evidence.authorities import NOW, Authority
+from evidence.forger import RSA_AK, RSA_EK, Forger
 from evidence.small_world import JOB_KEY, OPERATOR, TeeWorld, World
-from evidence.soft_tpm import RSA_AK, RSA_EK, SoftTpm, ecc_public, ek_public
 from svetovid.crypto import b64decode, digest, sign
 from svetovid.errors import SvetovidError
 from svetovid.evidence import check_enrolment
 from svetovid.evidence.certificates import load_certificate, spki
+from tpmbytes import ecc_public, ek_public
 
 
 def enrol(world, **changes):
@@ -34,7 +35,7 @@ def refused(code, world, **changes):
 
 def test_good_hosts():
     assert enrol(World()).host == "node-1"
-    assert enrol(World(tpm=SoftTpm(0x0014))).kind == "tpm"
+    assert enrol(World(tpm=Forger(0x0014))).kind == "tpm"
     assert enrol(TeeWorld()).kind == "simulated-tee"
 
 

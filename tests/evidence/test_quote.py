@@ -1,4 +1,4 @@
-"""Quotes: attack ids TS5-TS7, TS9, P1, P2, P5-P7, F7, F9, I2; and genuine quotes of a software TPM."""
+"""Quotes: attacks TS5-TS7, TS9, P1, P2, P5-P7, F7, F9, I2; genuine quotes of a software TPM."""
 
 from __future__ import annotations
 
@@ -8,18 +8,7 @@ import struct
 import pytest
 
 from evidence import vectors
-from evidence.soft_tpm import (
-    ECDSA,
-    RSAPSS,
-    RSASSA,
-    SHA256,
-    SHA384,
-    SHA512,
-    SoftTpm,
-    b2,
-    bitmap,
-    qualified,
-)
+from evidence.forger import Forger
 from svetovid.errors import EvidenceError, SvetovidError
 from svetovid.evidence.ima import advance, boot_aggregate_digest, parse_log, replay
 from svetovid.evidence.tpm import (
@@ -30,6 +19,7 @@ from svetovid.evidence.tpm import (
     verify_quote,
 )
 from svetovid.evidence.tpm.attributes import check_ak
+from tpmbytes import ECDSA, RSAPSS, RSASSA, SHA256, SHA384, SHA512, b2, bitmap, qualified
 
 NEEDED = frozenset(range(11))
 EXTRA = hashlib.sha256(b"binding").digest()
@@ -59,7 +49,7 @@ def refused(code, tpm, quote, **changes):
 @pytest.mark.parametrize("scheme", [ECDSA, RSASSA, RSAPSS])
 @pytest.mark.parametrize("hash_alg", [SHA256, SHA384, SHA512])
 def test_good_quotes(scheme, hash_alg):
-    tpm = SoftTpm(scheme, hash_alg)
+    tpm = Forger(scheme, hash_alg)
     said = verify(tpm, tpm.quote(EXTRA))
     assert said.clock == ClockInfo(1000, 3, 1, True)
 
@@ -67,7 +57,7 @@ def test_good_quotes(scheme, hash_alg):
 @pytest.mark.parametrize("scheme", [ECDSA, RSASSA, RSAPSS])
 def test_a_changed_byte_anywhere_is_refused(scheme):
     """a verify() that returned before the signature would accept some of these."""
-    tpm = SoftTpm(scheme)
+    tpm = Forger(scheme)
     data, signature = tpm.quote(EXTRA)
     for i in range(len(data)):
         bad = data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :]
@@ -82,13 +72,13 @@ def test_a_changed_byte_anywhere_is_refused(scheme):
 
 
 def test_clock_is_covered_by_the_signature():
-    tpm = SoftTpm()
+    tpm = Forger()
     data, signature = tpm.form(EXTRA, resets=9).pack(), tpm.quote(EXTRA)[1]
     refused("sig.invalid", tpm, (data, signature))
 
 
 def test_ts5_scheme_of_another_kind():
-    tpm = SoftTpm(RSASSA)
+    tpm = Forger(RSASSA)
     data = tpm.form(EXTRA).pack()
     refused("sig.scheme", tpm, (data, tpm.sign(data, scheme=RSAPSS)))
     refused("sig.scheme", tpm, (data, tpm.sign(data, hash_alg=SHA384)))
@@ -100,7 +90,7 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 @pytest.mark.parametrize("r", [0, ORDER, ORDER + 1, 2**256 - 1])
 @pytest.mark.parametrize("which", [0, 1])
 def test_ts6_ecdsa_numbers(r, which):
-    tpm = SoftTpm()
+    tpm = Forger()
     data, signature = tpm.quote(EXTRA)
     parts = [signature[6:38], signature[40:72]]
     parts[which] = r.to_bytes(32, "big")
@@ -108,13 +98,13 @@ def test_ts6_ecdsa_numbers(r, which):
 
 
 def test_i2_signed_by_another_key():
-    tpm, other = SoftTpm(), SoftTpm()
+    tpm, other = Forger(), Forger()
     data = tpm.form(EXTRA).pack()
     refused("sig.invalid", tpm, (data, other.sign(data)))
 
 
 def test_ts7_signer_name():
-    tpm, other = SoftTpm(), SoftTpm()
+    tpm, other = Forger(), Forger()
     refused("attest.signer", tpm, tpm.quote(EXTRA, signer=qualified(other.ak)))
     refused("attest.signer", tpm, tpm.quote(EXTRA, signer=b""))
     owner = qualified(tpm.ak, struct.pack(">I", 0x40000001))
@@ -122,19 +112,19 @@ def test_ts7_signer_name():
 
 
 def test_ts9_digest_with_another_hash():
-    tpm = SoftTpm()
+    tpm = Forger()
     values = b"".join(tpm.pcrs.values())
     refused("pcr.digest", tpm, tpm.quote(EXTRA, digest=hashlib.sha384(values).digest()))
 
 
 @pytest.mark.parametrize("extra", [EXTRA[:-1], EXTRA + b"\0", b"", bytes(32), EXTRA[:31] + b"\0"])
 def test_f7_extra_data_is_compared_whole(extra):
-    tpm = SoftTpm()
+    tpm = Forger()
     refused("challenge.mismatch", tpm, tpm.quote(extra))
 
 
 def test_p1_missing_pcrs():
-    tpm = SoftTpm()
+    tpm = Forger()
     refused("pcr.missing", tpm, tpm.quote(EXTRA, selections=()))
     refused("pcr.missing", tpm, tpm.quote(EXTRA, selections=(bitmap(()),)))
     refused("pcr.missing", tpm, tpm.quote(EXTRA, selections=(bitmap(range(10)),)))
@@ -142,7 +132,7 @@ def test_p1_missing_pcrs():
 
 def test_p2_other_banks():
     """P2, P3."""
-    tpm = SoftTpm()
+    tpm = Forger()
     refused("pcr.bank", tpm, tpm.quote(EXTRA, selections=(bitmap(range(11), 0x0004),)))
     both = (bitmap(range(11)), bitmap(range(11), 0x000C))
     refused("pcr.bank", tpm, tpm.quote(EXTRA, selections=both))
@@ -151,7 +141,7 @@ def test_p2_other_banks():
 
 
 def test_p5_selection():
-    tpm = SoftTpm()
+    tpm = Forger()
     twice = (bitmap(range(11)), bitmap(range(11)))
     refused("pcr.selection", tpm, tpm.quote(EXTRA, selections=twice))
     refused("pcr.selection", tpm, tpm.quote(EXTRA), pcrs={**tpm.pcrs, 11: bytes(32)})
@@ -159,7 +149,7 @@ def test_p5_selection():
 
 
 def test_p6_values_differ_from_the_digest():
-    tpm = SoftTpm()
+    tpm = Forger()
     for i in range(11):
         refused("pcr.digest", tpm, tpm.quote(EXTRA), pcrs={**tpm.pcrs, i: b"\1" + bytes(31)})
     swapped = {**tpm.pcrs, 0: b"a" * 32}
@@ -168,7 +158,7 @@ def test_p6_values_differ_from_the_digest():
 
 
 def test_p7_resettable_pcrs_never_count():
-    tpm = SoftTpm()
+    tpm = Forger()
     tpm.pcrs |= {16: bytes(32), 23: bytes(32)}
     verify(tpm, tpm.quote(EXTRA))
     for pcr in (16, 23):

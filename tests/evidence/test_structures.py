@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence import vectors
-from evidence.soft_tpm import RSA_AK, SoftTpm, bitmap, ecc_public, ek_public, rsa_public
+from evidence.forger import RSA_AK, Forger
 from svetovid.errors import EvidenceError, ParseError, SvetovidError
 from svetovid.evidence.tpm import (
     Alg,
@@ -24,8 +24,9 @@ from svetovid.evidence.tpm import (
 )
 from svetovid.evidence.tpm.attributes import check_ak, check_ek
 from svetovid.evidence.tpm.wire import tpm2b
+from tpmbytes import bitmap, ecc_public, ek_public, rsa_public
 
-TPM = SoftTpm()
+TPM = Forger()
 QUOTE, SIGNATURE = TPM.quote(b"x" * 32)
 PARSERS = [
     (parse_attest, QUOTE, "attest.malformed"),
@@ -33,7 +34,7 @@ PARSERS = [
     (parse_public, rsa_public(RSA_AK), "tpm.malformed"),
     (parse_public, ek_public(RSA_AK), "tpm.malformed"),
     (parse_signature, SIGNATURE, "tpm.malformed"),
-    (parse_signature, SoftTpm(0x0014).quote(b"")[1], "tpm.malformed"),
+    (parse_signature, Forger(0x0014).quote(b"")[1], "tpm.malformed"),
 ]
 
 

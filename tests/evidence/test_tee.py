@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.authorities import NOW, Authority, anchors
+from evidence.forger import RSA_AK
 from evidence.small_world import TeeWorld, World
-from evidence.soft_tpm import RSA_AK
 from svetovid.crypto import b64encode, digest
 from svetovid.errors import SvetovidError
 from svetovid.evidence import ReferenceValues, appraise

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.authorities import NOW
+from evidence.forger import RSA_AK, Forger
 from evidence.small_world import CHANNEL, JOB_KEY, MANAGER, OPERATOR, TeeWorld, World
-from evidence.soft_tpm import RSA_AK, SoftTpm, bitmap, ecc_public
 from svetovid.crypto import Identity, b64decode, b64encode, digest, sign
 from svetovid.errors import SvetovidError
 from svetovid.evidence import NO_SUBJECT, JobKeys, TpmEvidence, binding, check_no_reset
+from tpmbytes import bitmap, ecc_public
 
 
 def refused(code, world, evidence=None, **changes):
@@ -36,7 +37,7 @@ def test_good_evidence():
 
 @pytest.mark.parametrize("scheme", [0x0014, 0x0016])
 def test_rsa_attestation_keys(scheme):
-    assert World(tpm=SoftTpm(scheme)).verify().log.count == 6
+    assert World(tpm=Forger(scheme)).verify().log.count == 6
 
 
 def test_resettable_pcrs_are_left_out():

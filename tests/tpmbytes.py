@@ -1,16 +1,16 @@
-"""TPM wire bytes packed by hand, apart from the code under test, and keys that sign them.
+"""TPM wire bytes packed by hand, apart from the code under test: keys, PCR selections, quotes.
 
-A forger's TPM: it can say anything. Tests change one thing and name the refusal.
+After TPM 2.0 Library Specification, part 2. Every field can be another than a TPM would write.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 SHA1, SHA256, SHA384, SHA512 = 0x0004, 0x000B, 0x000C, 0x000D
@@ -19,9 +19,6 @@ AK_ATTRIBUTES = 0x00050072
 EK_ATTRIBUTES = 0x000300B2
 HASH = {SHA256: hashes.SHA256, SHA384: hashes.SHA384, SHA512: hashes.SHA512}
 HASH_NAME = {SHA256: "sha256", SHA384: "sha384", SHA512: "sha512"}
-
-RSA_EK = rsa.generate_private_key(65537, 2048)
-RSA_AK = rsa.generate_private_key(65537, 2048)
 
 
 def b2(data: bytes) -> bytes:
@@ -115,43 +112,9 @@ class QuoteForm:
         )
 
 
-@dataclass
-class SoftTpm:
-    """An AK of one scheme, PCRs, and quotes over them."""
-
-    scheme: int = ECDSA
-    hash: int = SHA256
-    pcrs: dict[int, bytes] = field(default_factory=lambda: {i: bytes(32) for i in range(11)})
-
-    def __post_init__(self) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1()) if self.scheme == ECDSA else RSA_AK
-        form = struct.pack(">HH", self.scheme, self.hash)
-        make = ecc_public if self.scheme == ECDSA else rsa_public
-        self.ak = make(self.key, scheme=form)
-
-    def extend(self, pcr: int, value: bytes) -> None:
-        self.pcrs[pcr] = hashlib.sha256(self.pcrs[pcr] + value).digest()
-
-    def form(self, extra: bytes, **changes: object) -> QuoteForm:
-        values = b"".join(v for _, v in sorted(self.pcrs.items()))
-        digest = hashlib.new(HASH_NAME[self.hash], values).digest()
-        made = QuoteForm(qualified(self.ak), extra, digest, (bitmap(self.pcrs),))
-        return replace(made, **changes)
-
-    def sign(self, data: bytes, scheme: int | None = None, hash_alg: int | None = None) -> bytes:
-        """TPMT_SIGNATURE; ``scheme`` and ``hash_alg`` only change what it claims to be."""
-        digest = HASH[self.hash]()
-        head = struct.pack(">HH", scheme or self.scheme, hash_alg or self.hash)
-        if self.scheme == ECDSA:
-            r, s = decode_dss_signature(self.key.sign(data, ec.ECDSA(digest)))
-            return head + b2(r.to_bytes(32, "big")) + b2(s.to_bytes(32, "big"))
-        pad = (
-            padding.PSS(padding.MGF1(digest), digest.digest_size)
-            if self.scheme == RSAPSS
-            else padding.PKCS1v15()
-        )
-        return head + b2(self.key.sign(data, pad, digest))
-
-    def quote(self, extra: bytes, **changes: object) -> tuple[bytes, bytes]:
-        data = self.form(extra, **changes).pack()
-        return data, self.sign(data)
+def ecdsa_signature(
+    key: ec.EllipticCurvePrivateKey, data: bytes, digest: hashes.HashAlgorithm
+) -> bytes:
+    """The two TPM2B numbers of a TPMS_SIGNATURE_ECDSA."""
+    r, s = decode_dss_signature(key.sign(data, ec.ECDSA(digest)))
+    return b2(r.to_bytes(32, "big")) + b2(s.to_bytes(32, "big"))
