@@ -18,7 +18,14 @@ from svetovid import stakeholder
 from svetovid.assets import Manifest
 from svetovid.cli.tpm_prover import TpmProver
 from svetovid.crypto import Envelope, Identity, Secret, b64encode, digest, sign
-from svetovid.errors import EvidenceError, HostError, InputError, LimitError, SvetovidError
+from svetovid.errors import (
+    EvidenceError,
+    HostError,
+    InputError,
+    LimitError,
+    SvetovidError,
+    TransportError,
+)
 from svetovid.evidence import (
     NO_JOB,
     NO_SUBJECT,
@@ -33,9 +40,11 @@ from svetovid.evidence import (
     activation_proof,
     binding,
 )
+from svetovid.evidence.tpm.constants import Cc
 from svetovid.evidence.tpm.credential import RANDOMNESS_BYTES, make_credential
 from svetovid.host.measure import Launcher, Root, digests, find
 from svetovid.host.tpm import Tpm, create_ca, issue_ek_certificate, open_transport
+from svetovid.host.tpm.wire import TpmRefusedError
 from svetovid.manager import Manager, PassphraseSealer, make_app, open_home, open_manager
 from svetovid.protocol import ManagerDemand, ProofRequest
 from svetovid.stakeholder import Stakeholder
@@ -339,7 +348,24 @@ def test_i3_an_ak_that_is_not_in_the_tpm(place: Place, opened: bytes | None) -> 
     """I3: the AK is software; only the EK's TPM could say that it is not, and it does."""
     soft = SoftTpm(SoftCa())
     place.serve(Lying(place.prover, ak=soft.ak_public, opened=opened))
-    place.refused("tpm.rc" if opened is None else "manager.activation")
+    place.refused("manager.credential" if opened is None else "manager.activation")
+
+
+@pytest.mark.parametrize("fails", ["activate_credential", "quote"])
+def test_a_tpm_that_fails_is_no_evidence(
+    place: Place, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TPM that is gone, or says no to a quote, is the machine's fault and told as that."""
+    error = TransportError("tpm.transport", next_step="look at the TPM")
+    if fails == "quote":
+        error = TpmRefusedError(Cc.QUOTE, 0x101)
+
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(place.tpm, fails, broken)
+    refused = place.refused(error.code)
+    assert refused.exit_code == error.exit_code
 
 
 def test_i3_an_ak_that_signs_what_it_is_given(

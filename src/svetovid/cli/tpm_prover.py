@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from svetovid.crypto import Envelope, Secret
+from svetovid.errors import EvidenceError, HostError
 from svetovid.evidence import NO_SUBJECT, JobKeys, TpmEvidence
 from svetovid.host.attester import TpmAttester
 from svetovid.host.measure import IMA_LOG, KernelLog, Launcher, boot_log, loaded_files
@@ -42,7 +43,18 @@ class TpmProver:
         log.measure()
 
     def activate(self, credential: bytes, secret: bytes) -> Secret:
-        return self._tpm.activate_credential(credential, secret)
+        """Raises EvidenceError ``manager.credential`` where it is for another TPM or another AK."""
+        try:
+            return self._tpm.activate_credential(credential, secret)
+        except HostError as e:
+            if e.code != "tpm.rc":
+                raise
+            raise EvidenceError(
+                "manager.credential",
+                expected="a credential for this manager's EK and AK",
+                observed=e.reason.observed,
+                next_step="read the manager's record anew, and make a credential for it",
+            ) from e
 
     def evidence(self, challenge: Envelope, keys: JobKeys, channel: str, host: str) -> TpmEvidence:
         with self._lock:

@@ -97,10 +97,10 @@ class OwnEvidence:
         """Evidence for one challenge; a :class:`ManagerProof` back.
 
         Raises:
-            EvidenceError: ``evidence.none``, ``challenge.scope``.
+            EvidenceError: ``evidence.none``, ``challenge.scope``, ``manager.credential``.
             IntegrityError: ``request.manager``, ``signature.*``.
             LimitError: ``evidence.busy``.
-            HostError: whatever the TPM does not do, for example open another's credential.
+            HostError: whatever the TPM or the measurement fails in.
         """
         prover, record = self._able()
         core = self._core
