@@ -230,9 +230,9 @@ def test_nothing_claimed_is_nothing_affirmed():
 
 def test_public_names_are_sorted_and_there():
     import svetovid.evidence as room
-    from svetovid.evidence import ima, tpm
+    from svetovid.evidence import boot, ima, tpm
 
-    for module in (room, ima, tpm):
+    for module in (room, boot, ima, tpm):
         names = module.__all__
         assert names == sorted(names, key=lambda n: (n.upper() != n, n[0].islower(), n))
         assert all(hasattr(module, n) for n in names)
