@@ -139,7 +139,15 @@ def _a_host(cli: Run, world: Path) -> None:
     assert cli(*args)["simulated"] is True
     assert cli("host", "status", "--home", "box")["host"] is None
     assert "not enrolled" in cli("host", "status", "--home", "box", as_json=False)["text"]
-    cli("host", "sign", "public/box.request.json", "--home", "olga", "--out", "public/box.statement.json")
+    cli(
+        "host",
+        "sign",
+        "public/box.request.json",
+        "--home",
+        "olga",
+        "--out",
+        "public/box.statement.json",
+    )
     enrol = ["host", "enrol", "--home", "box", "--statement", "public/box.statement.json"]
     assert cli(*enrol, expect=2)["error"] == "host.enrol"
     (host,) = cli(*enrol, "--manager", "manager/manager.json")["enrolled"]
