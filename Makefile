@@ -6,6 +6,7 @@ export PYTHON
 
 BIN := .venv/bin
 COVERAGE_FLOOR := 90
+IMAGE := images/attested-host
 BENCHMARKS := train seal release
 
 .PHONY: help setup demo test test-long lint bench model fuzz format docs clean
@@ -19,6 +20,12 @@ setup: ## make .venv with .venv/bin/svetovid; as root also the system packages
 demo: setup ## owners who trust nobody train one model, end to end, and what is refused
 	@$(BIN)/svetovid demo
 
+image: setup ## the attested host image, into images/attested-host/build
+	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.build
+
+demo-vm: image ## that image in a virtual machine: the main job, and what is refused
+	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.demo
+
 test: setup ## the suite, with the gate on branch coverage
 	@$(BIN)/python -m pytest -m "not slow" --cov=svetovid --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR) </dev/null
@@ -30,6 +37,7 @@ lint: setup ## ruff, mypy --strict on src, the floors of the house, names that m
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@MYPYPATH=$(IMAGE) $(BIN)/mypy --strict $(IMAGE)/attested_host
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_names.py
 
@@ -42,6 +50,9 @@ model: setup ## search the model of a release, and each of its mutants, with Spi
 
 fuzz: setup ## the property tests with fresh random examples, FUZZ_SECONDS long (default 600)
 	@scripts/fuzz.sh
+
+mutate: setup ## take each security check away in turn; what no test notices: tests/mutants.json (hours)
+	@nice -n 19 $(BIN)/python scripts/mutate.py
 
 format: setup ## rewrite to the one style
 	@$(BIN)/ruff check --fix
