@@ -19,7 +19,7 @@ from svetovid.manager import enrolment as enrolment_module
 from svetovid.manager.admission import _network
 from svetovid.manager.core import Bounds
 from svetovid.manager.door import Admitted
-from svetovid.policy.documents import Consent
+from svetovid.policy.documents import Consent, Export, Import, Pin
 from svetovid.protocol import IdentityRegistration
 
 D = "sha256:" + "%064d"
@@ -241,6 +241,53 @@ def test_owners_unknown_here_change_their_minds_a_few_times(
     assert refused(consent, 3).code == "consent.unknown"
     assert state.kept[world.carol.key_id] == before + 2
     assert state.kept[eve.key_id] == 0
+
+
+def test_importers_have_a_say_while_they_are_exported_to(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither strangers nor former partners veto a job; and there is room for so many of them."""
+    monkeypatch.setattr(consenting_module, "_MAX_IMPORTERS", 1)
+    job = world.ready()
+    left = world.assets["left"].manifest
+    first = world.policies["alice"]
+    (grant,) = first.grants
+    people = [Identity.generate(n) for n in ("ida", "ivo")]
+    exports = tuple(Export.from_json(grant.to_json() | {"to": p.key_id}) for p in people)
+    more = {"sequence": 2, "predecessor": first.digest()}
+    outer = world.policy_of(world.alice, exports=exports, **more)
+    world.clients["alice"].put_policy(sign(outer, world.alice))
+    unmet = Pin(signer=world.bob.key_id, product="none", min_version=1)
+    for n, person in enumerate(people):
+        client = world.client(person)
+        client.register_identity(person.signed_card())
+        mine = world.policy_of(
+            person,
+            anchors=unmet,
+            references=(unmet,),
+            imports=(Import(policy=outer.digest(), asset=left),),
+        )
+        client.put_policy(sign(mine, person))
+        said = Consent(
+            job=job,
+            policy=mine.digest(),
+            owner=person.key_id,
+            slots=("left",),
+            issued_at=world.now,
+        )
+        if n == 0:
+            client.consent(sign(said, person))
+        else:
+            assert refused(client.consent, sign(said, person)).code == "consent.importers"
+    world.policies["alice"] = outer
+    world.consent(world.alice, job)
+    host = world.host()
+    assert "policy.pin" in {r.code for r in refused(host.release, job).reasons}
+    again = world.policy_of(world.alice, sequence=3, predecessor=outer.digest())
+    world.clients["alice"].put_policy(sign(again, world.alice))
+    world.policies["alice"] = again
+    world.consent(world.alice, job)
+    host.release(job)
 
 
 def test_the_administrators_door(tmp_path: Path) -> None:

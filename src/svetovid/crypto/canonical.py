@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 MAX_DOCUMENT_BYTES = 4 << 20
+MAX_SIGNED_BYTES = 3_000_000
+"""Of what is signed: in base64, with sixteen signatures, it stays within ``MAX_DOCUMENT_BYTES``."""
+_MAX_PAYLOAD = 32 << 20
 MAX_DEPTH = 32
 _MAX_INT = 2**53 - 1
 _NEXT_STEP = "write it as docs/spec/documents.md says, or have it made again by svetovid"
@@ -90,6 +93,8 @@ KeyId = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$")]
 Base64 = Annotated[
     str, StringConstraints(max_length=MAX_DOCUMENT_BYTES), AfterValidator(_check_base64)
 ]
+Payload = Annotated[str, StringConstraints(max_length=_MAX_PAYLOAD), AfterValidator(_check_base64)]
+"""A signed document in base64; how long it may be depends on its type (``Document.MAX_BYTES``)."""
 Text = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_printable)]
 
 
@@ -254,11 +259,13 @@ def explain(e: ValidationError) -> str:
 class Document(BaseModel):
     """A strict, frozen record with one canonical form; the base of all that is signed or sent.
 
-    Subclasses set ``TYPE``, which is bound into every signature over them.
+    Subclasses set ``TYPE``, which is bound into every signature over them, and ``MAX_BYTES`` where
+    their canonical form may be longer or shorter than most when it is signed.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
     TYPE: ClassVar[str] = ""
+    MAX_BYTES: ClassVar[int] = MAX_SIGNED_BYTES
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_none=True)

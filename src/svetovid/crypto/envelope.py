@@ -13,8 +13,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import Field, StringConstraints
 
-from svetovid.crypto.canonical import Base64, Document, KeyId, b64decode, b64encode, load_json
-from svetovid.errors import IntegrityError, ParseError
+from svetovid.crypto.canonical import (
+    Base64,
+    Document,
+    KeyId,
+    Payload,
+    b64decode,
+    b64encode,
+    load_json,
+)
+from svetovid.errors import IntegrityError, LimitError, ParseError
 
 __all__ = ["Envelope", "Signature", "Signer", "pae", "payload_type", "sign", "verify_raw"]
 
@@ -88,7 +96,7 @@ class Envelope(Document):
     """
 
     TYPE: ClassVar[str] = "envelope"
-    payload: Base64
+    payload: Payload
     payloadType: Annotated[str, StringConstraints(max_length=128)]  # noqa: N815 (DSSE's own name)
     signatures: tuple[Signature, ...] = Field(min_length=1, max_length=16)
 
@@ -118,7 +126,7 @@ class Envelope(Document):
         Raises:
             IntegrityError: ``signature.type``, ``signature.invalid``, ``signature.missing``,
                 ``signature.canonical``.
-            ParseError: where the payload is not such a document.
+            InputError: where the payload is not such a document, or longer than one may be.
         """
         wanted = {by} if isinstance(by, str) else set(by)
         if self.payloadType != payload_type(document.TYPE):
@@ -148,7 +156,7 @@ class Envelope(Document):
                 next_step="send the kind of document that is asked for here",
             )
         payload = b64decode(self.payload)
-        value = document.from_json(load_json(payload))
+        value = document.from_json(load_json(payload, max_bytes=document.MAX_BYTES))
         if value.canonical() != payload:
             raise IntegrityError(
                 "signature.canonical",
@@ -164,7 +172,11 @@ class Envelope(Document):
 
 
 def sign(document: Document, *signers: Signer) -> Envelope:
-    """Sign ``document`` with each signer."""
+    """Sign ``document`` with each signer.
+
+    Raises:
+        LimitError: ``json.size`` where nobody would read it.
+    """
     if not document.TYPE or not signers:
         raise ParseError(
             "signature.type",
@@ -172,6 +184,13 @@ def sign(document: Document, *signers: Signer) -> Envelope:
             next_step="send the kind of document that is asked for here",
         )
     payload = document.canonical()
+    if len(payload) > document.MAX_BYTES:
+        raise LimitError(
+            "json.size",
+            expected=f"a {document.TYPE} of at most {document.MAX_BYTES} bytes",
+            observed=str(len(payload)),
+            next_step="make it smaller, or several of it",
+        )
     kind = payload_type(document.TYPE)
     data = pae(kind, payload)
     return Envelope(

@@ -6,9 +6,10 @@ names its successor, and both sign, so neither can be forced on the other.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field
 
 from svetovid.crypto.canonical import Base64, Document, KeyId, Name, Text
 from svetovid.crypto.envelope import Envelope, sign
@@ -24,7 +25,7 @@ class Card(Document):
     TYPE: ClassVar[str] = "card"
     name: Name
     signing: KeyId
-    receiving: Base64
+    receiving: Annotated[Base64, Field(max_length=2048)]
 
     @classmethod
     def open(cls, envelope: Envelope) -> Card:

@@ -39,7 +39,7 @@ from svetovid.errors import IntegrityError, LimitError
 
 __all__ = ["KeyHistory"]
 
-MAX_ROTATIONS = 64
+MAX_ROTATIONS = 32
 """Revocations are not counted: there is always room for one."""
 
 

@@ -35,6 +35,8 @@ __all__ = ["make_app"]
 
 BODY_SECONDS = 20.0
 WORKERS = 8
+MAX_REASONS = 64
+"""As many as a client reads; an owner's records have more."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'",
@@ -76,9 +78,8 @@ def _status(e: SvetovidError) -> int:
 
 
 def _error(e: SvetovidError, headers: Mapping[str, str] = _HEADERS) -> Response:
-    return Response(
-        canonical(e.to_dict()), _status(e), headers=headers, media_type="application/json"
-    )
+    told = {**e.to_dict(), "reasons": [r.to_dict() for r in e.reasons[:MAX_REASONS]]}
+    return Response(canonical(told), _status(e), headers=headers, media_type="application/json")
 
 
 async def _body(request: Request) -> bytes:

@@ -25,7 +25,7 @@ __all__ = ["Consenting", "held_already", "imports", "spoken"]
 
 D = TypeVar("D", Policy, Consent)
 
-_MAX_IMPORTERS = 128
+_MAX_IMPORTERS = 32
 _MAX_UNKNOWN = 16
 
 

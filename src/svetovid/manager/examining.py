@@ -32,6 +32,8 @@ from svetovid.transparency.receipt import without_log
 
 __all__ = ["Case", "Examiner", "boot_of", "require"]
 
+_MAX_REASONS = 256
+"""Of one owner in one record: what many grants refuse for one cause need not be told for each."""
 _NOT_RECORDED = frozenset({"challenge.used"})
 
 
@@ -185,10 +187,11 @@ def require(decision: Decision, views: Views) -> None:
 
 def _private(owner: str, reasons: tuple[Reason, ...], views: Views) -> PrivatePart:
     view = views.appraisals.get(owner)
+    mine = [r for r in reasons if r.owner in ("", owner)]
     return PrivatePart(
         salt=b64encode(secrets.token_bytes(16)),
         owner=owner,
-        reasons=tuple(Reasons(**r.to_dict()) for r in reasons if r.owner in ("", owner)),
+        reasons=tuple(Reasons(**r.to_dict()) for r in mine[:_MAX_REASONS]),
         claims={} if view is None else dict(view.facts()),
     )
 

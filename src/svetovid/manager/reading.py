@@ -16,6 +16,7 @@ from svetovid.protocol.records import LogProof, Record, RecordsPage
 __all__ = ["Reading"]
 
 MAX_PAGE = 1000
+MAX_PAGE_BYTES = 4 << 20
 Caller = frozenset[str]
 
 
@@ -101,7 +102,10 @@ class Reading:
         ).to_json()
 
     def records(self, caller: Caller, first: int, limit: int) -> JsonObject:
-        """Every leaf's hash; entries and private parts as far as they concern the caller."""
+        """Every leaf's hash; entries and private parts as far as they concern the caller.
+
+        A page ends early, after its first record, where others' documents would make it too long.
+        """
         core = self._core
         _, tree = core.store.tip
         if not 1 <= limit <= MAX_PAGE:
@@ -112,8 +116,14 @@ class Reading:
                 next_step="ask for fewer records at once",
             )
         stop = min(tree.size, first + limit)
-        records = tuple(self._record(caller, index) for index in range(first, stop))
-        return RecordsPage(first=first, size=tree.size, records=records).to_json()
+        records: list[Record] = []
+        room = MAX_PAGE_BYTES
+        for index in range(first, stop):
+            records.append(self._record(caller, index))
+            room -= len(records[-1].canonical())
+            if room < 0:
+                break
+        return RecordsPage(first=first, size=tree.size, records=tuple(records)).to_json()
 
     def _record(self, caller: Caller, index: int) -> Record:
         store = self._core.store

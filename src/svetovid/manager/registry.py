@@ -158,7 +158,7 @@ class Registry:
         where = f"policy {policy.name}"
         errors = [
             Reason(f.code, f.message, "", f.next_step, f"{where} {f.where}", policy.owner)
-            for f in lint(policy)
+            for f in lint(policy, warnings=False)
             if f.severity == "error"
         ]
         if errors:

@@ -43,7 +43,11 @@ BundlePath = Annotated[
     ),
 ]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}$")]
-Rotations = Annotated[tuple[Envelope, ...], Field(max_length=64)]
+Rotations = Annotated[tuple[Envelope, ...], Field(max_length=32)]
+
+
+MAX_CONDITIONS = 256
+"""In one policy: each is evaluated at every decision."""
 
 
 class Pin(Document):
@@ -145,6 +149,7 @@ class Policy(Document):
     """
 
     TYPE: ClassVar[str] = "policy"
+    MAX_BYTES: ClassVar[int] = 1 << 20
     version: Literal["svetovid.policy/v1"]
     name: Name
     owner: KeyId
@@ -161,6 +166,12 @@ class Policy(Document):
     grants: Annotated[tuple[Grant, ...], Field(max_length=256)] = ()
     exports: Annotated[tuple[Export, ...], Field(max_length=256)] = ()
     imports: Annotated[tuple[Import, ...], Field(max_length=256)] = ()
+
+    @model_validator(mode="after")
+    def _conditions(self) -> Policy:
+        if sum(len(g.conditions) for g in (*self.grants, *self.exports)) > MAX_CONDITIONS:
+            raise ValueError(f"at most {MAX_CONDITIONS} conditions in all")
+        return self
 
 
 class JobAsset(Document):

@@ -14,7 +14,7 @@ from svetovid.policy.cel_subset import Expression, Path
 from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS, evaluate
 from svetovid.policy.documents import Policy
 
-__all__ = ["Outcomes", "outcomes"]
+__all__ = ["Outcomes", "enumerable", "outcomes"]
 
 _MAX_POINTS = 2048
 _OTHER = "(any other)"
@@ -81,6 +81,11 @@ def _put(view: dict[str, Any], path: Path, value: Any) -> None:
             inner = view[part] = {}
         view = inner
     view[path[-1]] = value
+
+
+def enumerable(expression: Expression, policy: Policy) -> bool:
+    """Whether all values of all its fields can be tried: only then is "never" an error."""
+    return all(_finite(p, policy) is not None for p in expression.paths | expression.tested)
 
 
 def outcomes(expression: Expression, policy: Policy) -> Outcomes:

@@ -13,7 +13,7 @@ from svetovid.errors import InputError, PolicyError, Reason
 from svetovid.policy.cel_subset import Expression, parse
 from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS
 from svetovid.policy.documents import Condition, Export, Grant, JobLimits, Policy
-from svetovid.policy.lattice import outcomes
+from svetovid.policy.lattice import enumerable, outcomes
 from svetovid.policy.modes import NOT_BUILT
 
 __all__ = ["Finding", "lint", "require_sound"]
@@ -38,7 +38,7 @@ class Finding:
     next_step: str
 
 
-def lint(policy: Policy, *, now: int | None = None) -> list[Finding]:
+def lint(policy: Policy, *, now: int | None = None, warnings: bool = True) -> list[Finding]:
     """All findings, errors first.
 
     Codes: ``lint.any_tpm``, ``lint.accepts``, ``lint.any_code``, ``lint.no_recipients``,
@@ -49,6 +49,8 @@ def lint(policy: Policy, *, now: int | None = None) -> list[Finding]:
 
     Args:
         now: Unix seconds; without it nothing is said about expiry.
+        warnings: try conditions on values that can only lead to warnings, which takes seconds for
+            many of them. Without, all errors are found, and only some warnings.
     """
     found = [*_policy(policy)]
     seen: dict[tuple[str, str, str], str] = {}
@@ -58,6 +60,8 @@ def lint(policy: Policy, *, now: int | None = None) -> list[Finding]:
     ]
     for where, grant in entries:
         found += _grant(policy, where, grant, now)
+        for i, condition in enumerate(grant.conditions):
+            found += _condition(policy, f"{where}.conditions[{i}]", condition, warnings)
         key = (grant.asset, grant.use, grant.to if isinstance(grant, Export) else "")
         if key in seen:
             found.append(
@@ -81,7 +85,7 @@ def require_sound(policy: Policy, *, now: int | None = None) -> None:
     """
     reasons = [
         Reason(f.code, "", f.message, f.next_step, f"policy {policy.name} {f.where}", policy.owner)
-        for f in lint(policy, now=now)
+        for f in lint(policy, now=now, warnings=False)
         if f.severity == "error"
     ]
     if reasons:
@@ -180,11 +184,11 @@ def _grant(policy: Policy, where: str, grant: Grant, now: int | None) -> Iterato
         yield Finding(
             "warning", "lint.expired", f"{where}.limits", "the grant has expired", "extend it"
         )
-    for i, condition in enumerate(grant.conditions):
-        yield from _condition(policy, f"{where}.conditions[{i}]", condition)
 
 
-def _condition(policy: Policy, where: str, condition: Condition) -> Iterator[Finding]:
+def _condition(
+    policy: Policy, where: str, condition: Condition, warnings: bool
+) -> Iterator[Finding]:
     try:
         expression = parse(condition.cel)
     except InputError as e:
@@ -193,6 +197,8 @@ def _condition(policy: Policy, where: str, condition: Condition) -> Iterator[Fin
     unknown = list(_unknown(where, expression))
     if unknown:
         yield from unknown
+        return
+    if not warnings and not enumerable(expression, policy):
         return
     result = outcomes(expression, policy)
     if not result.can_be_true:

@@ -1,9 +1,9 @@
 """Who speaks for the owner that a document names: its key, or the one that key was rotated to.
 
-An asset names its owner by one key, for good. After a rotation the newest key of that history speaks
-for it: the document still names the older key, and carries the rotations that lead from it to its
-signer. So a consent or a policy that somebody meets alone, offline or at another manager, shows by
-what right it was signed. That nobody revoked the history meanwhile, only a manager can know.
+An asset names its owner by one key, for good. After a rotation the newest key of that history
+speaks for it: the document still names the older key, and carries the rotations that lead from it
+to its signer. So a consent or a policy that somebody meets alone, offline or at another manager,
+shows by what right it was signed. That nobody revoked the history meanwhile, only a manager knows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def open_owned(envelope: Envelope, kind: type[D]) -> D:
     """A document as signed by whoever speaks for its owner.
 
     Raises:
-        IntegrityError: ``signature.*``; ``key.*`` where its rotations lead from its owner to nobody.
+        IntegrityError: ``signature.*``; ``key.*`` where its rotations do not lead to a signer.
         ParseError: where it is no such document.
     """
     claimed = envelope.peek(kind)

@@ -158,6 +158,7 @@ class Answer(Document):
     """
 
     TYPE: ClassVar[str] = "answer"
+    MAX_BYTES: ClassVar[int] = 24_000_000
     request: Digest
     issued_at: int
     body: JsonObject
@@ -215,6 +216,7 @@ class EnrolRequest(Document):
     """A host asks to be enrolled (T3). Signed by the agent key in the operator's statement."""
 
     TYPE: ClassVar[str] = "enrol-request"
+    MAX_BYTES: ClassVar[int] = 256 << 10
     manager: KeyId
     statement: Envelope
     device_certificates: Annotated[tuple[Base64, ...], Field(min_length=1, max_length=8)]

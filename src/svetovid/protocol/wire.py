@@ -43,7 +43,7 @@ from svetovid.transparency.checkpoint import Checkpoint, advance
 
 __all__ = ["MAX_ANSWER_BYTES", "Wire", "pinned_context"]
 
-MAX_ANSWER_BYTES = 16 << 20
+MAX_ANSWER_BYTES = 33 << 20
 _MAX_ERROR_BYTES = 256 << 10
 _MAX_EPOCH_BYTES = 32
 

@@ -18,7 +18,7 @@ __all__ = ["MAX_PARTIES", "EntryKind", "LogEntry", "LogProof", "verify_proof"]
 
 MAX_PARTIES = 512
 """More than any document names: 1 + 256 in a policy's exports; 1 + 64 owners + 16 recipients in a
-job, with 128 importers, and the operator and agent of its host."""
+job, with 32 importers, and the operator and agent of its host."""
 
 EntryKind = Literal[
     "asset",

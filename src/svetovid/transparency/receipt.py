@@ -81,6 +81,7 @@ class Countersignature(Document):
     """
 
     TYPE: ClassVar[str] = "countersignature"
+    MAX_BYTES: ClassVar[int] = 12_000_000
     manager: KeyId
     job: Digest
     receipt: Digest
