@@ -22,10 +22,14 @@ from svetovid.errors import EvidenceError, InputError, Reason
 from svetovid.evidence.boot import Boot, judge
 from svetovid.evidence.certificates import Path, find_path
 from svetovid.evidence.claims import Claim, Fact
+from svetovid.evidence.covering import (
+    edition,
+    log_claims,
+    measurement_claim,
+    reference_window,
+    signer_claims,
+)
 from svetovid.evidence.documents import HostRecord, ReferenceValues, TrustAnchors
-from svetovid.evidence.ima.listing import Mismatch, compare
-from svetovid.evidence.ima.signatures import load_signer
-from svetovid.evidence.ima.state import LogState
 from svetovid.evidence.tpm.constants import EK_CERTIFICATE_OID
 from svetovid.evidence.verify import Proven
 
@@ -62,33 +66,6 @@ class Appraisal:
         return {**dict(self._facts), "affirmed": self.affirmed}
 
 
-def _current(r: ReferenceValues, now: int) -> bool:
-    return (r.valid_from is None or r.valid_from <= now) and (
-        r.valid_until is None or now <= r.valid_until
-    )
-
-
-def _edition(r: ReferenceValues) -> str:
-    return f"{r.product} v{r.version}"
-
-
-def _references(
-    references: Sequence[ReferenceValues], now: int
-) -> tuple[list[ReferenceValues], Claim]:
-    current = [r for r in references if _current(r, now)]
-    stale = ", ".join(_edition(r) for r in references if not _current(r, now))
-    return current, Claim(
-        name="references.current",
-        ok=bool(current),
-        value=len(current),
-        observed=f"outside their time: {stale}" if stale else f"{len(current)} sets",
-        expected="at least one set of reference values within its time",
-        source="reference values",
-        code="" if current else "reference.expired",
-        next_step="" if current else "publish or pin a current edition of the reference values",
-    )
-
-
 def _anchor(
     record: HostRecord, anchors: TrustAnchors, kind: str, now: int
 ) -> tuple[Path | None, Claim]:
@@ -118,109 +95,10 @@ def _anchor(
     )
 
 
-_REASONS = (
-    Reason(
-        code="ima.unlisted",
-        next_step="remove the file from the host, or have it added to the reference values",
-    ),
-    Reason(
-        code="ima.digest",
-        next_step="restore the file that the reference values name, restart the host",
-    ),
-    Reason(
-        code="ima.buf",
-        next_step="find out what the kernel measured under that name, or have its digest added",
-    ),
-    Reason(code="ima.kexec", next_step="restart the host through its firmware, without kexec"),
-)
-_STEPS = {r.code: r.next_step for r in _REASONS}
-_SIGN = "sign the file anew with a key of the reference values, or have its digest added"
-
-
-def _signers(current: Sequence[ReferenceValues]) -> list[Claim]:
-    """Keys that cannot be read count for nothing, and the owner hears of them."""
-    claims = []
-    for reference in current:
-        for key in reference.file_signers:
-            try:
-                load_signer(b64decode(key))
-            except InputError as e:
-                r, source = e.reason, f"reference values {_edition(reference)}"
-                claims.append(
-                    Claim(
-                        "references.signer",
-                        *(False, key[:40], r.observed, r.expected, source, r.code, r.next_step),
-                    )
-                )
-    return claims
-
-
-def _mismatch(m: Mismatch, source: str) -> Claim:
-    observed = f"{m.path} {m.observed}"
-    step = _STEPS.get(m.code, _SIGN)
-    return Claim("log.file", False, m.path, observed, m.expected, source, m.code, step)
-
-
-def _log(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]:
-    """Every line counts, the pending ones too; a violation is never waived here (M4, M5)."""
-    source = "reference values " + (", ".join(_edition(r) for r in current) or "(none)")
-    found = log.listing.compare(log.entries, current)
-    pending = compare(log.pending, current, begins=False)
-    count = found.count + pending.count
-    mismatches = (*found.mismatches, *pending.mismatches)
-    claims = [_mismatch(m, source) for m in mismatches]
-    claims.append(
-        Claim(
-            name="log.files",
-            ok=count == 0,
-            value=log.count + len(log.pending),
-            observed=f"{count} measured files not covered",
-            expected="every measured file in the reference values",
-            source=source,
-            code="" if count == 0 else mismatches[0].code,
-            next_step="" if count == 0 else _STEPS.get(mismatches[0].code, _SIGN),
-        )
-    )
-    broken = (e.path for e in (*log.entries, *log.pending) if e.violation)
-    first = next(broken, "") if log.violations else ""
-    claims.append(
-        Claim(
-            name="log.violations",
-            ok=log.violations == 0,
-            value=log.violations,
-            observed=f"{log.violations}, first {first}" if log.violations else "0",
-            expected="0: no file written while it was measured",
-            source="measurement log",
-            code="" if log.violations == 0 else "ima.violation",
-            next_step="" if log.violations == 0 else "restart the host; write no measured file",
-        )
-    )
-    return claims
-
-
 def _measurement(proven: Proven, boot: Sequence[Claim]) -> Claim:
-    """T4: the word for how files are measured, from what was proven of the boot."""
     if proven.kind != "tpm":
         return Claim("measurement", True, "enclave", source="kind of evidence")
-    bad = [c for c in boot if not c.ok]
-    if bad:
-        lacks = f"{bad[0].name}: {bad[0].code}"
-    elif not boot or proven.log is None:
-        lacks = "no reference values for the boot"
-    elif proven.log.kexecs:
-        lacks = "a kernel started by kexec, of which no boot log speaks"
-    else:
-        return Claim(
-            "measurement", True, "kernel", "a known kernel measured from its start", source="T4"
-        )
-    return Claim(
-        name="measurement",
-        ok=True,
-        value="launcher",
-        observed=lacks,
-        expected="for kernel: an appraised boot log (kernel, command line, IMA policy)",
-        source="T4",
-    )
+    return measurement_claim(proven.log, boot)
 
 
 def _enclave(proven: Proven, current: Sequence[ReferenceValues]) -> Claim:
@@ -232,7 +110,7 @@ def _enclave(proven: Proven, current: Sequence[ReferenceValues]) -> Claim:
         value=measured,
         observed=measured,
         expected="a measurement in the reference values",
-        source="reference values " + (", ".join(_edition(r) for r in current) or "(none)"),
+        source="reference values " + (", ".join(edition(r) for r in current) or "(none)"),
         code="" if ok else "tee.measurement",
         next_step="" if ok else "run the enclave that was agreed, or publish its measurement",
     )
@@ -270,7 +148,7 @@ def appraise(
             next_step="appraise with the record that the evidence was verified against",
         )
     statement = proven.statement
-    current, window = _references(references, now)
+    current, window = reference_window(references, now)
     path, anchored = _anchor(record, anchors, proven.kind, now)
     boot = judge(proven.boot, proven.log, current) if proven.log else ()
     measurement = _measurement(proven, boot)
@@ -294,7 +172,7 @@ def appraise(
         )
     )
     if proven.log is not None:
-        claims.extend((*boot, *_log(proven.log, current), *_signers(current)))
+        claims.extend((*boot, *log_claims(proven.log, current), *signer_claims(current)))
     else:
         claims.append(_enclave(proven, current))
     clock = proven.clock
