@@ -6,6 +6,7 @@ from svetovid import stakeholder
 from svetovid.cli.demo.canary import Needle, key_needles, needles_of, search
 from svetovid.cli.demo.cast import OWNERS
 from svetovid.cli.demo.story import Story
+from svetovid.crypto import keystore
 from svetovid.stakeholder.keys import asset_key
 
 __all__ = ["search_for_canaries", "verify_receipts"]
@@ -45,11 +46,12 @@ def search_for_canaries(story: Story) -> None:
 
 def _keys_of(story: Story, name: str) -> list[Needle]:
     """Every asset key in a home, opened as its owner can."""
-    home = story.cast[name].home
-    who = stakeholder.load(home, story.cast[name].passphrase())
+    home, secret = stakeholder.Home(story.cast[name].home), story.cast[name].passphrase()
+    # Not stakeholder.load: where uids are separate this home is another's, and that refuses it.
+    who = stakeholder.Stakeholder(home, keystore.load(home.identity, secret), secret)
     return [
         needle
-        for path in sorted((home / "keys").glob("*.json"))
+        for path in sorted(home.keys.glob("*.json"))
         for needle in key_needles(
             f"an asset key of {name}", asset_key(who, f"sha256:{path.stem}").reveal()
         )
