@@ -40,6 +40,11 @@ FileDigest = Annotated[
     ),
 ]
 """A file's digest as the log names it; ``verity:`` for fs-verity's, which is of a Merkle tree."""
+BootDigest = Annotated[
+    str,
+    StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$"),
+]
+"""What was measured, or a whole PCR, in a bank of the TPM."""
 BootPcr = Annotated[str, StringConstraints(pattern=r"^([0-9]|1[1-4])$")]
 CommandLine = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,4096}$")]
 
@@ -72,7 +77,7 @@ class TrustAnchors(Document):
 
 
 class BootReferences(Document):
-    """What may boot a host, as a boot log in the SHA-256 bank shows it (T4).
+    """What may boot a host, as a boot log shows it in the bank that is quoted (T4).
 
     Attributes:
         kernels: name to the digests it may have where it is measured: Authenticode in PCR 4 (a
@@ -87,10 +92,10 @@ class BootReferences(Document):
     listed whole. The others (1, 3, 5, 6, 7, 14) are looked at only where they are listed.
     """
 
-    kernels: dict[Text, tuple[Digest, ...]] = {}
+    kernels: dict[Text, tuple[BootDigest, ...]] = {}
     command_lines: tuple[CommandLine, ...] = ()
-    events: dict[BootPcr, dict[Text, tuple[Digest, ...]]] = {}
-    pcrs: dict[BootPcr, tuple[Digest, ...]] = {}
+    events: dict[BootPcr, dict[Text, tuple[BootDigest, ...]]] = {}
+    pcrs: dict[BootPcr, tuple[BootDigest, ...]] = {}
     measured: tuple[FilePath, ...] = ()
 
 

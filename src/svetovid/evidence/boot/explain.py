@@ -7,11 +7,12 @@ unlisted or breaks the replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 
 from svetovid.evidence.boot.describe import describe
 from svetovid.evidence.boot.log import SEPARATORS, hash_data
-from svetovid.evidence.boot.replay import QUOTED_BANK, Boot
+from svetovid.evidence.boot.replay import Boot
 from svetovid.evidence.claims import Claim
 from svetovid.evidence.documents import BootReferences
 
@@ -29,33 +30,31 @@ _SECTIONS = (
 """Names that systemd-stub measures, with their NUL, before each section of a unified image."""
 
 
-def _named(data: bytes) -> str:
-    return f"{QUOTED_BANK}:{hash_data(QUOTED_BANK, data).hex()}"
+def _named(data: bytes, bank: str) -> str:
+    return f"{bank}:{hash_data(bank, data).hex()}"
 
 
-def _everywhere() -> dict[int, frozenset[str]]:
+@cache
+def _everywhere(bank: str) -> Mapping[int, frozenset[str]]:
     """What may stand in a PCR, once, on any machine; each by its digest, so by its meaning.
 
     ``Returning from EFI Application`` is not among them: what had control then could have started
     a listed kernel on terms of its own.
     """
-    known = {pcr: [_named(s) for s in SEPARATORS] for pcr in range(8)}
-    known[4].append(_named(b"Calling EFI Application from Boot Option"))
-    known[5].append(_named(b"Exit Boot Services Invocation"))
-    known[5].append(_named(b"Exit Boot Services Returned with Success"))
-    known[11] = [_named(name.encode() + b"\0") for name in _SECTIONS]
+    known = {pcr: [_named(s, bank) for s in SEPARATORS] for pcr in range(8)}
+    known[4].append(_named(b"Calling EFI Application from Boot Option", bank))
+    known[5].append(_named(b"Exit Boot Services Invocation", bank))
+    known[5].append(_named(b"Exit Boot Services Returned with Success", bank))
+    known[11] = [_named(name.encode() + b"\0", bank) for name in _SECTIONS]
     return {pcr: frozenset(digests) for pcr, digests in known.items()}
 
 
-_EVERYWHERE = _everywhere()
-
-
-def line_digests(line: str, pcr: int) -> set[str]:
+def line_digests(line: str, pcr: int, bank: str) -> set[str]:
     """How a command line is hashed: by grub in PCR 8, Linux in 9, systemd-stub in 11 and 12."""
     if pcr in (9, 12):
         wide = line.encode("utf-16-le")
-        return {_named(wide), _named(wide + b"\0\0")}
-    return {_named(line.encode("ascii"))}
+        return {_named(wide, bank), _named(wide + b"\0\0", bank)}
+    return {_named(line.encode("ascii"), bank)}
 
 
 def kernels(edition: BootReferences) -> set[str]:
@@ -63,19 +62,19 @@ def kernels(edition: BootReferences) -> set[str]:
     return {d for digests in edition.kernels.values() for d in digests}
 
 
-def _allowed(edition: BootReferences, pcr: int) -> set[str]:
+def _allowed(edition: BootReferences, pcr: int, bank: str) -> set[str]:
     """Every digest that an edition allows in a PCR."""
     found = {d for digests in edition.events.get(str(pcr), {}).values() for d in digests}
     if pcr in KERNEL_PCRS:
         found |= kernels(edition)
     if pcr in LINE_PCRS:
         for line in edition.command_lines:
-            found |= line_digests(line, pcr)
+            found |= line_digests(line, pcr, bank)
     return found
 
 
 def _events(boot: Boot, pcr: int, allowed: set[str], source: str) -> Iterator[Claim]:
-    once = set(_EVERYWHERE.get(pcr, ()))
+    once = set(_everywhere(boot.bank).get(pcr, ()))
     for event, value in boot.events.get(pcr, ()):
         if value in allowed:
             continue
@@ -86,7 +85,7 @@ def _events(boot: Boot, pcr: int, allowed: set[str], source: str) -> Iterator[Cl
             name="boot.event",
             ok=False,
             value=event.number,
-            observed=f"PCR {pcr}, event {event.number}, {value}: {describe(event, QUOTED_BANK)}",
+            observed=f"PCR {pcr}, event {event.number}, {value}: {describe(event, boot.bank)}",
             expected="an event in the reference values",
             source=source,
             code="boot.unlisted",
@@ -97,7 +96,7 @@ def _events(boot: Boot, pcr: int, allowed: set[str], source: str) -> Iterator[Cl
 def _pcr(boot: Boot, pcr: int, editions: Sequence[BootReferences], source: str) -> Iterator[Claim]:
     """Nothing where the whole value is listed, or every event; otherwise what is wrong."""
     whole = sorted({v for edition in editions for v in edition.pcrs.get(str(pcr), ())})
-    allowed: set[str] = set().union(*(_allowed(edition, pcr) for edition in editions))
+    allowed: set[str] = set().union(*(_allowed(edition, pcr, boot.bank) for edition in editions))
     if pcr not in boot.quoted:
         if whole or any(str(pcr) in edition.events for edition in editions):
             yield Claim(

@@ -69,7 +69,7 @@ class _Story:
         self.kernels = {v for e in editions for v in kernels(e) & images}
         self.lines: dict[str, set[int]] = {}
         for line in (line for e in editions for line in e.command_lines):
-            pcrs = {p for p in LINE_PCRS if line_digests(line, p) & measured[p]}
+            pcrs = {p for p in LINE_PCRS if line_digests(line, p, boot.bank) & measured[p]}
             if pcrs:
                 self.lines[line] = pcrs
         self._whole = any(boot.value(4) in e.pcrs.get("4", ()) for e in editions)

@@ -50,13 +50,15 @@ class Boot:
     """A boot log that explains the quoted PCRs. Made by :func:`prove_boot` only.
 
     Attributes:
+        bank: of the quote.
         events: by PCR, those that were extended, in order, each with its proven digest as
-            reference values write it (``sha256:`` and hex).
-        values: bank to PCR to value, for every bank of the log; SHA-256 as quoted.
+            reference values write it (the bank's name, a colon and hex).
+        values: bank to PCR to value, for every bank of the log; that of the quote as quoted.
         quoted: PCRs of the quote.
         secure_boot: what PCR 7 proves.
     """
 
+    bank: str
     events: Mapping[int, tuple[tuple[BootEvent, str], ...]]
     values: Mapping[str, Mapping[int, bytes]]
     quoted: frozenset[int]
@@ -64,11 +66,11 @@ class Boot:
 
     def value(self, pcr: int) -> str:
         """The quoted value, as reference values write it."""
-        return _named(self.values[QUOTED_BANK][pcr])
+        return _named(self.values[self.bank][pcr], self.bank)
 
 
-def _named(value: bytes) -> str:
-    return f"{QUOTED_BANK}:{value.hex()}"
+def _named(value: bytes, bank: str) -> str:
+    return f"{bank}:{value.hex()}"
 
 
 def _locality(log: BootLog) -> int:
@@ -107,18 +109,18 @@ def replay(log: BootLog, bank: str) -> dict[int, bytes]:
     return values
 
 
-def _agrees(pcr: int, replayed: bytes, quoted: bytes) -> bool:
+def _agrees(pcr: int, replayed: bytes, quoted: bytes, bank: str) -> bool:
     if replayed == quoted:
         return True
     if pcr == 11:
         for phase in _PHASES:
-            replayed = hash_data(QUOTED_BANK, replayed + hash_data(QUOTED_BANK, phase.encode()))
+            replayed = hash_data(bank, replayed + hash_data(bank, phase.encode()))
             if replayed == quoted:
                 return True
     return False
 
 
-def _check_values(values: Mapping[int, bytes], pcrs: Mapping[int, bytes]) -> None:
+def _check_values(values: Mapping[int, bytes], pcrs: Mapping[int, bytes], bank: str) -> None:
     missing = sorted(((values.keys() & BOOT_PCRS) | set(range(10))) - pcrs.keys())
     if missing:
         raise EvidenceError(
@@ -128,8 +130,8 @@ def _check_values(values: Mapping[int, bytes], pcrs: Mapping[int, bytes]) -> Non
             next_step=f"quote PCRs {missing} as well",
         )
     for pcr in sorted(BOOT_PCRS & pcrs.keys()):
-        replayed = values.get(pcr, bytes(32))
-        if not _agrees(pcr, replayed, pcrs[pcr]):
+        replayed = values.get(pcr, bytes(len(hash_data(bank, b""))))
+        if not _agrees(pcr, replayed, pcrs[pcr], bank):
             raise EvidenceError(
                 "boot.replay",
                 expected=f"PCR {pcr} = {pcrs[pcr].hex()}, as quoted",
@@ -138,10 +140,10 @@ def _check_values(values: Mapping[int, bytes], pcrs: Mapping[int, bytes]) -> Non
             )
 
 
-def _check_separators(events: Mapping[int, Sequence[BootEvent]]) -> None:
-    algorithm = BANKS[QUOTED_BANK]
-    good = {hash_data(QUOTED_BANK, data) for data in SEPARATORS}
-    failed = hash_data(QUOTED_BANK, _ERROR_SEPARATOR)
+def _check_separators(events: Mapping[int, Sequence[BootEvent]], bank: str) -> None:
+    algorithm = BANKS[bank]
+    good = {hash_data(bank, data) for data in SEPARATORS}
+    failed = hash_data(bank, _ERROR_SEPARATOR)
     for pcr in _SEPARATED:
         digests = [e.digests[algorithm] for e in events.get(pcr, ())]
         said = [e.digests[algorithm] for e in events.get(pcr, ()) if e.kind == _SEPARATOR_KIND]
@@ -156,44 +158,47 @@ def _check_separators(events: Mapping[int, Sequence[BootEvent]]) -> None:
         )
 
 
-def prove_boot(data: bytes, pcrs: Mapping[int, bytes]) -> Boot:
-    """Read a boot log and prove it by the SHA-256 values of a verified quote.
+def prove_boot(data: bytes, pcrs: Mapping[int, bytes], bank: str = QUOTED_BANK) -> Boot:
+    """Read a boot log and prove it by the values of a verified quote.
 
     Args:
         data: ``binary_bios_measurements``.
         pcrs: every value of the quote.
+        bank: of these values.
 
     Raises:
         InputError, EvidenceError: ``boot.*`` as in the rules above and in
-            :func:`~.log.parse_boot_log`; ``boot.bank`` for a log without SHA-256;
+            :func:`~.log.parse_boot_log`; ``boot.bank`` for a log without that bank;
             ``pcr.missing``.
     """
     log = parse_boot_log(data)
-    if QUOTED_BANK not in log.banks:
+    if bank not in log.banks:
         raise EvidenceError(
             "boot.bank",
-            expected="a log of the SHA-256 bank",
+            expected=f"a log of the {bank} bank",
             observed=log.banks,
-            next_step="switch on the SHA-256 bank of the TPM in the firmware's settings",
+            next_step=f"switch on the {bank} bank of the TPM in the firmware's settings",
         )
-    replayed = {bank: replay(log, bank) for bank in log.banks}
-    _check_values(replayed[QUOTED_BANK], pcrs)
-    events: dict[int, list[BootEvent]] = {pcr: [] for pcr in replayed[QUOTED_BANK]}
+    replayed = {name: replay(log, name) for name in log.banks}
+    _check_values(replayed[bank], pcrs, bank)
+    events: dict[int, list[BootEvent]] = {pcr: [] for pcr in replayed[bank]}
     for event in log.events:
         if event.extends:
             events[event.pcr].append(event)
-    _check_separators(events)
+    _check_separators(events, bank)
     values: dict[str, Mapping[int, bytes]] = {}
-    for bank in log.banks:  # a PCR that nothing extended is still what the kernel found in it
-        untouched = dict.fromkeys(BOOT_PCRS, bytes(len(hash_data(bank, b""))))
-        values[bank] = {**untouched, **replayed[bank]}
-    values[QUOTED_BANK] = dict(pcrs)
-    algorithm = BANKS[QUOTED_BANK]
+    for name in log.banks:  # a PCR that nothing extended is still what the kernel found in it
+        untouched = dict.fromkeys(BOOT_PCRS, bytes(len(hash_data(name, b""))))
+        values[name] = {**untouched, **replayed[name]}
+    values[bank] = dict(pcrs)
+    algorithm = BANKS[bank]
     return Boot(
+        bank=bank,
         events={
-            p: tuple((e, _named(e.digests[algorithm])) for e in es) for p, es in events.items()
+            p: tuple((e, _named(e.digests[algorithm], bank)) for e in es)
+            for p, es in events.items()
         },
         values=values,
         quoted=frozenset(pcrs),
-        secure_boot=secure_boot(events[7], QUOTED_BANK),
+        secure_boot=secure_boot(events[7], bank),
     )

@@ -33,8 +33,6 @@ from svetovid.evidence.tpm.structures import ClockInfo
 
 __all__ = ["LogState", "advance", "replay"]
 
-_ZERO = bytes(32)
-
 
 @dataclass(frozen=True, slots=True)
 class LogState:
@@ -42,7 +40,7 @@ class LogState:
 
     Attributes:
         entries: proven entries, ``boot_aggregate`` first.
-        pcr: SHA-256 bank value of PCR 10 after them.
+        pcr: value of PCR 10 after them, in the bank of the quotes.
         pending: lines seen after the proven ones; not proven yet.
         boot: reset and restart count of the TPM: another power-on is another log.
         violations: violation entries among ``entries`` and ``pending``.
@@ -140,15 +138,17 @@ def advance(
     pcrs: Mapping[int, bytes],
     clock: ClockInfo,
     banks: Mapping[str, Mapping[int, bytes]] | None = None,
+    bank: str = "sha256",
 ) -> LogState:
     """Carry the proven log on with new entries.
 
     Args:
         state: what was proven before, or None.
         data: ``binary_runtime_measurements`` from entry ``offset`` on.
-        pcrs: quoted SHA-256 bank values, 0 to 10 at least.
+        pcrs: quoted values, 0 to 10 at least.
         clock: the quote's clock information.
         banks: PCRs 0 to 9 of other banks by name, as a proven boot log gives them.
+        bank: of the quoted values; the same in every call for one log.
 
     Raises:
         InputError, EvidenceError: ``ima.*`` as in the rules above and in :func:`parse_log`.
@@ -159,16 +159,16 @@ def advance(
         raise _offset(f"the log from entry {known} on", f"from entry {offset} on")
     if state and state.boot != boot:
         raise _offset(f"the same power-on {state.boot}", boot)
-    new = parse_log(data)
+    new = parse_log(data, bank)
     old = state.entries if state else ()
     if len(old) + len(new) > MAX_ENTRIES:
         raise too_large(f"{len(old) + len(new)} entries")
     if not old and not new:
         raise _aggregate("an empty log", "boot_aggregate, from PCR 0-9")
     first = (old or new)[0]
-    _check_aggregate(first, {**(banks or {}), "sha256": pcrs})
+    _check_aggregate(first, {**(banks or {}), bank: pcrs})
     target = pcrs[MEASUREMENT_PCR]
-    proven = replay(new, state.pcr if state else _ZERO, target)
+    proven = replay(new, state.pcr if state else bytes(len(target)), target, bank)
     if not old and proven == 0:
         raise _unmeasured(target)
     if state and proven < len(state.pending):

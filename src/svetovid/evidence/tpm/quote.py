@@ -25,7 +25,8 @@ from svetovid.evidence.tpm.structures import (
 
 __all__ = ["check_no_reset", "verify_quote"]
 
-_DIGEST_BYTES = 32
+_BANKS = {"sha256": (Alg.SHA256, 32), "sha384": (Alg.SHA384, 48), "sha512": (Alg.SHA512, 64)}
+"""PCR banks that count as evidence: their algorithm, and the size of their values."""
 
 
 def _check_signature(ak: Public, signature: Signature, data: bytes) -> None:
@@ -56,18 +57,20 @@ def _check_signature(ak: Public, signature: Signature, data: bytes) -> None:
         ) from e
 
 
-def _selected(selections: tuple[PcrSelection, ...], needed: frozenset[int]) -> tuple[int, ...]:
-    """The PCRs of the one SHA-256 selection."""
-    step = "quote one selection: the SHA-256 bank, each PCR once"
+def _selected(
+    selections: tuple[PcrSelection, ...], needed: frozenset[int], wanted: str
+) -> tuple[int, ...]:
+    """The PCRs of the one selection, which is of the bank ``wanted``."""
+    step = f"quote one selection: the {wanted} bank, each PCR once"
     banks = [s.bank for s in selections]
     if len(set(banks)) != len(banks):
         raise EvidenceError(
             "pcr.selection", expected="each bank once", observed=banks, next_step=step
         )
-    if any(bank != Alg.SHA256 for bank in banks):
+    if any(bank != _BANKS[wanted][0] for bank in banks):
         raise EvidenceError(
             "pcr.bank",
-            expected="the SHA-256 bank alone",
+            expected=f"the {wanted} bank alone",
             observed=[f"{b:#06x}" for b in banks],
             next_step=step,
         )
@@ -92,6 +95,7 @@ def verify_quote(
     extra_data: bytes,
     pcrs: Mapping[int, bytes],
     needed: frozenset[int],
+    bank: str = "sha256",
 ) -> Attest:
     """Verify a quote and return what it says.
 
@@ -100,8 +104,9 @@ def verify_quote(
         ak: the enrolled key, already held against :func:`~.attributes.check_ak`.
         signers: qualified names the key may have.
         extra_data: what qualifyingData must equal, byte for byte.
-        pcrs: SHA-256 bank values as the host gives them, 32 bytes each: exactly those quoted.
+        pcrs: values as the host gives them, each as long as the bank's hash: exactly those quoted.
         needed: PCRs that must be among them.
+        bank: of the values: ``sha256``, ``sha384`` or ``sha512``; the quote names no other.
 
     Raises:
         ParseError: ``attest.malformed``, ``tpm.malformed``.
@@ -133,7 +138,7 @@ def verify_quote(
             next_step="quote again with the binding of the current challenge",
         )
     _check_signature(ak, parsed, attest)
-    selected = _selected(said.selections, needed)
+    selected = _selected(said.selections, needed, bank)
     if set(selected) != set(pcrs):
         raise EvidenceError(
             "pcr.selection",
@@ -141,12 +146,13 @@ def verify_quote(
             observed=f"values of {sorted(pcrs)}",
             next_step="send exactly the values that were quoted",
         )
-    if any(len(value) != _DIGEST_BYTES for value in pcrs.values()):
+    size = _BANKS[bank][1]
+    if any(len(value) != size for value in pcrs.values()):
         raise EvidenceError(
             "pcr.bank",
-            expected="SHA-256 values of 32 bytes",
+            expected=f"{bank} values of {size} bytes",
             observed=sorted({len(v) for v in pcrs.values()}),
-            next_step="send the SHA-256 bank",
+            next_step=f"send the {bank} bank",
         )
     # TPM2_Quote hashes the values with the hash of the signing scheme (Part 3, section 18.4).
     digest = hashlib.new(hash_name(parsed.hash), b"".join(pcrs[i] for i in selected)).digest()
