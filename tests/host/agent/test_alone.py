@@ -123,7 +123,7 @@ def test_t8_an_accelerator_that_this_host_has_not(make: Make) -> None:
     with pytest.raises(HostError) as e:
         world.run()
     assert e.value.code == "device.missing"
-    assert world.data_house.gate.paths[asked:] == [f"/v1/jobs/{world.job.digest()}"]
+    assert set(world.data_house.gate.paths[asked:]) == {f"/v1/jobs/{world.job.digest()}"}
 
 
 def test_t8_memory_is_cleared_before_and_after_a_job(gpu_world: World, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_t8_without_a_clearing_no_key_is_asked_for(gpu_world: World, tmp_path: P
     with pytest.raises(HostError) as e:
         run(gpu_world, machine, lambda _: None)
     assert e.value.code == "device.clear"
-    assert gpu_world.data_house.gate.paths[asked:] == [f"/v1/jobs/{gpu_world.job.digest()}"]
+    assert set(gpu_world.data_house.gate.paths[asked:]) == {f"/v1/jobs/{gpu_world.job.digest()}"}
 
 
 def test_t8_a_clearing_that_failed_after_a_job_ends_all(gpu_world: World, tmp_path: Path) -> None:
