@@ -37,6 +37,7 @@ from mutation_sites import Site, mutated, sites
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "tests" / "mutants.json"
 ROOMS = ("policy", "evidence", "transparency", "crypto", "assets", "manager", "host")
+ALONE = ("crypto", "assets")  # stories say nothing that these rooms' own tests do not
 KEPT: dict[tuple[str, str, str], str] = {}
 """Survivors that stay: file, function and condition, and why no test can tell."""
 _PATIENCE_S = 240
@@ -92,13 +93,15 @@ class Clone:
 
 
 def reached(clone: Clone, room: str) -> Any:
-    """Coverage of ``room`` by test, nothing mutated."""
+    """Coverage of ``room`` by test, nothing mutated; None where a test fails even so."""
     import coverage
 
     options = ["--cov=svetovid", "--cov-context=test", "--cov-report="]
-    code, out = clone.pytest(f"tests/{room}", "tests/world", *options, timeout=7200)
+    tests = [f"tests/{room}"] + ["tests/world"] * (room not in ALONE)
+    code, out = clone.pytest(*tests, *options, timeout=7200)
     if code != 0:
-        raise SystemExit(f"the tests of {room} fail before anything is mutated:\n{out[-3000:]}")
+        print(f"{room}: its tests fail before anything is mutated:\n{out[-3000:]}", flush=True)
+        return None
     found = coverage.CoverageData(str((clone.root / ".coverage").rename(clone.root / "reached")))
     found.read()
     return found
@@ -151,6 +154,8 @@ def run(
             if time.monotonic() >= end:
                 return
             covered = reached(clone, room)
+            if covered is None:
+                continue
             old = {_place(m): m["killed_by"] for m in known.get(room, {}).get("mutants", ())}
             found, rest = [], list(sites(clone.root, room))
             while rest and time.monotonic() < end:

@@ -86,17 +86,14 @@ class _Reader:
     def __init__(self, events: Iterator[yaml.Event]) -> None:
         self._events = events
 
-    def next(self) -> yaml.Event:
-        event = next(self._events, None)
-        if event is None:
-            raise _bad("a whole document", "its end")
-        return event
+    def next(self) -> yaml.Event | None:
+        return next(self._events, None)
 
-    def value(self, event: yaml.Event, depth: int = 0) -> Any:
+    def value(self, event: yaml.Event | None, depth: int = 0) -> Any:
         if not isinstance(
             event, yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent
         ):
-            raise _bad("a value, no alias", type(event).__name__, event)
+            raise _bad("a value, no alias and no end", type(event).__name__, event)
         if event.anchor is not None:
             raise _bad("no anchors", f"&{event.anchor}", event)
         if event.tag is not None:
