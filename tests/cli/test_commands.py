@@ -334,7 +334,7 @@ def test_a_question_answered_with_no(
     for typed in ("y\n", "Yes\n"):
         monkeypatch.setattr("sys.stdin", _Terminal(typed))
         assert run(["job", "consent", str(files[0]), "--home", "ann", "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["owner"]
+        assert json.loads(capsys.readouterr().out)["consents"]
     assert len(signed) == 2
 
 

@@ -88,7 +88,6 @@ def test_an_older_version_of_ones_asset(shared: Story) -> None:
 def test_an_own_asset_that_no_policy_or_more_than_one_speaks_of(shared: Story) -> None:
     ann = shared.people["ann"]
     job = shared.propose()
-    stands = ann.home.policies / "ann-policy.json"
     names, file = read_names(shared.public), shared.folder / "ann.yaml"
     file.write_text(file.read_text().replace("name: ann-policy", "name: other"))
     chosen = stakeholder.choose(
@@ -101,7 +100,7 @@ def test_an_own_asset_that_no_policy_or_more_than_one_speaks_of(shared: Story) -
     other = stakeholder.read_policy(ann.home, file, names, chosen=chosen.digests)
     stakeholder.publish_policy(ann, other, chosen.documents)
     assert _no_consent(shared, "ann", job, "consent.policy").observed == "ann-policy, other"
-    for path in (stands, ann.home.policies / "other.json"):
+    for path in ann.home.policies.glob("*.json"):
         path.unlink()
     reason = _no_consent(shared, "ann", job, "consent.policy")
     assert reason.observed == "none"

@@ -37,7 +37,7 @@ def test_share_propose_consent(shared: Story) -> None:
     for word in ("ann-data", "train.py", "rita", "epochs = 3", "weight float32[1, 3]", "memorise"):
         assert word in text
     for name in ("ann", "carol"):
-        signed = stakeholder.consent(shared.people[name], job, NOW)
+        (signed,) = stakeholder.consent(shared.people[name], job, NOW)
         consent = signed.open(Consent, by=shared.people[name].key_id)
         assert consent.job == job.digest()
     status = stakeholder.status(shared.people["rita"], job.digest())
@@ -77,7 +77,7 @@ def test_a_policy_sent_twice_is_one_edition(shared: Story) -> None:
     ann = shared.people["ann"]
     (policy,) = stakeholder.own_policies(ann)
     assert stakeholder.publish_policy(ann, policy) == policy.digest()
-    again = stakeholder.withdraw_consents(ann, "ann-policy")
+    (again,) = stakeholder.withdraw_consents(ann, "ann-policy")
     (newest,) = stakeholder.own_policies(ann)
     assert (newest.sequence, newest.digest()) == (2, again)
     assert newest.grants == policy.grants

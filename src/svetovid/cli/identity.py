@@ -104,7 +104,10 @@ def revoke(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key at the manager: it signs nothing more, for good.
+    """End an identity for good, by revoking one of its keys at the manager.
+
+    Nothing that any of its keys owns is released from then on. Where a key was only replaced in
+    time, `rotate` is enough. If somebody else has rotated a stolen key, name that one with --key.
 
     Example: `svetovid identity revoke --home alice --why "laptop lost"`
     """

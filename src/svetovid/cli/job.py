@@ -99,13 +99,19 @@ def consent(
     who = stakeholder.load(home, passphrase(home))
     for line in stakeholder.describe(job, stakeholder.read_labels(home, public)):
         note(line)
-    policy, reasons = stakeholder.check_job(who, job, int(time.time()))
+    policies, reasons = stakeholder.check_job(who, job, int(time.time()))
     if not reasons and not yes and not _agreed(file):
         raise typer.Abort
     stakeholder.consent(who, job, int(time.time()))
     emit(
-        {"job": job.digest(), "policy": policy.digest(), "owner": policy.owner},
-        [f"{who.name} agrees to {job.digest()}", f"under policy {policy.name}: {policy.digest()}"],
+        {
+            "job": job.digest(),
+            "consents": [{"policy": p.digest(), "owner": p.owner} for p in policies],
+        },
+        [
+            f"{who.name} agrees to {job.digest()}",
+            *(f"under policy {p.name}: {p.digest()}" for p in policies),
+        ],
         as_json,
     )
 

@@ -157,9 +157,12 @@ def withdraw(
     """
     from svetovid import stakeholder
 
-    digest = stakeholder.withdraw_consents(stakeholder.load(home, passphrase(home)), name)
+    digests = stakeholder.withdraw_consents(stakeholder.load(home, passphrase(home)), name)
     emit(
-        {"policy": digest},
-        [f"new edition {digest}", "consents to jobs under the edition before no longer count"],
+        {"policies": digests},
+        [
+            *(f"new edition {digest}" for digest in digests),
+            "consents to jobs under the edition before no longer count",
+        ],
         as_json,
     )

@@ -7,7 +7,15 @@ from svetovid.stakeholder.choosing import Choice, choose
 from svetovid.stakeholder.consenting import check_job, consent, own_slots
 from svetovid.stakeholder.editions import Change, changes, describe_changes
 from svetovid.stakeholder.home import Home
-from svetovid.stakeholder.identity import Stakeholder, create, load, publish_card, read_card, rotate
+from svetovid.stakeholder.identity import (
+    Stakeholder,
+    create,
+    load,
+    publish_card,
+    read_card,
+    rotate,
+    rotations,
+)
 from svetovid.stakeholder.jobs import describe, propose, read_job, write_job
 from svetovid.stakeholder.labels import Labels, read_labels
 from svetovid.stakeholder.manager import (
@@ -98,6 +106,7 @@ __all__ = [
     "records",
     "revoke_key",
     "rotate",
+    "rotations",
     "seal_asset",
     "share",
     "sign_host_statement",

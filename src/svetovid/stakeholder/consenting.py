@@ -5,7 +5,7 @@ from __future__ import annotations
 from svetovid.crypto import Envelope, sign
 from svetovid.errors import PolicyError, Reason
 from svetovid.policy import Consent, History, Job, Policy, Request, decide
-from svetovid.stakeholder.identity import Stakeholder
+from svetovid.stakeholder.identity import Stakeholder, rotations
 from svetovid.stakeholder.manager import connect
 from svetovid.stakeholder.policies import own_policies
 from svetovid.stakeholder.standing import no_one_policy
@@ -25,32 +25,32 @@ def own_slots(job: Job, policy: Policy) -> list[str]:
     )
 
 
-def check_job(who: Stakeholder, job: Job, now: int) -> tuple[Policy, list[Reason]]:
-    """Hold ``job`` against the own policy, by the clauses the manager will decide by.
+def check_job(who: Stakeholder, job: Job, now: int) -> tuple[list[Policy], list[Reason]]:
+    """Hold ``job`` against the own policies, by the clauses the manager will decide by.
 
     Clauses that need a host's evidence, and limits that other jobs have used up, are not known
     here; the manager looks at those.
 
     Returns:
-        The policy, and every reason for which it would refuse the job; none if it would not.
+        The policies, one for each key of this home that an asset in the job names as its owner; and
+        every reason for which they would refuse the job, none if they would not.
 
     Raises:
         PolicyError: ``consent.policy`` where no own policy speaks of an asset in the job, or
-            more than one does; ``consent.version`` for a version that is not the newest;
-            ``consent.owner`` where nothing in the job is one's own.
+            more than one of one key does; ``consent.version`` for a version that is not the
+            newest; ``consent.owner`` where nothing in the job is one's own.
     """
     policies = [p for p in own_policies(who) if _speaks_of(p, job)]
-    if len(policies) != 1:
+    if not policies or len({p.owner for p in policies}) != len(policies):
         raise no_one_policy(who, job, policies)
-    policy = policies[0]
-    slots = own_slots(job, policy)
+    slots = {s for p in policies for s in own_slots(job, p)}
     request = Request(
         job=job,
-        manager=policy.manager,
+        manager=policies[0].manager,
         role="release",
         evidence_job=job.digest(),
-        consents=[_signed(who, _consent(job, policy, slots, now))],
-        policies={policy.owner: policy},
+        consents=[_consent(who, job, p, now) for p in policies],
+        policies={p.owner: p for p in policies},
         deposits={job.assets[s].manifest: job.assets[s].owner for s in slots},
         appraisals={},
         references={},
@@ -58,43 +58,42 @@ def check_job(who: Stakeholder, job: Job, now: int) -> tuple[Policy, list[Reason
         revoked=frozenset(),
         now=now,
     )
-    reasons = [
-        r for r in decide(request).reasons if r.owner in ("", policy.owner) and not _unknown(r)
-    ]
-    return policy, reasons + _environment(policy, job)
+    ours = {"", *(p.owner for p in policies)}
+    reasons = [r for r in decide(request).reasons if r.owner in ours and not _unknown(r)]
+    return policies, reasons + [r for p in policies for r in _environment(p, job)]
 
 
-def consent(who: Stakeholder, job: Job, now: int) -> Envelope:
-    """Agree that the own assets are used in ``job`` under the own current policy, and say so to
+def consent(who: Stakeholder, job: Job, now: int) -> list[Envelope]:
+    """Agree that the own assets are used in ``job`` under the own current policies, and say so to
     the own manager and to nobody else.
 
+    Returns:
+        One consent for each key of this home that an asset in the job names as its owner.
+
     Raises:
-        PolicyError: every reason for which the own policy refuses the job; nothing was signed.
+        PolicyError: every reason for which an own policy refuses the job; nothing was signed.
     """
-    policy, reasons = check_job(who, job, now)
+    policies, reasons = check_job(who, job, now)
     if reasons:
         raise PolicyError.from_reasons(reasons)
-    slots = own_slots(job, policy)
-    signed = _signed(who, _consent(job, policy, slots, now))
+    signed = [_consent(who, job, policy, now) for policy in policies]
     with connect(who) as client:
-        client.consent(signed)
+        for envelope in signed:
+            client.consent(envelope)
     return signed
 
 
-def _signed(who: Stakeholder, document: Consent) -> Envelope:
-    """Signed by the current key, and by the one the job knows this owner by, if that is older."""
-    signers = {k: who.identity_of(k) for k in (document.owner, who.key_id)}
-    return sign(document, *signers.values())
-
-
-def _consent(job: Job, policy: Policy, slots: list[str], now: int) -> Consent:
-    return Consent(
+def _consent(who: Stakeholder, job: Job, policy: Policy, now: int) -> Envelope:
+    """Signed by the current key, which speaks for the one that the assets name."""
+    said = Consent(
         job=job.digest(),
         policy=policy.digest(),
         owner=policy.owner,
-        slots=tuple(slots),
+        rotations=rotations(who.home, policy.owner),
+        slots=tuple(own_slots(job, policy)),
         issued_at=now,
     )
+    return sign(said, who.identity)
 
 
 def _speaks_of(policy: Policy, job: Job) -> bool:

@@ -18,6 +18,7 @@ from svetovid.stakeholder.policies import newest_edition
 __all__ = ["Change", "changes", "describe_changes"]
 
 _NUMBERING = ("sequence", "predecessor")
+_SIGNING = "rotations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,16 @@ def changes(home: Home, policy: Policy) -> list[Change]:
 
     Nothing where it signed none of this name, and where ``policy`` is that edition.
     """
-    newest = newest_edition(home, policy.name)
+    newest = newest_edition(home, policy.name, policy.owner)
     if newest is None:
         return []
     before, after = (dict(_leaves(p.to_json(), "")) for p in (newest, policy))
     return [
         Change(where, before.get(where, ""), after.get(where, ""))
         for where in sorted(before.keys() | after.keys())
-        if where not in _NUMBERING and before.get(where) != after.get(where)
+        if where not in _NUMBERING
+        and not where.startswith(_SIGNING)
+        and before.get(where) != after.get(where)
     ]
 
 

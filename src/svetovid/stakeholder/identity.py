@@ -8,7 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svetovid.crypto import Card, Envelope, Identity, KeyId, Secret, canonical, keystore
+from svetovid.crypto import (
+    Card,
+    Envelope,
+    Identity,
+    KeyId,
+    Rotation,
+    Secret,
+    canonical,
+    keystore,
+)
 from svetovid.crypto.hpke import ReceivingKey
 from svetovid.errors import InputError, ParseError
 from svetovid.stakeholder.home import Home, make_private, read_bounded
@@ -17,7 +26,7 @@ from svetovid.stakeholder.names import naming
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Stakeholder", "create", "load", "publish_card", "read_card", "rotate"]
+__all__ = ["Stakeholder", "create", "load", "publish_card", "read_card", "rotate", "rotations"]
 
 MAX_CARD_BYTES = 16 << 10
 
@@ -125,7 +134,10 @@ def load(home: Path, passphrase: Secret) -> Stakeholder:
     for folder in (home, *place.folders):
         make_private(folder)
     with naming(place.identity):
-        return Stakeholder(place, keystore.load(place.identity, passphrase), passphrase)
+        identity = keystore.load(place.identity, passphrase)
+    if not place.card.is_file() or read_card(place.card).signing != identity.key_id:
+        write_card(identity, place.card)  # a rotation was cut off before its last step
+    return Stakeholder(place, identity, passphrase)
 
 
 def rotate(who: Stakeholder, now: int) -> tuple[Stakeholder, Envelope]:
@@ -150,6 +162,31 @@ def rotate(who: Stakeholder, now: int) -> tuple[Stakeholder, Envelope]:
     home.next_identity.replace(home.identity)
     write_card(fresh, home.card)
     return Stakeholder(home, fresh, who._passphrase, transport=who.transport), statement
+
+
+def rotations(home: Home, owner: KeyId | None = None) -> tuple[Envelope, ...]:
+    """How this home came to its key: from ``owner``, a key it had, or from its first; oldest first.
+
+    Raises:
+        InputError: ``key.not_ours`` where nothing leads from ``owner``; ``file.*``, ``json.*``.
+    """
+    chain: list[Envelope] = []
+    key = read_card(home.card).signing
+    while key != owner:
+        path = home.retired / f"{_hex(key)}.rotation.json"
+        if not path.is_file():
+            break
+        data = read_bounded(path, MAX_CARD_BYTES, what="a rotation")
+        chain.append(Envelope.parse(data, max_bytes=MAX_CARD_BYTES))
+        key = chain[-1].peek(Rotation).old
+    if owner not in (None, key):
+        raise InputError(
+            "key.not_ours",
+            expected=f"a rotation from {owner}",
+            observed=f"the keys of {home.path} begin with {key}",
+            next_step="use the --home of the stakeholder that is named",
+        )
+    return tuple(reversed(chain))
 
 
 def publish_card(who: Stakeholder, public: Path) -> Path:

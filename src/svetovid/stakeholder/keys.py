@@ -24,10 +24,10 @@ from svetovid.crypto import (
     seal,
 )
 from svetovid.errors import InputError
-from svetovid.stakeholder.home import read_bounded
+from svetovid.stakeholder.home import Home, read_bounded
 from svetovid.stakeholder.identity import Stakeholder
 
-__all__ = ["SealedVersion", "asset_key", "keep_key", "sealed_version"]
+__all__ = ["SealedVersion", "asset_key", "keep_key", "sealed_by", "sealed_version"]
 
 _MAX_FILE = 16 << 10
 
@@ -64,7 +64,7 @@ def keep_key(who: Stakeholder, manifest: Manifest, key: Secret) -> None:
         owner=who.key_id,
         sealed=sealed,
     )
-    keystore.write_private(_path(who, asset), canonical(stored.to_json()))
+    keystore.write_private(_path(who.home, asset), canonical(stored.to_json()))
 
 
 def asset_key(who: Stakeholder, manifest: Digest) -> Secret:
@@ -74,7 +74,7 @@ def asset_key(who: Stakeholder, manifest: Digest) -> Secret:
         InputError: ``key.asset`` where this home has none.
         IntegrityError: ``hpke.open`` for a file that was altered or exchanged.
     """
-    stored = _stored(who, manifest)
+    stored = _stored(who.home, manifest)
     if stored is None:
         raise InputError(
             "key.asset",
@@ -91,17 +91,27 @@ def sealed_version(who: Stakeholder, manifest: Digest) -> SealedVersion | None:
     Raises:
         InputError: ``file.*``, ``json.*``, ``document.invalid`` for a file that was altered.
     """
-    stored = _stored(who, manifest)
+    stored = _stored(who.home, manifest)
     return SealedVersion(stored.name, stored.version) if stored else None
 
 
-def _stored(who: Stakeholder, manifest: Digest) -> _StoredKey | None:
-    path = _path(who, manifest)
+def sealed_by(home: Home, manifest: Digest) -> KeyId | None:
+    """The key that this home had when it sealed ``manifest``: the owner that the asset names.
+
+    Raises:
+        InputError: as :func:`sealed_version`.
+    """
+    stored = _stored(home, manifest)
+    return stored.owner if stored else None
+
+
+def _stored(home: Home, manifest: Digest) -> _StoredKey | None:
+    path = _path(home, manifest)
     if not path.is_file():
         return None
     data = read_bounded(path, _MAX_FILE, what="an asset key")
     return _StoredKey.parse(data, max_bytes=_MAX_FILE)
 
 
-def _path(who: Stakeholder, manifest: str) -> Path:
-    return who.home.keys / f"{manifest.removeprefix('sha256:')}.json"
+def _path(home: Home, manifest: str) -> Path:
+    return home.keys / f"{manifest.removeprefix('sha256:')}.json"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from svetovid.crypto import Envelope, KeyId
-from svetovid.errors import EvidenceError
+from svetovid.crypto import Envelope, KeyId, Revocation, sign
+from svetovid.errors import EvidenceError, InputError, RefusalError
 from svetovid.evidence import Appraisal
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import JobStatus, ManagerDemand, ManagerPin, ManagerStatus
 from svetovid.protocol.records import Record
 from svetovid.protocol.seen import SeenFile
-from svetovid.stakeholder.identity import Stakeholder, rotate
+from svetovid.stakeholder.identity import Stakeholder, rotate, rotations
 from svetovid.stakeholder.pins import pinned_demand, pinned_manager
 from svetovid.stakeholder.proving import prove_manager, words
 
@@ -74,11 +75,29 @@ def connect(who: Stakeholder, *, register: bool = True) -> ManagerClient:
     )
     if register:
         try:
-            client.register_identity(who.identity.signed_card())
+            _introduce(who, client)
         except BaseException:
             client.close()
             raise
     return client
+
+
+def _introduce(who: Stakeholder, client: ManagerClient) -> None:
+    """Make the current key known: as what followed the ones before, where those are known.
+
+    Registered by itself, it could never speak for what the older keys own, nor end them.
+    """
+    chain = rotations(who.home)
+    for first in reversed(range(len(chain))):
+        try:
+            for statement in chain[first:]:
+                client.rotate(statement)
+        except RefusalError as e:
+            if e.code != "identity.unknown":
+                raise
+        else:
+            return
+    client.register_identity(who.identity.signed_card())
 
 
 def verify_manager(who: Stakeholder, demand: ManagerDemand | None = None) -> ManagerClaims:
@@ -153,14 +172,22 @@ def hand_over(who: Stakeholder, now: int) -> tuple[Stakeholder, bool]:
 
 
 def revoke_key(who: Stakeholder, key: KeyId, why: str, now: int) -> KeyId:
-    """End ``key`` for good: the current key, or one that this identity had before.
+    """End this identity for good, by revoking ``key``: the current one, or one that it had before.
+
+    Nothing that any of its keys owns is released any more. It is signed by ``key`` itself and by
+    the current key, so that it counts also where a thief has named another successor; then ``key``
+    must be one that the manager knows.
 
     Raises:
         InputError: ``key.not_ours``, ``manager.unpinned``.
+        RefusalError: ``identity.unknown`` where the manager never heard of ``key``.
     """
-    who.identity_of(key)
+    statement = Revocation(key=key, why=why, issued_at=now)
+    signers = {k: who.identity_of(k) for k in (key, who.key_id)}
     with connect(who, register=False) as client:
-        client.revoke(who.identity.revoke(key, why, now))
+        with suppress(RefusalError, InputError):
+            _introduce(who, client)
+        client.revoke(sign(statement, *signers.values()))
     return key
 
 
