@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from svetovid.errors import HostError, SvetovidError
-from svetovid.host.sandbox.memory import F_SEAL_FUTURE_WRITE, SEALS, reopened
+from svetovid.host.sandbox.memory import F_SEAL_FUTURE_WRITE, SEALS, created, reopened
 
 __all__ = ["Feed", "Region", "Sealed"]
 
@@ -67,7 +67,7 @@ class _Memory:
 
     def __init__(self, size: int, *, lock: bool) -> None:
         self.length = max(size, 1)
-        fd = os.memfd_create("asset", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = created("asset")
         try:
             os.ftruncate(fd, self.length)
             self._map = mmap.mmap(fd, self.length)

@@ -10,6 +10,9 @@ import pytest
 
 from otheruser import NOBODY, run_as_nobody
 from sandboxing import ask, job
+from svetovid.assets import open_asset
+from svetovid.assets.seal import seal_stream
+from svetovid.crypto import Identity
 from svetovid.host.runner import run_sandboxed
 from svetovid.host.runtime import build, build_runtime
 from svetovid.host.sandbox.process import _FIRST_UID, _UIDS
@@ -51,6 +54,21 @@ def test_t8_each_job_has_a_uid_of_its_own() -> None:
         assert found <= set(range(_FIRST_UID, _FIRST_UID + _UIDS))
         seen.append(found)
     assert seen[0] != seen[1]
+
+
+@as_root
+def test_t7_what_a_job_was_lent_it_cannot_open_anew(alice: Identity) -> None:
+    """A kernel that measures would enter a digest of it in a log that the operator reads."""
+    setup = """
+    lent = [session._slot("m")[k] for k in ("data", "mark")]
+    """
+    asked = "set(refused(lambda: os.open(f'/proc/self/fd/{f}', os.O_RDONLY)) for f in lent) == {13}"
+    manifest, key = seal_stream(
+        "memory://lent", [b"secret"], kind="model", name="lent",
+        owner=alice.key_id, manager=alice.key_id,
+    )  # fmt: skip
+    with open_asset("memory://lent", manifest, key, expected=manifest.digest()) as reader:
+        assert ask(asked, setup, models={"m": reader}) == 1
 
 
 @as_root
