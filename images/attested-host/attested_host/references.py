@@ -23,12 +23,10 @@ from svetovid.evidence.documents import BootReferences, ReferenceValues
 __all__ = ["File", "boot_references", "list_files", "predicted_pcrs", "reference_values"]
 
 PRODUCT = "attested-host"
-_SHOWN_AT_WORK = (
-    "/" + POLICY,
-    "/usr/bin/python3.11",
-    "/usr/lib/svetovid/service.py",
-)
-"""Paths that every measurement log must hold: the policy itself, and what only it measures."""
+_SHOWN_AT_WORK = ("/" + POLICY, "/usr/lib/svetovid/service.py")
+"""Paths that every measurement log must hold: the policy that was loaded, and a file that is read
+as code after it. (Files of the runtime tree share an inode with the root file system's own; the
+log names whichever path was read first.)"""
 
 
 @dataclass(frozen=True, slots=True)

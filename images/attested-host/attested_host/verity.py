@@ -34,11 +34,9 @@ class Verity:
 
 
 def _level(data: bytes) -> bytes:
-    """Digests of all blocks of ``data``, in whole blocks."""
-    hashed = b"".join(
-        hashlib.sha256(data[at : at + BLOCK]).digest() for at in range(0, len(data), BLOCK)
-    )
-    return hashed + bytes(-len(hashed) % BLOCK)
+    """The digest of each block of ``data``."""
+    blocks = (data[at : at + BLOCK] for at in range(0, len(data), BLOCK))
+    return b"".join(hashlib.sha256(block).digest() for block in blocks)
 
 
 def append_tree(path: Path) -> Verity:
@@ -51,13 +49,12 @@ def append_tree(path: Path) -> Verity:
         f.seek(0)
         hashes = bytearray()
         while data := f.read(BLOCK * _FAN_OUT * 64):
-            hashes += b"".join(
-                hashlib.sha256(data[at : at + BLOCK]).digest() for at in range(0, len(data), BLOCK)
-            )
-        levels = [bytes(hashes) + bytes(-len(hashes) % BLOCK)]
-        while len(levels[-1]) > BLOCK:
+            hashes += _level(data)
+        levels = [bytes(hashes)]
+        while len(levels[-1]) > _DIGEST:  # the root hash is that of a single block
+            levels[-1] += bytes(-len(levels[-1]) % BLOCK)
             levels.append(_level(levels[-1]))
         f.seek(0, 2)
-        for level in reversed(levels):
+        for level in reversed(levels[:-1]):
             f.write(level)
-    return Verity(blocks, hashlib.sha256(levels[-1]).hexdigest())
+    return Verity(blocks, levels[-1].hex())

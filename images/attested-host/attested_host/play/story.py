@@ -131,12 +131,15 @@ class Story:
         return self._refused("an unapproved file", {"ima.unlisted"}, found)
 
     def changed_module(self) -> set[str]:
-        """One line more in a module of the runtime, which only the sandbox's uid reads."""
-        path = f"/{RUNTIME}/{_CHANGED}"
+        """Another tree in the runtime's place, with one line more in a module.
+
+        Only a whole tree will do: a file that is mounted over one of the tree's own is left
+        behind when the sandbox binds the tree, and the data disk lets nothing be run.
+        """
         commands = [
-            f"/mnt/busybox cat {path} >/mnt/changed.py",
-            "/mnt/busybox echo 'changed = True' >>/mnt/changed.py",
-            f"/mnt/busybox mount --bind /mnt/changed.py {path}",
+            f"/mnt/busybox cp -a /{RUNTIME} /mnt/tree",
+            f"/mnt/busybox echo 'changed = True' >>/mnt/tree/{_CHANGED}",
+            f"/mnt/busybox mount --bind /mnt/tree /{RUNTIME}",
         ]
         found = self._as_root("changed", commands)
         return self._refused("a changed .py", {"ima.digest"}, found)
