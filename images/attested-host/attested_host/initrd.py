@@ -93,5 +93,5 @@ def compose_initrd(
     tree.add("etc/sysctl", (GUEST / "sysctl").read_bytes(), _RECIPE)
     tree.add(POLICY, (GUEST / "ima-policy").read_bytes(), _RECIPE)
     tree.add("init", (GUEST / "init.sh").read_bytes(), _RECIPE, executable=True)
-    tree.folder("dev", "proc", "sys", "root")
+    tree.folder("dev", "proc", "sys", "sysroot")
     return tree

@@ -49,11 +49,11 @@ done
 dmsetup create root --readonly --noudevsync --noudevrules --table \
   "0 $((blocks * 8)) verity 1 $device $device 4096 4096 $blocks $blocks sha256 $hash -" ||
   stop "dm-verity"
-mount -t squashfs -o ro,nosuid,nodev /dev/dm-0 /root || stop "root file system"
+mount -t squashfs -o ro,nosuid,nodev /dev/dm-0 /sysroot || stop "root file system"
 
 echo 1 >/proc/sys/kernel/modules_disabled
 for folder in proc sys dev; do
-  mount --move /$folder /root/$folder
+  mount --move /$folder /sysroot/$folder
 done
 trap - EXIT
-exec switch_root /root /usr/bin/python3.11 -I -B /usr/lib/svetovid/service.py
+exec switch_root /sysroot /usr/bin/python3.11 -I -B /usr/lib/svetovid/service.py

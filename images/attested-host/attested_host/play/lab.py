@@ -26,14 +26,14 @@ __all__ = ["Lab", "act", "make_lab"]
 
 NOTE = b"a file that the reference values list\n"
 _GUEST_INIT = Path(__file__).resolve().parents[1] / "guest" / "init.sh"
-_LAST = "exec switch_root /root /usr/bin/python3.11 -I -B /usr/lib/svetovid/service.py"
+_LAST = "exec switch_root /sysroot /usr/bin/python3.11 -I -B /usr/lib/svetovid/service.py"
 _LAB_LAST = """\
-mount -t tmpfs tmpfs /root/mnt
-cat /usr/bin/busybox >/root/mnt/busybox
-cat /lab/start >/root/mnt/start
-cat /lab/note >/root/mnt/note
-/usr/bin/busybox chmod 755 /root/mnt/busybox
-exec switch_root /root /mnt/busybox sh /mnt/start
+mount -t tmpfs tmpfs /sysroot/mnt
+cat /usr/bin/busybox >/sysroot/mnt/busybox
+cat /lab/start >/sysroot/mnt/start
+cat /lab/note >/sysroot/mnt/note
+/usr/bin/busybox chmod 755 /sysroot/mnt/busybox
+exec switch_root /sysroot /mnt/busybox sh /mnt/start
 """
 _START = b"""\
 for port in /dev/vport*p1; do /mnt/busybox sh <>$port >&0 2>&1; done
