@@ -19,9 +19,8 @@ from typing import Any, Literal
 
 import httpx
 
-from inprocess import InProcess
+from managers import LocalManager
 from sandboxing import PRELUDE, small_runtime
-from softtpm import SoftCa
 from svetovid.assets import Manifest, open_asset, seal_bundle, seal_dataset
 from svetovid.crypto import Identity, Secret, b64encode, sign
 from svetovid.evidence.documents import ReferenceValues, TrustAnchor, TrustAnchors
@@ -32,7 +31,7 @@ from svetovid.host.measure import Launcher
 from svetovid.host.runtime import reference_values
 from svetovid.host.setup import init_host
 from svetovid.host.tpm import create_ca
-from svetovid.manager import Manager, PassphraseSealer, RootKey, Settings, make_app
+from svetovid.manager import Settings
 from svetovid.policy.documents import (
     Consent,
     Grant,
@@ -46,7 +45,7 @@ from svetovid.policy.documents import (
     Recipient,
     TensorSpec,
 )
-from svetovid.protocol import ManagerClient, ManagerPin
+from svetovid.protocol import ManagerClient
 from svetovid.protocol.contexts import output_context
 from svetovid.protocol.output import OutputPackage
 from svetovid.transparency import MAX_BUNDLE_BYTES, ReceiptBundle, Verdict, verify_receipt
@@ -137,55 +136,20 @@ class Gate(httpx.BaseTransport):
         return
 
 
-class House:
-    """A manager of its own, in this process."""
+class House(LocalManager):
+    """A manager of its own, behind a gate."""
 
     def __init__(self, folder: Path, name: str, settings: Settings) -> None:
-        self.identity = Identity.generate(name)
-        self._store = (folder / f"{name}.db", RootKey(Secret.random(32)), settings)
-        self.pin = ManagerPin(
-            card=self.identity.signed_card(),
-            tls_certificate=b64encode(SoftCa(name).der),
-            url=f"https://{name}.test",
-        )
-        self._transports: list[InProcess] = []
-        self._start()
-        self.gate = Gate(self._transports[-1])
-
-    def _start(self) -> None:
-        path, root, settings = self._store
-        self.manager = Manager(
-            path,
-            self.identity,
-            root,
-            PassphraseSealer(PASSPHRASE),
-            channel=self.pin.channel,
-            clock=now,
-            settings=settings,
-        )
-        self._transports.append(InProcess(make_app(self.manager)))
-
-    def restart(self) -> None:
-        """As after a crash: same store, nothing in memory."""
-        self.manager.close()
-        self._start()
-        self.gate.to = self._transports[-1]
+        super().__init__(name, folder / f"{name}.db", now, settings=settings)
+        self.transport = self.gate = Gate(self.transport)
 
     @property
     def key(self) -> str:
-        return self.identity.key_id
-
-    def client(self, who: Identity) -> ManagerClient:
-        return ManagerClient(self.pin, who, transport=self.gate)
+        return self.key_id
 
     def refusals(self, who: Identity) -> list[str]:
         entries = [r.entry for r in self.client(who).records().records if r.entry]
         return [str(c) for e in entries if e.kind == "refusal" for c in e.body["codes"]]
-
-    def close(self) -> None:
-        self.manager.close()
-        for transport in self._transports:
-            transport.close()
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from inprocess import InProcess
+from managers import LocalManager
 from softtpm import SoftCa, SoftTpm
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, Secret, b64encode, sign
@@ -23,7 +23,7 @@ from svetovid.evidence.documents import (
     TrustAnchors,
     binding,
 )
-from svetovid.manager import Door, Manager, PassphraseSealer, RootKey, Settings, make_app
+from svetovid.manager import Settings
 from svetovid.manager.store import Fault
 from svetovid.policy.documents import (
     Consent,
@@ -38,7 +38,6 @@ from svetovid.policy.documents import (
     Recipient,
     TensorSpec,
 )
-from svetovid.protocol import ManagerClient, ManagerPin
 
 NOW = 1_800_000_000
 SELECTION = tuple(range(11))
@@ -148,7 +147,7 @@ class SoftHost:
         return self.client.renew(lease, self.evidence(challenge))
 
 
-class World:
+class World(LocalManager):
     """Two data owners, a code owner, a recipient, an operator, a vendor of anchors; one manager."""
 
     def __init__(
@@ -161,20 +160,16 @@ class World:
     ) -> None:
         self.now = NOW
         self.folder = folder
-        self.settings = settings or Settings()
-        self.door = Door()
-        self.manager_identity = Identity.generate("manager")
-        self.me = self.manager_identity.key_id
-        self.root = RootKey(Secret.random(32))
-        self.sealer = sealer or PassphraseSealer(Secret(b"passphrase"))
-        self.pin = ManagerPin(
-            card=self.manager_identity.signed_card(),
-            tls_certificate=b64encode(_certificate()),
-            url="https://manager.test",
+        more = {} if fault is None else {"fault": fault}
+        store = folder / "store.db"
+        super().__init__(
+            "manager", store, lambda: self.now, settings=settings, sealer=sealer, **more
         )
-        self.transports: list[InProcess] = []
-        self.start(fault)
         self.people()
+
+    @property
+    def me(self) -> str:
+        return self.key_id
 
     def people(self) -> None:
         self.alice, self.bob, self.carol, self.recipient, self.operator = (
@@ -186,40 +181,6 @@ class World:
         self.ca = SoftCa()
         self.anchor_ders = [self.ca.der]
         self.files = FILES
-
-    def start(self, fault: Fault | None = None) -> None:
-        """Start the manager; again, after :meth:`stop`, over the same store."""
-        self.manager = self.open(fault)
-        self.app = make_app(self.manager)
-        self.transport = InProcess(self.app)
-        self.transports.append(self.transport)
-
-    def open(self, fault: Fault | None = None) -> Manager:
-        more = {} if fault is None else {"fault": fault}
-        return Manager(
-            self.folder / "store.db",
-            self.manager_identity,
-            self.root,
-            self.sealer,
-            channel=self.pin.channel,
-            clock=lambda: self.now,
-            settings=self.settings,
-            door=lambda: self.door,
-            **more,
-        )
-
-    def stop(self) -> None:
-        self.manager.close()
-
-    def close(self) -> None:
-        self.stop()
-        for transport in self.transports:
-            transport.close()
-
-    def client(self, identity: Identity, **more: Any) -> ManagerClient:
-        return ManagerClient(
-            self.pin, identity, transport=_Current(self), clock=lambda: self.now, **more
-        )
 
     def register(self) -> None:
         for identity in (self.alice, self.bob, self.carol, self.operator):
@@ -343,23 +304,6 @@ class World:
         self.seal()
         self.put_policies(**changes)
         return self.propose()
-
-
-class _Current(InProcess):
-    """Whatever manager is running now."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def handle_request(self, request: Any) -> Any:
-        return self._world.transport.handle_request(request)
-
-    def close(self) -> None:
-        return
-
-
-def _certificate() -> bytes:
-    return SoftCa("svetovid test manager").der
 
 
 __all__ = ["FILES", "NOW", "SoftHost", "World", "fake_manifest", "replace", "sha"]

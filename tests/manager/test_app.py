@@ -87,7 +87,7 @@ def test_unknown_paths_and_methods(world: World) -> None:
 
 def authorised(world: World, who: Any, verb: str, target: str, /, **changes: Any) -> dict[str, str]:
     fields = {
-        "manager": world.manager_identity.key_id,
+        "manager": world.identity.key_id,
         "method": verb,
         "path": target,
         "body": digest(b""),
@@ -129,7 +129,7 @@ def test_reading_takes_a_token_of_ones_own(world: World) -> None:
     assert get(once) == (200, "")
     assert get(once) == (401, "token.used")
     fields = RequestToken(
-        manager=world.manager_identity.key_id,
+        manager=world.identity.key_id,
         method="GET",
         path=path,
         body=digest(b""),

@@ -40,7 +40,7 @@ def test_everything_twice_is_one_entry(world: World) -> None:
     for owner in (world.alice, world.bob, world.carol):
         world.clients[owner.name].put_policy(sign(world.policies[owner.name], owner))
     assert entries(world) == before
-    manifest = fake_manifest("dataset", world.alice.key_id, world.manager_identity.key_id, "left")
+    manifest = fake_manifest("dataset", world.alice.key_id, world.identity.key_id, "left")
     world.clients["alice"].deposit_key(manifest, world.keys[manifest.digest()])
     assert entries(world) == before
 
@@ -63,7 +63,7 @@ def test_nobody_registers_anothers_card(world: World) -> None:
 def test_a_deposit_is_the_owners_and_for_this_manager(world: World) -> None:
     """T1, K1."""
     world.register()
-    me = world.manager_identity.key_id
+    me = world.identity.key_id
     deposit = world.clients["bob"].deposit_key
     alices = fake_manifest("dataset", world.alice.key_id, me, "x")
     assert refused(deposit, alices, Secret.random(32)).code == "signature.missing"
@@ -77,7 +77,7 @@ def test_a_deposit_is_the_owners_and_for_this_manager(world: World) -> None:
     context = deposit_context(D % 1, world.bob.key_id, me)
     message = KeyDeposit(
         manifest=mine.to_json(),
-        sealed=seal(Secret.random(32), world.manager_identity.card.receiving, context),
+        sealed=seal(Secret.random(32), world.identity.card.receiving, context),
         owner=world.bob.key_id,
         manager=me,
     )
@@ -94,7 +94,7 @@ def test_only_registered_keys_that_stand_may_sign(world: World) -> None:
     job = world.ready()
     stranger = Identity.generate("eve")
     eve = world.client(stranger)
-    me = world.manager_identity.key_id
+    me = world.identity.key_id
     e = refused(eve.deposit_key, fake_manifest("code", stranger.key_id, me, "x"), Secret.random(32))
     assert e.code == "identity.unknown"
     new, rotation = world.alice.rotate(world.now)

@@ -55,7 +55,7 @@ def test_keys_open_for_the_evidence_and_nobody_else(world: World) -> None:
     host = world.host()
     release = host.release(job)
     challenge = host.start.challenge.payload_digest()
-    me = world.manager_identity.key_id
+    me = world.identity.key_id
     assert {k.slot for k in release.keys} == {"left", "right", "code"}
     for key in release.keys:
         name = world.assets[key.slot].manifest
@@ -397,7 +397,7 @@ def test_renewal_after_a_reset_or_with_other_keys(world: World) -> None:
 
 def update(world: World, lease: str, job: str, n: int, before: int | None) -> HeadUpdate:
     return HeadUpdate(
-        manager=world.manager_identity.key_id,
+        manager=world.identity.key_id,
         lease=lease,
         job=job,
         sequence=n,
@@ -411,7 +411,7 @@ def test_a_resume_takes_the_recorded_head_and_the_same_checkpoint_key(world: Wor
     job = world.ready()
     host = world.host()
     first = host.release(job)
-    lease, me = first.lease.id, world.manager_identity.key_id
+    lease, me = first.lease.id, world.identity.key_id
     record = host.client.record_head
     assert refused(record, update(world, lease, job, 2, 1), host.job_key).code == (
         "checkpoint.sequence"
@@ -471,7 +471,7 @@ def finish(world: World, machine: SoftHost, release: Any, /, **changes: Any) -> 
     end = host.evidence(challenge, changes.pop("subject", subject))
     receipt = make_receipt(
         job,
-        manager=world.manager_identity.key_id,
+        manager=world.identity.key_id,
         consents=release.consents,
         start=host.start,
         end=end,
@@ -489,7 +489,7 @@ def test_a_receipt_is_countersigned_once_and_again(world: World) -> None:
     host = world.host()
     release = host.release(job)
     _, receipt, hand_in = finish(world, host, release)
-    me = world.manager_identity.key_id
+    me = world.identity.key_id
     signed = hand_in().open(Countersignature, by=me)
     assert signed.receipt == receipt.payload_digest()
     assert verify_proof(signed.finish, log=me).size >= verify_proof(signed.release, log=me).size - 1

@@ -186,7 +186,7 @@ def test_no_release_without_its_record(world: World, point: str) -> None:
             raise CrashError
 
     world.stop()
-    world.start(fault)
+    world.start(fault=fault)
     challenge = host.client.challenge(host.host_id, job, "release", fresh=True)
     evidence = host.evidence(challenge)
     size = world.clients["alice"].status().entries

@@ -1,4 +1,4 @@
-"""A manager of the world: the real one over a file, in this process, with a folder of its own."""
+"""A manager of the world: its store and its wire can be looked at and changed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from inprocess import InProcess
-from softtpm import SoftCa
-from svetovid.crypto import Identity, Secret, b64encode
-from svetovid.manager import Manager, PassphraseSealer, RootKey, Settings, make_app
-from svetovid.protocol import ManagerClient, ManagerPin
+from managers import LocalManager
+from svetovid.crypto import Secret
+from svetovid.manager import PassphraseSealer, Settings
 from svetovid.protocol.records import LogEntry
 from world.tap import Tap
 
@@ -44,8 +42,8 @@ class CountingSealer:
         return self._count
 
 
-class WorldManager:
-    """One manager. ``stop``, ``start`` and ``restart`` keep the store; ``backup`` copies it.
+class WorldManager(LocalManager):
+    """One manager of the world, and its store in its administrator's hands.
 
     Args:
         counter: whether its root key's keeper can count, so that an older store is noticed (T15).
@@ -57,66 +55,15 @@ class WorldManager:
         self.name = name
         self.folder = folder / name
         self.folder.mkdir()
-        self._clock = clock
-        self.identity = Identity.generate(name)
-        self.root_secret = Secret.random(32)
         sealer = CountingSealer if counter else PassphraseSealer
-        self.sealer = sealer(Secret(PASSPHRASE.encode()))
-        self.settings = Settings(open_challenges=256)
-        self.pin = ManagerPin(
-            card=self.identity.signed_card(),
-            tls_certificate=b64encode(SoftCa(f"{name}'s TLS").der),
-            url=f"https://{name}.test",
+        super().__init__(
+            name,
+            self.folder / "store.db",
+            clock,
+            settings=Settings(open_challenges=256),
+            sealer=sealer(Secret(PASSPHRASE.encode())),
         )
-        self._transport: InProcess | None = None
-        self._old: list[InProcess] = []
-        self.tap = Tap(self._running)
-        self.start()
-
-    @property
-    def store(self) -> Path:
-        return self.folder / "store.db"
-
-    @property
-    def key_id(self) -> str:
-        return self.identity.key_id
-
-    def _running(self) -> InProcess:
-        assert self._transport is not None
-        return self._transport
-
-    def open(self, **more: Any) -> Manager:
-        """Another manager process over the same store: a replica."""
-        return Manager(
-            self.store,
-            self.identity,
-            RootKey(self.root_secret),
-            self.sealer,
-            channel=self.pin.channel,
-            clock=self._clock,
-            settings=self.settings,
-            **more,
-        )
-
-    def start(self, **more: Any) -> None:
-        self.manager = self.open(**more)
-        self._transport = InProcess(make_app(self.manager))
-        self._old.append(self._transport)
-
-    def stop(self) -> None:
-        self.manager.close()
-
-    def restart(self, **more: Any) -> None:
-        self.stop()
-        self.start(**more)
-
-    def close(self) -> None:
-        self.stop()
-        for transport in self._old:
-            transport.close()
-
-    def client(self, identity: Identity, **more: Any) -> ManagerClient:
-        return ManagerClient(self.pin, identity, transport=self.tap, clock=self._clock, **more)
+        self.transport = self.tap = Tap(self.transport)
 
     # -- the store, as its administrator has it in hand
 

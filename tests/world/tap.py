@@ -8,20 +8,20 @@ import httpx
 
 
 class Tap(httpx.BaseTransport):
-    """Passes requests on to whatever runs now, and keeps both directions.
+    """Passes requests on, and keeps both directions.
 
     ``alter`` may change an answer on its way back: one line for an attacker in between.
     """
 
-    def __init__(self, now: Callable[[], httpx.BaseTransport]) -> None:
-        self._now = now
+    def __init__(self, to: httpx.BaseTransport) -> None:
+        self._to = to
         self.seen: list[bytes] = []
         self.calls: list[tuple[str, str]] = []
         self.alter: Callable[[httpx.Response], httpx.Response] = lambda r: r
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         body = request.read()
-        response = self._now().handle_request(request)
+        response = self._to.handle_request(request)
         self.seen += [repr(request.headers).encode(), str(request.url).encode(), body]
         self.seen += [repr(response.headers).encode(), response.read()]
         self.calls.append((request.method, request.url.path))
