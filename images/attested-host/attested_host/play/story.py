@@ -35,7 +35,14 @@ class Story:
 
     Args:
         lab: whether the owners also pin the edition that lets root act; refusals need it.
+
+    Attributes:
+        result: what the main job left on the data disk.
+        verdict: of its receipt, in words.
     """
+
+    result: Result
+    verdict: list[str]
 
     def __init__(self, folder: Path, image: Image, say: Say, *, lab: bool = True) -> None:
         self.image = image
@@ -48,7 +55,7 @@ class Story:
 
     # -- what goes well
 
-    def main_job(self) -> Result:
+    def main_job(self) -> None:
         """Two owners' records, a third one's code, rita's model; on a kernel's own measurement."""
         world = self.world
         world.open_house()
@@ -64,10 +71,9 @@ class Story:
                 self.say(f"guest: {line.removeprefix('attested-host:').strip()}")
         if result.codes("main"):
             raise BuildError(f"the main job was refused: {result.of_job('main')}")
-        verdict = world.open_model("main", result)
-        self.say(f"rita opened the model; its receipt says: {' '.join(verdict)}")
+        self.verdict = world.open_model("main", result)
+        self.say(f"rita opened the model; its receipt says: {'; '.join(self.verdict)}")
         self.result = result
-        return result
 
     # -- what is refused
 

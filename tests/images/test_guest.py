@@ -1,0 +1,83 @@
+"""The image, built twice, and the main job in a guest that boots it.
+
+Building needs the locked packages (from the cache or the network) and booting needs QEMU; without
+them these tests are skipped and say why.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attested_host.build import Image, build, is_current, load
+from attested_host.lock import BuildError, cache_folder
+from attested_host.machine import missing_tools
+from attested_host.play.story import Story
+
+needs_tools = pytest.mark.skipif(
+    shutil.which("mksquashfs") is None or shutil.which("bwrap") is None,
+    reason="building needs squashfs-tools and bubblewrap",
+)
+
+
+def built(folder: Path) -> Image:
+    try:
+        return build(folder, "numpy", lambda _: None)
+    except BuildError as e:
+        if "cannot be fetched" in str(e) or str(e).startswith("pip "):
+            pytest.skip(f"the locked packages are not at hand: {e}")
+        raise
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    folder = cache_folder() / "images" / "numpy"
+    return load(folder) if is_current(folder, "numpy") else built(folder)
+
+
+@needs_tools
+@pytest.mark.timeout(600)
+def test_the_same_inputs_give_the_same_bytes(image: Image, tmp_path: Path) -> None:
+    again = built(tmp_path / "somewhere" / "else")
+    for name in ("attested-host.efi", "references.json", "manifest.json", "attested-host.img"):
+        assert (again.folder / name).read_bytes() == (image.folder / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def story(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    if missing := missing_tools():
+        pytest.skip(f"a virtual machine needs {', '.join(missing)}")
+    story = Story(tmp_path_factory.mktemp("vm"), image, lambda _: None)
+    try:
+        story.main_job()
+        yield story
+    finally:
+        story.close()
+
+
+@needs_tools
+@pytest.mark.timeout(600)
+def test_t4_the_main_job_on_a_kernel_s_own_measurement(story: Story) -> None:
+    """The owners accept a software TPM here, and no launcher; the model is that of plain data."""
+    assert story.verdict[0] == "measurement: kernel"
+    assert story.result.codes("main") == set()
+
+
+@needs_tools
+@pytest.mark.timeout(600)
+def test_f1_a_quote_is_good_once(story: Story) -> None:
+    assert story.stale_quote() == {"challenge.used"}
+
+
+@needs_tools
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "step",
+    ["unapproved_file", "changed_module", "violation", "changed_command_line", "changed_block"],
+)
+def test_one_bad_step_is_refused(story: Story, step: str) -> None:
+    """M4, M11, U9, T16: each from a world in which the job would run."""
+    assert getattr(story, step)()
