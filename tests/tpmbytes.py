@@ -117,4 +117,5 @@ def ecdsa_signature(
 ) -> bytes:
     """The two TPM2B numbers of a TPMS_SIGNATURE_ECDSA."""
     r, s = decode_dss_signature(key.sign(data, ec.ECDSA(digest)))
-    return b2(r.to_bytes(32, "big")) + b2(s.to_bytes(32, "big"))
+    size = (key.curve.key_size + 7) // 8
+    return b2(r.to_bytes(size, "big")) + b2(s.to_bytes(size, "big"))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from svetovid.cli.appraise import appraise
 from svetovid.cli.asset import group as asset
 from svetovid.cli.bench import bench
 from svetovid.cli.demo.command import demo
@@ -34,6 +35,7 @@ _GROUPS = {
 _COMMANDS = {
     "Start here": (example, demo),
     "Parties": (share,),
+    "The machine": (appraise,),
     "This program": (bench, version),
 }
 _PANELS = ("Start here", *_GROUPS, "This program")

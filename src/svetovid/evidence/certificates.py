@@ -1,7 +1,7 @@
 """From a device's certificate to one of an owner's trust anchors, at a given time (RFC 5280).
 
-Only what device certificates need: no revocation lists, no name constraints, no policies. What is
-critical and not understood is refused.
+Only what device certificates need: no name constraints, no policies; revocation lists are read in
+:mod:`.revocation`. What is critical and not understood is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, ParseError
 from svetovid.evidence.documents import TrustAnchor
 
-__all__ = ["MAX_CHAIN", "Path", "check_leaf", "find_path", "load_certificate", "spki"]
+__all__ = ["MAX_CHAIN", "Path", "check_leaf", "find_path", "issued", "load_certificate", "spki"]
 
 MAX_CHAIN = 4
 """Certificates between the device's own, included, and the anchor."""
@@ -64,10 +64,14 @@ _ROCA = tuple((p, _powers(p)) for p in _PRIMES)
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """Where a chain ended: the anchor, and whether any name along the way says simulator."""
+    """Where a chain ended: the anchor, and whether any name along the way says simulator.
+
+    ``certificates`` are those of the way, the device's own first and the anchor's last.
+    """
 
     anchor: TrustAnchor
     simulated: bool
+    certificates: tuple[x509.Certificate, ...] = ()
 
 
 def load_certificate(der: bytes, prefix: str) -> x509.Certificate:
@@ -187,7 +191,7 @@ def check_leaf(leaf: x509.Certificate, prefix: str, now: int, eku: str | None = 
         raise _refuse(f"{prefix}.eku", eku, [oid.dotted_string for oid in usage], step)
 
 
-def _issued(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+def issued(child: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether ``issuer``'s key signed ``child``, with a hash that is still strong."""
     hash_algorithm = child.signature_hash_algorithm
     if hash_algorithm is None or hash_algorithm.name not in _HASHES:
@@ -273,13 +277,14 @@ def find_path(
     check_leaf(chain[0], prefix, now, eku)
     for following in (*certificates[1:], None):
         for anchor, root in roots:
-            if chain[-1].issuer == root.subject and _issued(chain[-1], root):
+            if chain[-1].issuer == root.subject and issued(chain[-1], root):
                 _check_authority(root, prefix, now, len(chain) - 1)
-                return Path(anchor, anchor.simulated or _says_simulator([*chain, root]))
+                way = (*chain, root)
+                return Path(anchor, anchor.simulated or _says_simulator(way), way)
         if following is None:
             break
         issuer = load_certificate(following, prefix)
-        if not _issued(chain[-1], issuer):
+        if not issued(chain[-1], issuer):
             break
         _check_authority(issuer, prefix, now, len(chain) - 1)
         chain.append(issuer)
