@@ -100,10 +100,13 @@ class _Served(World):
 
     def __init__(self, pin: ManagerPin, files: dict[str, str], anchors: list[bytes]) -> None:
         self.pin = pin
-        self.me = pin.open().signing
         self.people()
         self.files = files
         self.anchor_ders += anchors
+
+    @property
+    def key_id(self) -> str:
+        return self.pin.open().signing
 
     @property
     def now(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from managers import LocalManager
-from softtpm import SoftCa, SoftTpm
+from softtpm import SELECTION, SoftCa, SoftTpm
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, Secret, b64encode, sign
 from svetovid.evidence.documents import (
@@ -40,7 +40,6 @@ from svetovid.policy.documents import (
 )
 
 NOW = 1_800_000_000
-SELECTION = tuple(range(11))
 CHANNEL = b"a pinned certificate"
 
 

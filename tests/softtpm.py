@@ -35,6 +35,8 @@ from tpmbytes import (
     qualified,
 )
 
+SELECTION = tuple(range(15))
+"""The PCRs that a host quotes."""
 _P256 = ec.SECP256R1()
 _EK_POLICY = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from svetovid.crypto import Document, Envelope, Identity, b64decode, b64encode, sign
 from svetovid.crypto.envelope import Signature, pae, payload_type, usable_key, verify_raw
-from svetovid.errors import IntegrityError, ParseError, SvetovidError
+from svetovid.errors import IntegrityError, LimitError, ParseError, SvetovidError
 
 
 class Grant(Document):
@@ -221,6 +221,15 @@ def test_a_signed_payload_is_still_parsed_strictly(
     with pytest.raises(SvetovidError) as e:
         envelope.open(Grant, by=alice.key_id)
     assert e.value.code == code
+
+
+def test_what_nobody_would_read_is_not_signed(alice: Identity) -> None:
+    class Short(Grant):
+        MAX_BYTES: ClassVar[int] = 10
+
+    with pytest.raises(LimitError) as e:
+        sign(Short(runs=3), alice)
+    assert e.value.code == "json.size"
 
 
 def test_only_typed_documents_are_signed(alice: Identity) -> None:

@@ -14,6 +14,7 @@ from policy.policy_world import ALICE, BOB, CODE, IMAGES, World, condition, gran
 from svetovid.crypto import sign
 from svetovid.errors import IntegrityError, ParseError
 from svetovid.policy import Consent, Export, Job, Pin, Policy
+from svetovid.policy.documents import MAX_CONDITIONS
 
 FULL = policy(
     ALICE,
@@ -90,6 +91,16 @@ def test_exactly_one_asset_is_the_code() -> None:
     for value in (two, none):
         with pytest.raises(ParseError, match="exactly one asset"):
             Job.from_json(value)
+
+
+def test_conditions_are_bounded_over_all_grants() -> None:
+    condition = {"name": "c", "cel": "true", "because": "of the count"}
+    full = FULL["grants"][0] | {"conditions": [condition] * 64}
+    policy = FULL | {"grants": [full] * (MAX_CONDITIONS // 64), "exports": [], "imports": []}
+    Policy.from_json(policy)
+    policy["grants"] = [*policy["grants"], full | {"conditions": [condition]}]
+    with pytest.raises(ParseError, match="conditions in all"):
+        Policy.from_json(policy)
 
 
 def test_no_output_is_called_as_the_metrics_are() -> None:

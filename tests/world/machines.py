@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from firmware import Firmware
-from softtpm import SoftTpm
+from softtpm import SELECTION, SoftTpm
 from svetovid.crypto import Identity, Secret, sign
 from svetovid.evidence.documents import HostRecord, HostStatement
 from svetovid.host.attester import Attester, TeeAttester, TpmAttester
 from svetovid.host.home import HostHome, StatementRequest
 from svetovid.host.tee import SimulatedTee
 from svetovid.host.tpm.tpm import Quote
-
-SELECTION = tuple(range(15))
 
 
 def sha(data: bytes) -> str:

@@ -14,12 +14,12 @@ import pytest
 
 import svetovid
 import svetovid.host.attester as attester
-from softtpm import SoftTpm
+from softtpm import SELECTION, SoftTpm
 from svetovid.crypto import Identity, ReceivingKey, b64encode, sign
 from svetovid.crypto.canonical import canonical
 from svetovid.evidence.documents import Challenge, JobKeys, binding
 from svetovid.manager import Settings
-from world.machines import SELECTION, Machine, sha
+from world.machines import Machine, sha
 from world.world import FILES, OWNERS, World
 
 
