@@ -1,0 +1,33 @@
+"""Every benchmark still runs, and gives the figures that are asked of it; what they are is no
+matter here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+FIGURES = {
+    "release": {"p50_ms", "p99_ms", "errors", "parallel_hosts"},
+    "seal": {"open_ratio", "first_open_ratio", "vs_age", "random_1k_p50_us", "rss_mb_4gib"},
+    "train": {"ratio", "attest_s", "release_s", "open_s"},
+}
+
+
+@pytest.mark.parametrize("name", ["release", "seal", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.timeout(900)
+def test_a_quick_run(name: str, tmp_path: Path) -> None:
+    said = tmp_path / "figures.json"
+    command = [sys.executable, "-c", "from svetovid.cli import main; main()"]
+    command += ["bench", name, "--quick", "--json", str(said)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(said.read_text())
+    assert found["benchmark"] == name
+    assert found.keys() >= FIGURES[name]
+    if name == "train":
+        assert found["identical_weights"] is True
