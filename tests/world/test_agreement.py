@@ -51,6 +51,22 @@ def test_t5_a_consent_is_void_after_a_change_of_policy(world: World) -> None:
     world.run(job)
 
 
+def test_t5_an_older_consent_does_not_come_back(world: World) -> None:
+    """T5: whoever kept an envelope of before cannot take today's consent out of force with it."""
+    job = world.agreed()
+    older = Consent(
+        job=job.digest(),
+        policy=world.policies["alice"].digest(),
+        owner=world.key("alice"),
+        slots=("other",),
+        issued_at=world.clock() - 1,
+    )
+    size = world.manager.size
+    world.client("bob").consent(sign(older, world.people["alice"]))
+    assert world.manager.size == size
+    world.run(job)
+
+
 def test_t5_nobody_consents_for_another(world: World) -> None:
     job = world.propose()
     forged = Consent(

@@ -112,7 +112,7 @@ class Consenting:
             if consent.owner not in agreed.owners:
                 self._may_import(consent, agreed, len(importers - {consent.owner}))
             held = job.consents.get(consent.owner)
-            if held is None or not _says(core.store.document(held, Consent), consent):
+            if held is None or not self._stays(core.store.document(held, Consent), consent):
                 by = consent.owner
                 if by not in tx.state.pinned:
                     by = self._named(job.consented[by], agreed)
@@ -127,6 +127,17 @@ class Consenting:
                 parties = [*job.parties, consent.owner]
                 tx.append(core.entry("consent", parties, body), envelope)
         return {"job": consent.job}
+
+    def _stays(self, held: Consent, came: Consent) -> bool:
+        """Whether the held consent stays: it is the newer one, or says the same and said it before.
+
+        Whoever once saw an older consent could else bring it back and stop what its owner agreed to
+        since. One from the future counts for nothing, so it keeps nothing out.
+        """
+        if held.issued_at > self._core.now() + self._core.settings.skew_s:
+            return False
+        same = held == came.model_copy(update={"issued_at": held.issued_at})
+        return same or came.issued_at < held.issued_at
 
     def _may_import(self, consent: Consent, job: Job, importers: int) -> None:
         """Raises PolicyError ``consent.owner``, LimitError ``consent.importers``."""
@@ -159,10 +170,3 @@ class Consenting:
                 next_step="register with this manager too",
             )
         return job.proposer
-
-
-def _says(held: Consent, again: Consent) -> bool:
-    """Whether ``held`` says all that ``again`` does, and said it before: it stays as it is."""
-    return held.issued_at <= again.issued_at and held == again.model_copy(
-        update={"issued_at": held.issued_at}
-    )
