@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -74,6 +75,7 @@ class Path:
     certificates: tuple[x509.Certificate, ...] = ()
 
 
+@lru_cache(maxsize=2048)
 def load_certificate(der: bytes, prefix: str) -> x509.Certificate:
     """Read one DER certificate and make sure that all of it can be read.
 
@@ -119,15 +121,21 @@ def _text(name: x509.Name) -> str:
 
 def _check_any(certificate: x509.Certificate, prefix: str, now: int) -> None:
     """What holds for every certificate of a chain."""
-    who = _text(certificate.subject)
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not start.timestamp() <= now <= end.timestamp():
         raise _refuse(
             f"{prefix}.expired",
             f"a certificate valid at {now}",
-            f"{who}: {_day(start)} to {_day(end)}",
+            f"{_text(certificate.subject)}: {_day(start)} to {_day(end)}",
             "renew the certificate, or check the manager's clock",
         )
+    _check_form(certificate, prefix)
+
+
+@lru_cache(maxsize=2048)
+def _check_form(certificate: x509.Certificate, prefix: str) -> None:
+    """What holds at any time; a certificate that passed once need not be looked at again."""
+    who = _text(certificate.subject)
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
         modulus = key.public_numbers().n
@@ -191,6 +199,7 @@ def check_leaf(leaf: x509.Certificate, prefix: str, now: int, eku: str | None = 
         raise _refuse(f"{prefix}.eku", eku, [oid.dotted_string for oid in usage], step)
 
 
+@lru_cache(maxsize=2048)
 def issued(child: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether ``issuer``'s key signed ``child``, with a hash that is still strong."""
     hash_algorithm = child.signature_hash_algorithm
@@ -236,8 +245,9 @@ def _names(certificate: x509.Certificate) -> Iterator[str]:
             yield from (_text(n.value) for n in extension.value if isinstance(n.value, x509.Name))
 
 
-def _says_simulator(certificates: Sequence[x509.Certificate]) -> bool:
-    names = " ".join(n for c in certificates for n in _names(c)).lower()
+@lru_cache(maxsize=2048)
+def _says_simulator(certificate: x509.Certificate) -> bool:
+    names = " ".join(_names(certificate)).lower()
     return any(word in names for word in _SIMULATORS)
 
 
@@ -280,7 +290,8 @@ def find_path(
             if chain[-1].issuer == root.subject and issued(chain[-1], root):
                 _check_authority(root, prefix, now, len(chain) - 1)
                 way = (*chain, root)
-                return Path(anchor, anchor.simulated or _says_simulator(way), way)
+                simulated = anchor.simulated or any(map(_says_simulator, way))
+                return Path(anchor, simulated, way)
         if following is None:
             break
         issuer = load_certificate(following, prefix)

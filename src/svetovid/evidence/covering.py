@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import InputError, Reason
@@ -107,8 +108,9 @@ def log_claims(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]
             next_step="" if count == 0 else _STEPS.get(mismatches[0].code, _SIGN),
         )
     )
-    broken = (e.path for e in (*log.entries, *log.pending) if e.violation)
-    first = next(broken, "") if log.violations else ""
+    first = ""
+    if log.violations:
+        first = next(e.path for e in chain(log.entries, log.pending) if e.violation)
     claims.append(
         Claim(
             name="log.violations",

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, InputError, Reason
@@ -47,7 +48,7 @@ from svetovid.evidence.tpm.attributes import check_ak, check_ek
 from svetovid.evidence.tpm.constants import MEASUREMENT_PCR, RESETTABLE_PCRS
 from svetovid.evidence.tpm.names import endorsement_signers
 from svetovid.evidence.tpm.quote import verify_quote
-from svetovid.evidence.tpm.structures import ClockInfo, parse_public
+from svetovid.evidence.tpm.structures import ClockInfo, Public, parse_public
 
 __all__ = ["NEEDED_PCRS", "Proven", "verify_evidence"]
 
@@ -143,6 +144,20 @@ def _required(value: str | None) -> bytes:
     return b64decode(value)
 
 
+@lru_cache(maxsize=2048)
+def _keys(record: HostRecord, statement: HostStatement) -> tuple[Public, frozenset[bytes]]:
+    """The AK and the qualified names it may have. All of it depends on the record alone, which
+    stays the same while a host attests hundreds of times; what is refused is judged anew."""
+    ek_public, ak_public = _required(record.ek_public), _required(record.ak_public)
+    certificate = b64decode(record.device_certificates[0])
+    ek, ak = parse_public(ek_public), parse_public(ak_public)
+    check_device(statement, ek_public, certificate)
+    check_ek(ek)
+    check_ak(ak)
+    check_ek_certificate(ek_public, certificate)
+    return ak, endorsement_signers(ek, ak)
+
+
 def _pcrs(evidence: TpmEvidence) -> dict[int, bytes]:
     return {int(number): bytes.fromhex(value) for number, value in evidence.pcrs.items()}
 
@@ -187,8 +202,8 @@ def verify_evidence(
     """
     statement = _check_scope(evidence, record, challenge, channel, subject, now)
     expected = binding(challenge, evidence.keys, channel, subject)
-    certificate = b64decode(record.device_certificates[0])
     if isinstance(evidence, TeeEvidence):
+        certificate = b64decode(record.device_certificates[0])
         check_device(statement, None, certificate)
         report = verify_report(
             b64decode(evidence.report),
@@ -206,18 +221,13 @@ def verify_evidence(
             subject=subject,
             report=report,
         )
-    ek_public, ak_public = _required(record.ek_public), _required(record.ak_public)
-    ek, ak = parse_public(ek_public), parse_public(ak_public)
-    check_device(statement, ek_public, certificate)
-    check_ek(ek)
-    check_ak(ak)
-    check_ek_certificate(ek_public, certificate)
+    ak, signers = _keys(record, statement)
     pcrs = _pcrs(evidence)
     quote = verify_quote(
         b64decode(evidence.quote),
         b64decode(evidence.signature),
         ak=ak,
-        signers=endorsement_signers(ek, ak),
+        signers=signers,
         extra_data=expected,
         pcrs=pcrs,
         needed=NEEDED_PCRS,

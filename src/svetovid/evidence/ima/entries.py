@@ -35,6 +35,8 @@ __all__ = [
     "BOOT_AGGREGATE",
     "MAX_ENTRIES",
     "MAX_LOG_BYTES",
+    "PREFIXES",
+    "VIOLATIONS",
     "Entry",
     "boot_aggregate",
     "boot_aggregate_digest",
@@ -52,7 +54,10 @@ _MAX_TEMPLATE = 16
 _NO_SHA1 = bytes(20)
 _DIGEST_NAMES = {20: "sha1", 32: "sha256", 48: "sha384", 64: "sha512"}
 _VIOLATION = {bank: b"\xff" * size for size, bank in _DIGEST_NAMES.items()}
-_VIOLATIONS = frozenset(_VIOLATION.values())
+VIOLATIONS = frozenset(_VIOLATION.values())
+"""What a violation extends, in any bank."""
+PREFIXES = {size: f"{name}:" for size, name in _DIGEST_NAMES.items()}
+"""Bytes of a digest to what its name begins with in reference values."""
 
 _COMMON = re.compile(
     rb"\x0a\0\0\0(.{20})\x06\0\0\0ima-ng(.{4})"
@@ -87,7 +92,7 @@ class Entry(NamedTuple):
 
     @property
     def violation(self) -> bool:
-        return self.extension in _VIOLATIONS
+        return self.extension in VIOLATIONS
 
     @property
     def aggregate(self) -> bool:

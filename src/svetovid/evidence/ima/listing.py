@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, ParseError
 from svetovid.evidence.documents import ReferenceValues
-from svetovid.evidence.ima.entries import Entry
+from svetovid.evidence.ima.entries import BOOT_AGGREGATE, PREFIXES, VIOLATIONS, Entry
 from svetovid.evidence.ima.signatures import Signer, check_signature, load_signer
 
 __all__ = ["IMA_POLICY", "Findings", "Listing", "Mismatch", "compare"]
@@ -65,13 +65,18 @@ class _Judge:
         self._signers: list[tuple[int, Signer]] | None = None
         self._failed = 0
         self.wanted = {IMA_POLICY, *(p for r in references if r.boot for p in r.boot.measured)}
+        self._asked = {BOOT_AGGREGATE, *self.wanted}
 
-    def good(self, entry: Entry) -> bool:
-        """The usual case, in few steps."""
-        if entry.detail is not None and entry.detail.buffer is not None:
+    def usual(self, entry: Entry) -> bool:
+        """A file that is listed and of which nothing else is asked: most are, so in few steps."""
+        path, digest, extension, detail = entry
+        if detail is not None or path in self._asked or extension in VIOLATIONS:
             return False
-        value = entry.named_digest
-        return any(value in table.get(entry.path, ()) for table in self._files)
+        value = PREFIXES[len(digest)] + digest.hex()
+        for table in self._files:  # noqa: SIM110 - a generator costs as much again
+            if value in table.get(path, ()):
+                return True
+        return False
 
     def mismatch(self, entry: Entry) -> Mismatch | None:
         """Why an entry is not :meth:`good`; None where it is after all."""
@@ -132,14 +137,13 @@ def compare(
     if before.compared == len(entries):
         return before
     judge = _Judge(references)
+    usual = judge.usual
     mismatches, count, seen = list(before.mismatches), before.count, set(before.seen)
     for index, entry in enumerate(entries[before.compared :], before.compared):
-        if entry.violation or (begins and index == 0 and entry.aggregate):
+        if usual(entry) or entry.violation or (begins and index == 0 and entry.aggregate):
             continue
         if entry.path in judge.wanted:
             seen.add((entry.path, entry.named_digest))
-        if judge.good(entry):
-            continue
         found = _another_kernel(entry) if entry.aggregate else judge.mismatch(entry)
         if found is None:
             continue

@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 
 from svetovid.errors import EvidenceError
 from svetovid.evidence.ima.entries import (
+    BOOT_AGGREGATE,
     MAX_ENTRIES,
+    VIOLATIONS,
     Entry,
     boot_aggregate_digest,
     parse_log,
@@ -123,7 +125,7 @@ def _check_aggregate(first: Entry, banks: Mapping[str, Mapping[int, bytes]]) -> 
 
 def _kexecs(entries: tuple[Entry, ...], first: Entry) -> int:
     """Further ``boot_aggregate`` entries; each one repeats the first (M14)."""
-    found = [e for e in entries if e.aggregate]
+    found = [e for e in entries if e.path == BOOT_AGGREGATE]
     for entry in found:
         if entry.digest != first.digest or entry.violation:
             raise _aggregate(entry.named_digest, f"boot_aggregate {first.named_digest} again")
@@ -186,7 +188,7 @@ def advance(
         pcr=target,
         pending=new[proven:],
         boot=boot,
-        violations=counted + sum(e.violation for e in new),
+        violations=counted + sum(e.extension in VIOLATIONS for e in new),
         kexecs=kexecs + _kexecs(new if old else new[1:], first),
         listing=state.listing if state else Listing(),
     )

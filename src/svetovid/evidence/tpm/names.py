@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -71,6 +72,7 @@ def endorsement_signers(ek: Public, ak: Public) -> frozenset[bytes]:
     return frozenset({_qualified(root, ak), _qualified(_qualified(root, ek), ak)})
 
 
+@lru_cache(maxsize=2048)
 def public_key(public: Public) -> rsa.RSAPublicKey | ec.EllipticCurvePublicKey:
     """The key in ``cryptography``'s form.
 
