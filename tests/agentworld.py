@@ -140,7 +140,9 @@ class House(LocalManager):
     """A manager of its own, behind a gate."""
 
     def __init__(self, folder: Path, name: str, settings: Settings) -> None:
-        super().__init__(name, folder / f"{name}.db", now, settings=settings)
+        self.ahead = 0
+        path = folder / f"{name}.db"
+        super().__init__(name, path, lambda: now() + self.ahead, settings=settings)
         self.transport = self.gate = Gate(self.transport)
 
     @property

@@ -66,7 +66,7 @@ def swtpm(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         started.append(process)
         # Looked at, not connected to: swtpm serves one client and stops with the first.
         if way == "unix":
-            _wait(lambda: Path(path).stat() and None, process)
+            _wait(lambda: _accepting(path), process)
             return f"swtpm:unix:{path}"
         _wait(lambda: _listening(port), process)
         return f"swtpm:tcp:127.0.0.1:{port}"
@@ -75,6 +75,12 @@ def swtpm(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     for process in started:
         process.terminate()
         process.wait(5)
+
+
+def _accepting(path: str) -> None:
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    if not any(r[-1] == path and r[3] == "00010000" for r in rows):
+        raise OSError("not yet")
 
 
 def _listening(port: int) -> None:
