@@ -64,6 +64,7 @@ _AGENT = (
 )
 VARIANTS = {"numpy": ("numpy", "safetensors"), "torch": ("torch", "numpy", "safetensors")}
 """Variant to the distributions that jobs can import."""
+WHEELS = {"numpy": ("wheels.lock",), "torch": ("wheels.lock", "wheels-torch.lock")}
 _STAMP = "# archive of "
 
 
@@ -101,8 +102,12 @@ def lock() -> None:
     stamp = now_stamp()
     head = ["Debian packages of the image: name, version, SHA-256, path.", f"archive of {stamp}"]
     write_lock(HERE / "debian.lock", resolve(_SEEDS, _NEVER), head)
-    wheels = resolve_wheels(_AGENT, CHECKOUT / "constraints.txt", ())
-    write_lock(HERE / "wheels.lock", wheels, ["Python wheels of the image, all variants."])
+    constraints = CHECKOUT / "constraints.txt"
+    wheels = resolve_wheels(_AGENT, constraints, ())
+    write_lock(HERE / "wheels.lock", wheels, ["Python wheels of every image."])
+    known = {"setuptools", *(p.name for p in wheels)}
+    further = resolve_wheels(["torch"], constraints, known)
+    write_lock(HERE / "wheels-torch.lock", further, ["What the variant torch has besides."])
 
 
 def _stamp_of(path: Path) -> str:
@@ -127,7 +132,7 @@ def _wheels(packages: Sequence[Package]) -> list[Tree]:
 
 def _inputs() -> str:
     """One digest for all that an image is made from, but the tools of the build machine."""
-    files = [HERE / "debian.lock", HERE / "wheels.lock"]
+    files = sorted(HERE.glob("*.lock"))
     files += [*Path(__file__).parent.glob("*.py"), *rootfs.GUEST.glob("*")]
     files += rootfs.source_files(CHECKOUT / "src" / "svetovid")
     h = hashlib.sha256()
@@ -187,7 +192,7 @@ def build(out: Path, variant: str, say: Callable[[str], None]) -> Image:
 
     out.mkdir(parents=True, exist_ok=True)
     debian = _packages()
-    wheels = _wheels(read_lock(HERE / "wheels.lock"))
+    wheels = _wheels([p for file in WHEELS[variant] for p in read_lock(HERE / file)])
     step("packages unpacked")
     kernel, busybox = debian.pop(KERNEL), debian.pop(_BUSYBOX)
     stub = debian.pop(_STUB)[_STUB_FILE].data
@@ -229,7 +234,8 @@ def boot_disk(target: Path, uki: bytes, further: Sequence[Partition] = ()) -> No
 
 
 def _write_papers(image: Image, variant: str, files: list[File]) -> None:
-    packages = [p.label for n in ("debian.lock", "wheels.lock") for p in read_lock(HERE / n)]
+    names = ("debian.lock", *WHEELS[variant])
+    packages = [f"{p.label} {p.sha256}" for n in names for p in read_lock(HERE / n)]
     locks = hashlib.sha256("\n".join(packages).encode()).hexdigest()
     values = reference_values(
         files, image.parts, image.uki,

@@ -12,6 +12,7 @@ import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from attested_host.lock import BuildError, Package, cache_folder
 from attested_host.tree import Tree
@@ -59,7 +60,7 @@ def resolve_wheels(
     found = []
     for item in json.loads(report)["install"]:
         name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()
-        file = item["download_info"]["url"].rpartition("/")[2]
+        file = unquote(item["download_info"]["url"].rpartition("/")[2])
         digest = item["download_info"]["archive_info"]["hashes"]["sha256"]
         if name not in left_out:
             found.append(Package(name, item["metadata"]["version"], digest, file))
@@ -107,5 +108,6 @@ def unpack_wheel(package: Package, path: Path) -> Tree:
             # A .pth file runs code at every start of the interpreter.
             if PurePosixPath(name).suffix == ".pth":
                 continue
-            tree.add(f"{SITE}/{name}", wheel.read(info), package.label)
+            executable = bool(info.external_attr >> 16 & 0o111)
+            tree.add(f"{SITE}/{name}", wheel.read(info), package.label, executable=executable)
     return tree
