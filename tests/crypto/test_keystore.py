@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from svetovid.crypto import Identity, Secret, canonical, keystore
-from svetovid.crypto.keystore import load, save, write_private
+from svetovid.crypto.keystore import load, save
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError, InputError, SvetovidError
 
 PASSPHRASE = Secret(b"correct horse battery staple")
@@ -189,7 +190,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
     write_private(path, b"old")
     script = (
         "import os, pathlib, signal, sys\n"
-        "from svetovid.crypto.keystore import write_private\n"
+        "from svetovid.crypto.private import write_private\n"
         "os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_private(pathlib.Path(sys.argv[1]), b'new' * 1000)\n"
     )

@@ -13,7 +13,7 @@ from svetovid import stakeholder
 from svetovid.crypto import Envelope, Identity, Rotation, Secret, keystore
 from svetovid.errors import InputError, IntegrityError, LimitError, ParseError
 from svetovid.protocol import ManagerPin
-from svetovid.stakeholder import Stakeholder
+from svetovid.stakeholder import Stakeholder, identity
 from svetovid.stakeholder.home import make_private, read_bounded
 from svetovid.stakeholder.keys import SealedVersion, asset_key, keep_key, sealed_version
 
@@ -89,14 +89,14 @@ def test_rotation_keeps_what_was_sealed_before(ann: Stakeholder, data: Path) -> 
 def test_a_rotation_that_is_cut_off_leaves_a_home(
     ann: Stakeholder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for step in (keystore.save, os.link, keystore.write_private):
+    steps = (keystore, "save"), (os, "link"), (identity, "write_private")
+    for owner, name in steps:
         with monkeypatch.context() as m:
 
             def cut(*args: object, **kwargs: object) -> None:
                 raise KeyboardInterrupt
 
-            owner = os if step is os.link else keystore
-            m.setattr(owner, step.__name__, cut)
+            m.setattr(owner, name, cut)
             with pytest.raises(KeyboardInterrupt):
                 stakeholder.rotate(ann, 1000)
         assert stakeholder.load(ann.home.path, PASSPHRASE).key_id == ann.key_id

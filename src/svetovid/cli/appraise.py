@@ -116,7 +116,7 @@ def _write(to: Path | None, data: dict[str, Any]) -> None:
         emit(data, (), True)
         return
     text = (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
-    from svetovid.crypto.keystore import write_private
+    from svetovid.crypto.private import write_private
 
     if to.is_char_device() or to.is_fifo():  # written to, never replaced
         with to.open("wb") as f:

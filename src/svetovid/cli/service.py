@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from svetovid.cli.output import note
-from svetovid.crypto import Document, Identity, Secret, keystore, load_json
+from svetovid.crypto import Document, Identity, Secret, load_json
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError, InputError, SvetovidError, TransportError, from_dict
 from svetovid.protocol.client import ManagerClient
 from svetovid.stakeholder import read_pin
@@ -111,7 +112,7 @@ def start_in_background(
     os.close(writer)
     with suppress(OSError):
         running = _Running(pid=process.pid, started=_start_time(process.pid))
-        keystore.write_private(home / "manager.pid", running.canonical())
+        write_private(home / "manager.pid", running.canonical())
     deadline = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < deadline:
         if (url := _answers(home)) is not None:

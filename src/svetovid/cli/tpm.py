@@ -40,7 +40,7 @@ def simulate(
 
     Example: `svetovid tpm simulate ca --tpm libtpms:tpm.state`
     """
-    from svetovid.crypto.keystore import write_private
+    from svetovid.crypto.private import write_private
     from svetovid.host.tpm.simulated_ca import create_ca, issue_ek_certificate
     from svetovid.stakeholder.home import make_private
 

@@ -7,11 +7,9 @@ at all.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -23,10 +21,11 @@ from pydantic import Field
 from svetovid.crypto.canonical import Base64, Document, KeyId, Name, b64decode, b64encode, canonical
 from svetovid.crypto.hpke import ReceivingKey
 from svetovid.crypto.identity import Identity
+from svetovid.crypto.private import write_private
 from svetovid.crypto.secret import Secret
-from svetovid.errors import HostError, InputError, IntegrityError
+from svetovid.errors import InputError, IntegrityError
 
-__all__ = ["load", "save", "write_private"]
+__all__ = ["load", "save"]
 
 _MAX_FILE = 16 << 10
 
@@ -46,56 +45,6 @@ class _File(Document):
     TYPE: ClassVar[str] = "keystore"
     header: _Header
     sealed: Base64
-
-
-def write_private(
-    path: Path, data: bytes | Iterable[bytes | memoryview], *, replace: bool = True
-) -> None:
-    """Write a file with mode 0600 that is there whole or not at all, even after a crash.
-
-    Args:
-        path: the file; its folder must exist.
-        data: all of its content, in one piece or in many.
-        replace: whether a file (or a link) that stands there gives way.
-
-    Raises:
-        InputError: ``file.exists`` where one stands and ``replace`` is false.
-        HostError: ``file.write`` for a missing folder, a missing right or a full disk.
-    """
-    tmp = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        fd = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as f:
-                f.writelines([data] if isinstance(data, bytes) else data)
-                f.flush()
-                os.fsync(f.fileno())
-            if replace:
-                tmp.replace(path)
-            else:
-                path.hardlink_to(tmp)  # unlike a rename, this never takes an existing name
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                tmp.unlink()
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except FileExistsError as e:
-        raise InputError(
-            "file.exists",
-            expected="no file yet",
-            observed=str(path),
-            next_step="choose another name, or move the file away",
-        ) from e
-    except OSError as e:
-        raise HostError(
-            "file.write",
-            expected=f"to write {path}",
-            observed=e.strerror or type(e).__name__,
-            next_step="check that the folder exists, is yours and has room",
-        ) from e
 
 
 def _stretch(passphrase: Secret, header: _Header) -> AESGCM:

@@ -37,7 +37,7 @@ from svetovid.crypto import (
     b64decode,
     keystore,
 )
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError, InputError, IntegrityError, ParseError, SvetovidError
 from svetovid.evidence.documents import NO_SUBJECT, HostRecord, HostStatement
 from svetovid.evidence.enrolment import enrolment_binding

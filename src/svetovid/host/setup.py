@@ -18,14 +18,13 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from svetovid.crypto import Document, Identity, Secret, b64encode, canonical, keystore
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import check_private, write_private
 from svetovid.errors import HostError, InputError
 from svetovid.evidence.documents import TrustAnchor, TrustAnchors
 from svetovid.host.home import HostConfig, StatementRequest, open_tpm, writing
@@ -154,7 +153,7 @@ def _new_home(home: Path) -> Iterator[Path]:
     with writing(home):
         fresh = not home.exists()
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_private(home)
+        check_private(home)
         lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _claim(home, lock)
@@ -170,24 +169,6 @@ def _new_home(home: Path) -> Iterator[Path]:
                 raise
         finally:
             os.close(lock)
-
-
-def _check_private(home: Path) -> None:
-    status = home.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise InputError(
-            "home.folder",
-            expected="a folder of one's own, no link",
-            observed=str(home),
-            next_step="choose another --home",
-        )
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise InputError(
-            "home.mode",
-            expected="mode 0700",
-            observed=oct(stat.S_IMODE(status.st_mode)),
-            next_step=f"chmod 700 {home}",
-        )
 
 
 def _claim(home: Path, lock: int) -> None:

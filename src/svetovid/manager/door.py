@@ -12,7 +12,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from svetovid.crypto import Card, Document, KeyId, Name, keystore
+from svetovid.crypto import Card, Document, KeyId, Name
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError, SvetovidError
 
 __all__ = ["Admitted", "Door", "admit", "door_of"]
@@ -88,7 +89,7 @@ def admit(home: Path, cards: Iterable[Card], strangers: int | None = None) -> Do
         "strangers": door.strangers if strangers is None else strangers,
     }
     changed = Door.from_json(fields)
-    keystore.write_private(home / _FILE, changed.canonical())
+    write_private(home / _FILE, changed.canonical())
     return changed
 
 

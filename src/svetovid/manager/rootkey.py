@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import Field
 
 from svetovid.crypto import Base64, Document, Secret, b64decode, b64encode, canonical
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 from svetovid.errors import InputError, IntegrityError
 
 __all__ = ["PassphraseSealer", "RootKey", "RootSealer", "open_root_key"]

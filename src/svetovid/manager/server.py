@@ -23,6 +23,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from svetovid.crypto import Identity, Secret, b64encode, digest, keystore
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError
 from svetovid.manager.app import make_app
 from svetovid.manager.core import Settings
@@ -88,7 +89,7 @@ def open_home(
         url=f"https://{shown}:{port}",
         device=None if prover is None else digest(prover.ek),
     )
-    keystore.write_private(folder / "manager.json", pin.canonical())
+    write_private(folder / "manager.json", pin.canonical())
     return Home(folder, identity, root, sealer, context, pin, prover)
 
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from svetovid.crypto import Secret
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 
 __all__ = ["make_certificate", "server_context"]
 

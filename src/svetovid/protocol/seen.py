@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from svetovid.crypto import Envelope
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 from svetovid.errors import InputError
 
 __all__ = ["Seen", "SeenFile", "SeenMemory"]

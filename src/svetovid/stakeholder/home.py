@@ -21,6 +21,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from svetovid.crypto.private import check_private
 from svetovid.errors import InputError, LimitError
 
 __all__ = ["Home", "make_private", "read_bounded"]
@@ -86,7 +87,7 @@ def make_private(path: Path) -> None:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.lstat()
+        check_private(path)
     except OSError as e:
         raise InputError(
             "home.folder",
@@ -94,20 +95,6 @@ def make_private(path: Path) -> None:
             observed=e.strerror or "unusable",
             next_step="choose another --home",
         ) from e
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise InputError(
-            "home.folder",
-            expected="a folder of one's own, no link",
-            observed=str(path),
-            next_step="choose another --home",
-        )
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise InputError(
-            "home.mode",
-            expected="mode 0700",
-            observed=oct(stat.S_IMODE(status.st_mode)),
-            next_step=f"chmod 700 {path}",
-        )
 
 
 def read_bounded(path: Path, max_bytes: int, *, what: str) -> bytes:

@@ -19,6 +19,7 @@ from svetovid.crypto import (
     keystore,
 )
 from svetovid.crypto.hpke import ReceivingKey
+from svetovid.crypto.private import write_private
 from svetovid.errors import InputError, ParseError
 from svetovid.stakeholder.home import Home, make_private, read_bounded
 from svetovid.stakeholder.names import naming
@@ -155,7 +156,7 @@ def rotate(who: Stakeholder, now: int) -> tuple[Stakeholder, Envelope]:
     old = home.retired / f"{_hex(who.key_id)}.json"
     if not old.exists():
         os.link(home.identity, old)
-    keystore.write_private(
+    write_private(
         home.retired / f"{_hex(fresh.key_id)}.rotation.json",
         canonical(statement.to_json()),
     )
@@ -211,7 +212,7 @@ def publish_card(who: Stakeholder, public: Path) -> Path:
 
 
 def write_card(identity: Identity, path: Path) -> None:
-    keystore.write_private(path, identity.signed_card().canonical())
+    write_private(path, identity.signed_card().canonical())
     path.chmod(0o644)
 
 

@@ -20,9 +20,9 @@ from svetovid.crypto import (
     Name,
     Secret,
     canonical,
-    keystore,
     seal,
 )
+from svetovid.crypto.private import write_private
 from svetovid.errors import InputError
 from svetovid.stakeholder.home import Home, read_bounded
 from svetovid.stakeholder.identity import Stakeholder
@@ -64,7 +64,7 @@ def keep_key(who: Stakeholder, manifest: Manifest, key: Secret) -> None:
         owner=who.key_id,
         sealed=sealed,
     )
-    keystore.write_private(_path(who.home, asset), canonical(stored.to_json()))
+    write_private(_path(who.home, asset), canonical(stored.to_json()))
 
 
 def asset_key(who: Stakeholder, manifest: Digest) -> Secret:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from svetovid.assets import Manifest
-from svetovid.crypto import Card, Document, Envelope, canonical, keystore, load_json
+from svetovid.crypto import Card, Document, Envelope, canonical, load_json
+from svetovid.crypto.private import write_private
 from svetovid.errors import InputError, LimitError, SvetovidError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.stakeholder.home import read_bounded
@@ -171,5 +172,5 @@ def read_signed(path: Path, kind: type[D]) -> tuple[D, Envelope | None]:
 def write_public(path: Path, document: Document) -> None:
     """Write a document that everybody may read, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    keystore.write_private(path, canonical(document.to_json()))
+    write_private(path, canonical(document.to_json()))
     path.chmod(0o644)

@@ -10,7 +10,7 @@ from pathlib import Path
 from svetovid.assets import AssetReader, Manifest, open_asset
 from svetovid.assets.store import read_small
 from svetovid.crypto import Secret, load_json
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 from svetovid.dtypes import SAFETENSORS
 from svetovid.errors import EvidenceError, InputError, IntegrityError, SvetovidError
 from svetovid.policy import Job

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from svetovid.crypto import canonical, keystore
+from svetovid.crypto import canonical
+from svetovid.crypto.private import write_private
 from svetovid.errors import InputError, IntegrityError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.protocol import ManagerDemand, ManagerPin
@@ -80,9 +81,9 @@ def pin_manager(
                 next_step=f"remove {who.home.manager} by hand if the change is meant",
             )
     if demand is not None:  # first: a pin must never ask for a demand that is not there
-        keystore.write_private(who.home.demand, demand.canonical())
+        write_private(who.home.demand, demand.canonical())
     pin = given.model_copy(update={"require_evidence": required})
-    keystore.write_private(who.home.manager, canonical(pin.to_json()))
+    write_private(who.home.manager, canonical(pin.to_json()))
     return pin
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from svetovid.crypto import Digest, Envelope, KeyId, canonical, keystore, sign
+from svetovid.crypto import Digest, Envelope, KeyId, canonical, sign
+from svetovid.crypto.private import write_private
 from svetovid.errors import InputError
 from svetovid.evidence.documents import NO_SUBJECT, ReferenceValues, TrustAnchors
 from svetovid.policy import (
@@ -246,4 +247,4 @@ def _file(home: Home, name: str, owner: KeyId) -> Path:
 
 def _keep(home: Home, policy: Policy, signed: Envelope) -> None:
     path = _file(home, policy.name, policy.owner)
-    keystore.write_private(path, canonical(signed.to_json()))
+    write_private(path, canonical(signed.to_json()))

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError
 from svetovid.host.runtime import sources
 from svetovid.host.runtime.sources import DEFAULT_DISTRIBUTIONS

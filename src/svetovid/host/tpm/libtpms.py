@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from svetovid.crypto import Base64, Document, b64decode, b64encode
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError, SvetovidError
 from svetovid.host.tpm.transports import MAX_RESPONSE, lost, response_length
 

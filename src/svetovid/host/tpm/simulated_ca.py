@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from svetovid.crypto.keystore import write_private
+from svetovid.crypto.private import write_private
 from svetovid.errors import HostError
 from svetovid.evidence.tpm import EK_CERTIFICATE_OID
 from svetovid.evidence.tpm.names import public_key
