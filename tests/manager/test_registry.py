@@ -11,7 +11,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from managerworld import SoftHost, World, fake_manifest
 from softtpm import SoftCa, SoftTpm
-from svetovid.crypto import Envelope, Identity, Secret, digest, seal, sign
+from svetovid.crypto import Envelope, Identity, Rotation, Secret, digest, seal, sign
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import HostRecord, HostStatement, TrustAnchors
 from svetovid.evidence.enrolment import enrolment_binding
@@ -122,8 +122,6 @@ def test_only_registered_keys_that_stand_may_sign(world: World) -> None:
 
 def test_a_rotation_to_somebody_elses_key(world: World) -> None:
     world.register()
-    from svetovid.crypto import Rotation
-
     statement = Rotation(old=world.alice.key_id, new=world.bob.card, issued_at=world.now)
     envelope = sign(statement, world.alice, world.bob)
     assert refused(world.clients["alice"].rotate, envelope).code == "identity.conflict"
@@ -339,3 +337,14 @@ def test_an_identity_is_no_agent_key(world: World) -> None:
     )
     assert error.code == "enrol.identity_conflict"
     assert "nobody's identity" in error.reason.expected
+
+
+def test_an_agent_key_is_no_identity(world: World) -> None:
+    """The other way round: neither by registering it, nor by rotating to it."""
+    world.ready()
+    host = world.host()
+    own = host.agent.signed_card()
+    assert refused(host.client.register_identity, own).code == "identity.conflict"
+    said = Rotation(old=world.alice.key_id, new=host.agent.card, issued_at=world.now)
+    both = sign(said, world.alice, host.agent)
+    assert refused(world.clients["alice"].rotate, both).code == "identity.conflict"

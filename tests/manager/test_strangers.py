@@ -133,7 +133,7 @@ def test_who_has_how_many_addresses(one: str, other: str, same: bool) -> None:
 
 def test_what_a_stranger_keeps_is_bounded_over_all_its_keys(world: World) -> None:
     """D1: in number and in bytes; a new key has no new room; a revocation always has."""
-    restart(world, stranger=Bounds(documents=3, bytes=1 << 20))
+    restart(world, stranger=Bounds(documents=4, bytes=1 << 20))
     alice = world.clients["alice"]
     alice.register_identity(world.alice.signed_card())
     left = fake_manifest("dataset", world.alice.key_id, world.me, "left")
@@ -141,6 +141,7 @@ def test_what_a_stranger_keeps_is_bounded_over_all_its_keys(world: World) -> Non
     new, rotation = world.alice.rotate(world.now)
     alice.rotate(rotation)
     after = world.client(new)
+    after.deposit_key(fake_manifest("dataset", new.key_id, world.me, "middle"), Secret.random(32))
     right = fake_manifest("dataset", new.key_id, world.me, "right")
     assert refused(after.deposit_key, right, Secret.random(32)).code == "store.quota"
     after.deposit_key(left, Secret.random(32))  # held already
