@@ -68,6 +68,16 @@ def test_one_document_refused_for_one_reason_is_one_record(world: World) -> None
     assert [e.body["codes"] for e in rejections(world)] == [["policy.version"], ["key.revoked"]]
 
 
+def test_everybody_who_signed_sees_it(world: World) -> None:
+    """Whoever adds a signature to another's document does not take its record away."""
+    world.ready()
+    bad = world.policy_of(world.alice, sequence=3)
+    signed = sign(bad, world.alice, world.bob, Identity.generate("eve"))
+    assert refused(world.clients["bob"].put_policy, signed) == "policy.version"
+    (entry,) = rejections(world)
+    assert set(entry.parties) == {world.alice.key_id, world.bob.key_id}
+
+
 def test_strangers_and_what_cannot_be_read_leave_no_record(world: World) -> None:
     world.ready()
     size = world.manager._core.store.size

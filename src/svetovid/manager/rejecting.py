@@ -73,7 +73,7 @@ class Rejecting:
             if name not in tx.state.rejected and self._room(tx.state, by):
                 body = {"what": what, "subject": subject, "codes": [*codes], "by": by}
                 body["name"] = name
-                tx.append(core.entry("rejection", tx.state.history(by).keys, body))
+                tx.append(core.entry("rejection", known, body))
 
     def _room(self, state: State, by: str) -> bool:
         return state.rejections[state.root(by)] < self._admission.bounds(state, by).documents
