@@ -273,3 +273,18 @@ def test_v6_a_replica_that_has_not_heard_of_it_yet(world: World) -> None:
     with pytest.raises(SvetovidError, match=r"key\.revoked"):
         replica.changes["/v1/consents"](alice.consent(job).canonical())
     replica.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("alice", "consent.revoked"), ("rita", "recipient.revoked"), ("opal", "host.revoked")],
+)
+def test_v6_revoked_while_the_job_runs(world: World, name: str, code: str) -> None:
+    """V6: what comes of it is not vouched for, whoever's key it was."""
+    run = world.run(world.agreed())
+    who = world.people[name]
+    client = world.manager.client(who)
+    client.register_identity(who.signed_card())
+    Rotated(world, name).revoke()
+    with world.refuses(code):
+        run.finish()

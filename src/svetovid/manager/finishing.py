@@ -13,15 +13,17 @@ from typing import cast
 
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Card, Envelope
-from svetovid.errors import IntegrityError, LimitError, PolicyError
+from svetovid.errors import IntegrityError, LimitError, PolicyError, Reason
 from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Views
 from svetovid.manager.examining import Case, Examiner
 from svetovid.manager.imported import policies_behind
 from svetovid.manager.leasing import check_same, live_lease
+from svetovid.manager.state import State
 from svetovid.manager.store import Transaction
-from svetovid.policy.documents import Job
+from svetovid.policy.documents import Consent, Job
+from svetovid.policy.speaking import owner_keys
 from svetovid.protocol.messages import FinishRequest, Head, HeadUpdate, JsonObject, LeaseEnd
 from svetovid.protocol.records import LogProof
 from svetovid.transparency.receipt import (
@@ -104,7 +106,8 @@ class Finishing:
         The same receipt again gives its countersignature again.
 
         Raises:
-            PolicyError: ``lease.none``, ``output.schema``, or an owner's reasons.
+            PolicyError: ``lease.none``, ``output.schema``, ``consent.revoked``,
+                ``recipient.revoked``, ``host.revoked``, or an owner's reasons.
             IntegrityError: ``receipt.scope``, ``output.manifest``, ``output.scope``,
                 ``signature.*``.
             LimitError: ``output.limit``.
@@ -121,6 +124,7 @@ class Finishing:
                 check_same(case, proven, live_lease(tx.state, request.lease, core.now()))
                 self._scope(receipt, case)
                 _check_outputs(receipt, request.outputs, case.job)
+                self._standing(tx.state, case)
                 _affirmed(views)
                 body: JsonObject = {
                     **case.body(),
@@ -136,6 +140,29 @@ class Finishing:
                 request.evidence, "finish", granted, lease=request.lease, subject=subject
             )
         return self._countersigned(held.job).to_json()
+
+    def _standing(self, state: State, case: Case) -> None:
+        """Refuse the end of a job where the key of a party was revoked since the release."""
+        store = self._core.store
+        named = cast(list[str], store.entry(state.jobs[case.name].release).body["consents"])
+        consents = [store.document(d, Consent) for d in named]
+        parties = {
+            "consent.revoked": {*case.job.owners, *(k for c in consents for k in owner_keys(c))},
+            "recipient.revoked": {Card.open(r.card).signing for r in case.job.recipients},
+            "host.revoked": {state.hosts[case.host].operator},
+        }
+        reasons = [
+            Reason(
+                code,
+                expected="a key that was not revoked since the release",
+                observed=key,
+                next_step="propose the job again, without this key",
+            )
+            for code, keys in parties.items()
+            for key in sorted(keys & state.revoked)
+        ]
+        if reasons:
+            raise PolicyError.from_reasons(reasons)
 
     def _scope(self, receipt: Receipt, case: Case) -> None:
         state, store = self._core.state, self._core.store
