@@ -17,6 +17,8 @@ from svetovid.errors import EvidenceError, LimitError, SvetovidError
 from svetovid.evidence import ReferenceValues
 from svetovid.evidence.ima import (
     MAX_LOG_BYTES,
+    Entries,
+    Entry,
     advance,
     boot_aggregate,
     boot_aggregate_digest,
@@ -379,3 +381,29 @@ def test_speed_and_memory_of_a_log_already_seen():
         rate = max(rate, 5001 / (time.perf_counter() - start))
     # 390,000 entries a second with replay on a quiet machine; a shared one gets some room.
     assert rate > 100_000
+
+
+def test_entries_that_grow_are_those_that_were_added():
+    """However a log came together; what was held before stays as it was."""
+    lines = parse_log(b"".join(build_entry(f"/f{i}", digest(b"%d" % i)) for i in range(40)))
+    held = Entries(lines[:3])
+    grown, at = held, 3
+    for step in (1, 0, 5, 2, 1, 1, 20, 7):
+        grown = grown.plus(lines[at : at + step])
+        at += step
+        assert tuple(grown) == lines[:at]
+        assert len(grown) == at
+        assert grown == Entries(lines[:at])
+        assert hash(grown) == hash(Entries(lines[:at]))
+        for start in range(at + 2):
+            assert tuple(grown.after(start)) == lines[start:at]
+        assert grown[2:9] == lines[2 : min(9, at)]
+        assert (grown[0], grown[-1], grown[at - 1]) == (lines[0], lines[at - 1], lines[at - 1])
+    assert tuple(held) == lines[:3]
+    assert grown != Entries(lines[1:])
+    assert grown != lines
+    assert isinstance(grown[0], Entry)
+    for wrong in (at, -at - 1):
+        with pytest.raises(IndexError):
+            grown[wrong]
+    assert len(Entries().plus(())) == 0

@@ -44,6 +44,7 @@ from svetovid.evidence import (
     verify_evidence,
 )
 from svetovid.evidence.ima.entries import parse_log
+from svetovid.evidence.ima.growing import Entries
 from svetovid.evidence.tpm.structures import parse_attest
 from svetovid.policy.consents import open_consents
 from svetovid.policy.documents import Consent
@@ -289,7 +290,7 @@ def _prefix(evidence: TpmEvidence, log: bytes, offset: int) -> tuple[LogState | 
     clock = parse_attest(b64decode(evidence.quote)).clock
     held = entries[:offset]
     boot = (clock.reset_count, clock.restart_count)
-    return LogState(held, pcr, (), boot, sum(e.violation for e in held)), log[at:]
+    return LogState(Entries(held), pcr, (), boot, sum(e.violation for e in held)), log[at:]
 
 
 def _continuous(start: Proven, end: Proven) -> None:

@@ -11,12 +11,14 @@ from svetovid.evidence.ima.entries import (
     extension,
     parse_log,
 )
+from svetovid.evidence.ima.growing import Entries
 from svetovid.evidence.ima.state import LogState, advance, replay
 
 __all__ = [
     "BOOT_AGGREGATE",
     "MAX_ENTRIES",
     "MAX_LOG_BYTES",
+    "Entries",
     "Entry",
     "LogState",
     "advance",

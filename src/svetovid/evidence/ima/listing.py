@@ -9,6 +9,7 @@ from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, ParseError
 from svetovid.evidence.documents import ReferenceValues
 from svetovid.evidence.ima.entries import BOOT_AGGREGATE, PREFIXES, VIOLATIONS, Entry
+from svetovid.evidence.ima.growing import Entries
 from svetovid.evidence.ima.signatures import Signer, check_signature, load_signer
 
 __all__ = ["IMA_POLICY", "Findings", "Listing", "Mismatch", "compare"]
@@ -120,7 +121,7 @@ def _signers(references: Sequence[ReferenceValues]) -> list[tuple[int, Signer]]:
 
 
 def compare(
-    entries: Sequence[Entry],
+    entries: Entries | tuple[Entry, ...],
     references: Sequence[ReferenceValues],
     before: Findings | None = None,
     *,
@@ -139,7 +140,9 @@ def compare(
     judge = _Judge(references)
     usual = judge.usual
     mismatches, count, seen = list(before.mismatches), before.count, set(before.seen)
-    for index, entry in enumerate(entries[before.compared :], before.compared):
+    start = before.compared
+    new = entries.after(start) if isinstance(entries, Entries) else iter(entries[start:])
+    for index, entry in enumerate(new, start):
         if usual(entry) or entry.violation or (begins and index == 0 and entry.aggregate):
             continue
         if entry.path in judge.wanted:
@@ -165,7 +168,7 @@ class Listing:
     def __init__(self) -> None:
         self._known: tuple[tuple[tuple[ReferenceValues, ...], Findings], ...] = ()
 
-    def compare(self, entries: Sequence[Entry], references: Sequence[ReferenceValues]) -> Findings:
+    def compare(self, entries: Entries, references: Sequence[ReferenceValues]) -> Findings:
         """As :func:`compare`; ``entries`` begins with those of every earlier call, or is shorter.
 
         Documents are frozen, so an equal set gives equal findings. The tuple is replaced whole:

@@ -29,6 +29,7 @@ from svetovid.evidence.ima.entries import (
     parse_log,
     too_large,
 )
+from svetovid.evidence.ima.growing import Entries
 from svetovid.evidence.ima.listing import Listing
 from svetovid.evidence.tpm.constants import MEASUREMENT_PCR
 from svetovid.evidence.tpm.structures import ClockInfo
@@ -51,7 +52,7 @@ class LogState:
             time: two equal states give equal appraisals.
     """
 
-    entries: tuple[Entry, ...]
+    entries: Entries
     pcr: bytes
     pending: tuple[Entry, ...]
     boot: tuple[int, int]
@@ -162,7 +163,7 @@ def advance(
     if state and state.boot != boot:
         raise _offset(f"the same power-on {state.boot}", boot)
     new = parse_log(data, bank)
-    old = state.entries if state else ()
+    old = state.entries if state else Entries()
     if len(old) + len(new) > MAX_ENTRIES:
         raise too_large(f"{len(old) + len(new)} entries")
     if not old and not new:
@@ -184,7 +185,7 @@ def advance(
     # Pending lines are sent again, so what they count for is counted anew.
     kexecs = (state.kexecs - sum(e.aggregate for e in state.pending)) if state else 0
     return LogState(
-        entries=old + new[:proven],
+        entries=old.plus(new[:proven]),
         pcr=target,
         pending=new[proven:],
         boot=boot,
