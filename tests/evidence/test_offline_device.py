@@ -185,7 +185,7 @@ def test_a_list_that_cannot_be_relied_on():
         (b"-----BEGIN CERTIFICATE-----\nAAAA", "ek.authorities"),
         (b"-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----", "ek.authorities"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END X509 CRL-----", "ek.authorities"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----", "ek.authorities"),
+        (b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "ek.authorities"),
         (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----", "ek.crl"),
         (b"-----BEGIN X509 CRL-----\n-----END X509 CRL-----\n" * 300, "ek.authorities"),
     ],
