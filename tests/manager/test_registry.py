@@ -306,10 +306,12 @@ def test_an_enrolment_that_waited_too_long(world: World) -> None:
     assert refused(host.enrol).code == "request.time"
 
 
-def test_a_strangers_consent_brings_no_veto(world: World) -> None:
-    """A registered stranger with a sound policy that no host meets: the job goes on without it."""
+@pytest.mark.parametrize("recipient", [False, True])
+def test_a_strangers_consent_brings_no_veto(world: World, recipient: bool) -> None:
+    """Somebody registered, with a sound policy that no host meets: the job goes on without it. A
+    recipient is a party, and owns nothing either."""
     job = world.ready()
-    eve = Identity.generate("eve")
+    eve = world.recipient if recipient else Identity.generate("eve")
     client = world.client(eve)
     client.register_identity(eve.signed_card())
     unmet = Pin(signer=eve.key_id, product="none", min_version=1)
