@@ -851,3 +851,22 @@ def test_a_policy_replaced_while_evidence_is_examined(
 
     monkeypatch.setattr(freshness_module, "verify_evidence", meanwhile)
     assert refused(host.release, job).code == "policy.changed"
+
+
+def test_a_document_withdrawn_while_evidence_is_examined(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K5, T2: what was appraised by values or keys of before counts for nothing any more."""
+    job = world.ready()
+    host = world.host()
+    verify = freshness_module.verify_evidence
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        newer = world.references.model_copy(update={"version": 2})
+        world.manager.changes["/v1/documents"](sign(newer, world.alice).canonical())
+        return verify(*args, **more)
+
+    with monkeypatch.context() as m:
+        m.setattr(freshness_module, "verify_evidence", meanwhile)
+        assert refused(host.release, job).code == "policy.changed"
+    host.release(job)

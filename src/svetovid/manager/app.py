@@ -90,7 +90,7 @@ async def _body(request: Request) -> bytes:
             expected="no content encoding",
             next_step="send the body without Content-Encoding",
         )
-    if not declared.isdigit() or int(declared[:12]) > MAX_BODY_BYTES:
+    if not (declared.isascii() and declared.isdigit()) or int(declared[:12]) > MAX_BODY_BYTES:
         raise _too_large(declared)
     got = bytearray()
     try:
@@ -119,7 +119,7 @@ def _too_large(observed: str) -> LimitError:
 
 def _seen(request: Request) -> int:
     text = request.headers.get("svetovid-seen", "0")
-    if not text.isdigit() or len(text) > 13:
+    if not (text.isascii() and text.isdigit()) or len(text) > 13:
         raise InputError(
             "request.seen",
             expected="a log size",
@@ -131,7 +131,7 @@ def _seen(request: Request) -> int:
 
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name, str(default))
-    if not text.isdigit() or len(text) > 13:
+    if not (text.isascii() and text.isdigit()) or len(text) > 13:
         raise InputError(
             "request.query",
             expected=f"a number for {name}",
@@ -227,7 +227,7 @@ def make_app(manager: Manager) -> Starlette:
 
 
 def _index(text: str) -> int:
-    if not text.isdigit() or len(text) > 13:
+    if not (text.isascii() and text.isdigit()) or len(text) > 13:
         raise InputError(
             "request.path",
             expected="an index",

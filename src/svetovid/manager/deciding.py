@@ -50,6 +50,7 @@ class Views:
         appraisals: by owner; missing where its pins cannot be resolved.
         references: by owner, digests of the reference values used.
         reasons: why a view is missing.
+        standing: see :meth:`Deciding.standing`.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Views:
     appraisals: dict[str, Appraisal] = field(default_factory=dict)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
+    standing: tuple[int, int] = (0, 0)
 
 
 class Deciding:
@@ -105,9 +107,15 @@ class Deciding:
 
     def started(self, job: Job, name: str) -> Views:
         """Whose policies take part, before anything is appraised."""
-        names = self.in_force(self._core.state, job, name)
-        store = self._core.store
-        return Views(names, {o: store.document(d, Policy) for o, d in names.items()})
+        state, store = self._core.state, self._core.store
+        standing = self.standing(state)
+        names = self.in_force(state, job, name)
+        policies = {o: store.document(d, Policy) for o, d in names.items()}
+        return Views(names, policies, standing=standing)
+
+    def standing(self, state: State) -> tuple[int, int]:
+        """Changes with all that an owner's pins may resolve to: what was published and revoked."""
+        return (len(state.publications), len(state.revoked))
 
     def _choice(self, name: str, policy: Policy) -> _Choice:
         state = self._core.state

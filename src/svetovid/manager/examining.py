@@ -95,6 +95,7 @@ class Examiner:
     ) -> JsonObject:
         """Raises what was found, as the host may see it."""
         core = self._core
+        core.store.refresh()  # what another manager over this store took back counts here too
         with self._freshness.admit(evidence, role) as admitted:
             job = core.store.document(admitted.challenge.job, Job)
             case = Case(admitted, job, lease, without_log(evidence).digest())
@@ -107,6 +108,9 @@ class Examiner:
                     if not tx.use_challenge(admitted.name, admitted.challenge.expires_at):
                         raise _used(admitted.name)
                     self._freshness.unexpired(admitted.challenge)
+                    self._no_older_boot(proven, admitted)
+                    if self._deciding.standing(tx.state) != views.standing:
+                        raise _overtaken()
                     return granted(tx, case, proven, views)
             except SvetovidError as e:
                 if e.exit_code not in (2, 3) or e.code in _NOT_RECORDED:
@@ -161,6 +165,15 @@ class Examiner:
                 observed=str(now),
                 next_step="the TPM's time went back: find out what happened to this machine",
             )
+
+
+def _overtaken() -> PolicyError:
+    return PolicyError(
+        "policy.changed",
+        expected="the anchors, reference values and keys that the evidence was appraised by",
+        observed="some were published or revoked meanwhile",
+        next_step="ask again",
+    )
 
 
 def _used(name: str) -> EvidenceError:

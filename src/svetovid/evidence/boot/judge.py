@@ -132,13 +132,20 @@ def _measures(line: str) -> bool:
 
 
 def _policy_code(
-    story: _Story, asked: frozenset[str], seen: frozenset[tuple[str, str]], files: int
+    story: _Story,
+    asked: frozenset[str],
+    proven: frozenset[tuple[str, str]],
+    seen: frozenset[tuple[str, str]],
+    files: int,
 ) -> str:
-    """Why the IMA policy is not proven for one edition; empty where it is."""
+    """Why the IMA policy is not proven for one edition; empty where it is.
+
+    What PCR 10 does not cover yet is a host's own text: it speaks against it, never for it.
+    """
     loaded = {digest for path, digest in seen if path == IMA_POLICY}
     if not story.lines or not all(_measures(line) for line in story.lines):
         return "ima.policy_unproven"
-    if files == 0 or not asked <= {path for path, _ in seen}:
+    if files == 0 or not asked <= {path for path, _ in proven}:
         return "ima.policy_unproven"
     if len(loaded) > 1 or (loaded and IMA_POLICY not in asked):
         return "ima.policy_changed"
@@ -148,15 +155,13 @@ def _policy_code(
 def _policy(
     story: _Story, log: LogState, references: Sequence[ReferenceValues], source: str
 ) -> Claim:
-    seen = (
-        log.listing.compare(log.entries, references).seen
-        | compare(log.pending, references, begins=False).seen
-    )
+    proven = log.listing.compare(log.entries, references).seen
+    seen = proven | compare(log.pending, references, begins=False).seen
     files = log.count - 1 - log.kexecs
     asked = [frozenset(e.measured) for e in story.editions] or [frozenset[str]()]
-    codes = [_policy_code(story, wanted, seen, files) for wanted in asked]
+    codes = [_policy_code(story, wanted, proven, seen, files) for wanted in asked]
     code = min(codes, key=bool)
-    missing = sorted(asked[codes.index(code)] - {path for path, _ in seen})
+    missing = sorted(asked[codes.index(code)] - {path for path, _ in proven})
     policies = sorted(digest for path, digest in seen if path == IMA_POLICY)
     observed = f"{files} measured, not among them {missing}, policies loaded: {policies or 'none'}"
     return Claim(
@@ -172,18 +177,19 @@ def _policy(
     )
 
 
-def _aggregate(log: LogState) -> Claim:
+def _aggregate(log: LogState, bank: str) -> Claim:
+    """In the quoted bank: what the boot log says of another one is the host's own word."""
     named = log.entries[0].named_digest
-    ok = not named.startswith("sha1:")
+    ok = named.startswith(f"{bank}:")
     return Claim(
         name="boot.aggregate",
         ok=ok,
         value=named,
         observed=named,
-        expected="PCR 0 to 9 as the kernel found them (SHA-1 stops at 7)",
+        expected=f"{bank} of PCR 0 to 9, the quoted bank, as the kernel found them",
         source="measurement log",
         code="" if ok else "ima.boot_aggregate",
-        next_step="" if ok else "boot with ima_hash=sha256",
+        next_step="" if ok else f"boot with ima_hash={bank}",
     )
 
 
@@ -231,7 +237,7 @@ def judge(
         Claim("boot.log", True, len(boot.quoted), "explains the quoted PCRs", source="quote"),
         *pcr_claims(boot, editions, source),
         _started(story, source),
-        _aggregate(log),
+        _aggregate(log, boot.bank),
         _policy(story, log, references, source),
         Claim(
             name="boot.secure_boot",
