@@ -863,7 +863,7 @@ def test_a_document_withdrawn_while_evidence_is_examined(
 
     def meanwhile(*args: Any, **more: Any) -> Any:
         newer = world.references.model_copy(update={"version": 2})
-        world.manager.changes["/v1/documents"](sign(newer, world.alice).canonical())
+        world.manager._registry.publish(sign(newer, world.alice), frozenset({world.alice.key_id}))
         return verify(*args, **more)
 
     with monkeypatch.context() as m:
