@@ -6,23 +6,25 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
 
+from svetovid.errors import HostError
 from svetovid.evidence.ima import parse_log
 
 __all__ = ["reader"]
 
 _SCRIPT = """
-import json, sys
+import copy, json, sys, types
+sys.modules["gpg"] = types.ModuleType("gpg")  # it signs policies, which nobody does here
 from keylime.agentstates import AgentAttestState
 from keylime.common.algorithms import Hash
 from keylime.ima import ima
 given = json.load(open(sys.argv[1]))
-policy = ima.EMPTY_RUNTIME_POLICY | {"digests": given["digests"]}
-policy["meta"] = dict(policy["meta"], version=ima.RUNTIME_POLICY_CURRENT_VERSION)
+policy = copy.deepcopy(ima.EMPTY_RUNTIME_POLICY) | {"digests": given["digests"]}
 print("ready", flush=True)
 for _ in sys.stdin:
     state = AgentAttestState("agent")
@@ -43,13 +45,17 @@ def _ascii(log: bytes) -> list[str]:
     return lines
 
 
-def reader(log: bytes, pcr: bytes, files: Mapping[str, str]) -> Callable[[], None] | None:
-    """A call that has Keylime read ``log`` against ``files`` once; None where there is no Keylime.
+def reader(log: bytes, pcr: bytes, files: Mapping[str, str]) -> Callable[[], bool] | None:
+    """A call that has Keylime read ``log`` against ``files`` once and gives its verdict; None where
+    there is no Keylime.
 
     Args:
         log: ``binary_runtime_measurements`` in ``ima-ng``.
         pcr: SHA-256 value of PCR 10 after it.
         files: path to digest, ``sha256:`` and hex.
+
+    Raises:
+        HostError: ``bench.keylime``.
     """
     python = os.environ.get("SVETOVID_KEYLIME")
     if not python:
@@ -70,18 +76,23 @@ def reader(log: bytes, pcr: bytes, files: Mapping[str, str]) -> Callable[[], Non
     )
     os.close(read)
     atexit.register(process.kill)
-    with os.fdopen(write, "w") as f:
-        json.dump(given, f)
     assert process.stdin is not None
     assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as f:
+        json.dump(given, f)
     if process.stdout.readline().strip() != "ready":
-        raise RuntimeError(f"{python} has no Keylime that can be used")
+        raise HostError(
+            "bench.keylime",
+            expected="a Python in SVETOVID_KEYLIME that can import keylime.ima",
+            observed=python,
+            next_step="make an environment of its own for Keylime: pip install keylime jsonschema "
+            "packaging",
+        )
     ask, answer = process.stdin, process.stdout
 
-    def once() -> None:
+    def once() -> bool:
         ask.write("\n")
         ask.flush()
-        if answer.readline().strip() != "good":
-            raise AssertionError("Keylime's verdict is another")
+        return answer.readline().strip() == "good"
 
     return once

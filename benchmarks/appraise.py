@@ -16,6 +16,8 @@ Top-level keys:
     million_ratio: an incremental appraisal under 1,000,000 reference values against 1,000.
     keylime_entries_per_s, vs_keylime: where ``SVETOVID_KEYLIME`` names a Python that has Keylime:
         its ``process_measurement_list`` with the same log and list, turn by turn.
+    same_verdicts: of how many small logs, good and bad, it says what we say: all, or nothing is
+        measured.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from typing import Any
 from benchmarks import _keylime
 from benchmarks._harness import interleave, refuse_if_loaded, summary
 from svetovid.crypto import b64decode
+from svetovid.errors import EvidenceError
 from svetovid.evidence import (
     NEEDED_PCRS,
     LogState,
@@ -68,8 +71,12 @@ def _digest(n: int) -> str:
 
 
 def _references(count: int) -> ReferenceValues:
-    files = {_path(n): (_digest(n),) for n in range(count)}
-    return ReferenceValues(product=f"listed-{count}", version=1, files=files)
+    return _listing({_path(n): _digest(n) for n in range(count)})
+
+
+def _listing(files: dict[str, str]) -> ReferenceValues:
+    listed = {path: (value,) for path, value in files.items()}
+    return ReferenceValues(product=f"listed-{len(files)}", version=1, files=listed)
 
 
 @dataclass
@@ -227,6 +234,45 @@ def _million(hosts: Sequence[_Host], few: ReferenceValues, many: ReferenceValues
     }
 
 
+def _affirmed(verdict: Callable[[], bool]) -> Callable[[], None]:
+    def once() -> None:
+        if not verdict():
+            raise AssertionError("not affirmed")
+
+    return once
+
+
+def _verdict(log: bytes, pcrs: dict[int, bytes], references: ReferenceValues) -> bool:
+    try:
+        state = advance(None, log, offset=0, pcrs=pcrs, clock=ClockInfo(1, 1, 0, True))
+    except EvidenceError:
+        return False
+    return all(c.ok for c in log_claims(state, [references]))
+
+
+def _agree(entries: int = 50) -> int:
+    """How many small logs, one good and the others bad, Keylime judges as we do."""
+    world = World(files={})
+    files = {_path(n): _digest(n) for n in range(entries)}
+    for path, value in files.items():
+        world.measure(path, value)
+    unlisted = {path: value for path, value in files.items() if path != _path(7)}
+    judged = [
+        (world.lines, files, True),
+        (world.lines, unlisted, False),
+        (world.lines, files | {_path(7): _digest(8)}, False),
+        (world.lines[:-1], files, False),
+        ([*world.lines[:7], world.lines[8], world.lines[7], *world.lines[9:]], files, False),
+    ]
+    for lines, listed, good in judged:
+        log, references = b"".join(lines), _listing(listed)
+        theirs = _keylime.reader(log, world.tpm.pcrs[10], listed)
+        assert theirs is not None
+        if not good == _verdict(log, world.tpm.pcrs, references) == theirs():
+            raise AssertionError("Keylime and we disagree")
+    return len(judged)
+
+
 def _full(entries: int, listed: int, references: ReferenceValues, rounds: int) -> dict[str, Any]:
     """A whole log at once, beside Keylime's reader where there is one."""
     world = World(files={})
@@ -235,21 +281,18 @@ def _full(entries: int, listed: int, references: ReferenceValues, rounds: int) -
         world.measure(_path(n), _digest(n))
     log, pcrs = b"".join(world.lines), dict(world.tpm.pcrs)
 
-    def ours() -> None:
-        state = advance(None, log, offset=0, pcrs=pcrs, clock=ClockInfo(1, 1, 0, True))
-        if not all(c.ok for c in log_claims(state, [references])):
-            raise AssertionError("not affirmed")
-
     theirs = _keylime.reader(log, pcrs[10], {_path(n): _digest(n) for n in order})
-    work: dict[str, Callable[[], object]] = {"svetovid": ours}
+    work = {"svetovid": _affirmed(lambda: _verdict(log, pcrs, references))}
+    found: dict[str, Any] = {}
     if theirs is not None:
-        work["keylime"] = theirs
+        work["keylime"] = _affirmed(theirs)
+        found["same_verdicts"] = _agree()
     seconds = interleave(work, rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    found: dict[str, Any] = {
+    found |= {
         "ima_entries_per_s": entries / median["svetovid"],
         "full_s": median["svetovid"],
-        "full": {"entries": entries, "s": summary(seconds["svetovid"])},
+        "full": {"entries": entries, **{n: summary(s) for n, s in seconds.items()}},
     }
     if theirs is not None:
         found["keylime_entries_per_s"] = entries / median["keylime"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -10,7 +11,9 @@ from types import ModuleType
 
 import pytest
 
+from svetovid.crypto import digest
 from svetovid.errors import HostError
+from svetovid.evidence.ima import boot_aggregate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -93,3 +96,15 @@ def test_json_carries_the_machine_and_the_date(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
     with pytest.raises(ValueError, match="not JSON compliant"):
         harness.write_json(path, {"ratio": float("nan")})
+
+
+def test_keylime_is_asked_only_where_somebody_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    keylime = importlib.import_module("benchmarks._keylime")
+    log, files = boot_aggregate({i: bytes(32) for i in range(10)}), {"/x": digest(b"x")}
+    monkeypatch.delenv("SVETOVID_KEYLIME", raising=False)
+    assert keylime.reader(log, bytes(32), files) is None
+    monkeypatch.setenv("SVETOVID_KEYLIME", "/bin/false")
+    with pytest.raises(HostError) as e:
+        keylime.reader(log, bytes(32), files)
+    assert e.value.code == "bench.keylime"

@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import NamedTuple
 
 from svetovid.errors import EvidenceError, LimitError
@@ -38,11 +39,14 @@ __all__ = [
     "PREFIXES",
     "VIOLATIONS",
     "Entry",
+    "Plain",
+    "as_entries",
     "boot_aggregate",
     "boot_aggregate_digest",
     "build_entry",
     "extension",
     "parse_log",
+    "parse_plain",
     "too_large",
 ]
 
@@ -106,6 +110,15 @@ class Entry(NamedTuple):
         return f"verity:{name}" if self.detail and self.detail.verity else name
 
 
+Plain = tuple[str, bytes, bytes, Detail | None]
+"""An :class:`Entry` without its name: Python's collector of cycles stops looking at these."""
+
+
+def as_entries(plain: Iterable[Plain]) -> Iterator[Entry]:
+    """The same, with names for their parts."""
+    return map(tuple.__new__, repeat(Entry), plain)
+
+
 def _other(data: bytes, at: int, index: int, bank: str) -> tuple[Entry, int]:
     """Any one entry, with a reason for whatever is wrong about it."""
     where = f"entry {index} at byte {at}"
@@ -146,6 +159,11 @@ def _other(data: bytes, at: int, index: int, bank: str) -> tuple[Entry, int]:
 
 
 def parse_log(data: bytes, bank: str = "sha256") -> tuple[Entry, ...]:
+    """As :func:`parse_plain`, with names for the parts of an entry."""
+    return tuple(as_entries(parse_plain(data, bank)))
+
+
+def parse_plain(data: bytes, bank: str = "sha256") -> list[Plain]:
     """Read whole entries and recompute each one's template digest, for the log and for a bank.
 
     Args:
@@ -163,8 +181,8 @@ def parse_log(data: bytes, bank: str = "sha256") -> tuple[Entry, ...]:
     if len(data) > MAX_LOG_BYTES:
         raise too_large(f"{len(data)} bytes")
     end, at = len(data), 0
-    out: list[Entry] = []
-    append, new, match = out.append, tuple.__new__, _COMMON.match
+    out: list[Plain] = []
+    append, match = out.append, _COMMON.match
     sha1, extend = hashlib.sha1, getattr(hashlib, bank)
     while at < end:
         # The common entry, in few bytecodes; whatever is odd about one goes to _other.
@@ -176,16 +194,16 @@ def parse_log(data: bytes, bank: str = "sha256") -> tuple[Entry, ...]:
                 and b".." not in path
                 and sha1(body).digest() == field
             ):
-                append(new(Entry, (path.decode(), digest, extend(body).digest(), None)))
+                append((path.decode(), digest, extend(body).digest(), None))
                 at += 87 + length
                 continue
         entry, at = _other(data, at, len(out), bank)
-        append(entry)
+        append(entry[:])
         if len(out) > MAX_ENTRIES:
             raise too_large("more entries")
     if len(out) > MAX_ENTRIES:
         raise too_large(f"{len(out)} entries")
-    return tuple(out)
+    return out
 
 
 def too_large(observed: str) -> LimitError:

@@ -1,25 +1,19 @@
 """A sequence of entries that only grows, made for a log that is carried on hundreds of times.
 
 Carrying a log on copies the new entries, and a few of the old ones now and then; the states before
-it keep what they have. The entries lie in it as plain tuples: Python's collector of cycles stops
-looking at those, and would otherwise walk over every entry of every host again and again.
+it keep what they have. The entries lie in it as plain tuples: Python's collector of cycles would
+otherwise walk over every entry of every host again and again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import eq
-from typing import Any, overload
+from typing import overload
 
-from svetovid.evidence.ima.entries import Entry
+from svetovid.evidence.ima.entries import Entry, Plain, as_entries
 
 __all__ = ["Entries"]
-
-_Plain = tuple[Any, ...]
-
-
-def _entry(plain: _Plain) -> Entry:
-    return tuple.__new__(Entry, plain)
 
 
 class Entries(Sequence[Entry]):
@@ -27,11 +21,11 @@ class Entries(Sequence[Entry]):
 
     __slots__ = ("_chunks", "_size")
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
-        self._chunks: tuple[tuple[_Plain, ...], ...] = (tuple(map(tuple, entries)),)
+    def __init__(self, entries: Sequence[Plain] = ()) -> None:
+        self._chunks: tuple[tuple[Plain, ...], ...] = (tuple([e[:] for e in entries]),)
         self._size = len(entries)
 
-    def plus(self, new: Sequence[Entry]) -> Entries:
+    def plus(self, new: Sequence[Plain]) -> Entries:
         """These entries and ``new`` after them."""
         grown = Entries(new)
         chunks = [*self._chunks, *grown._chunks]
@@ -42,18 +36,18 @@ class Entries(Sequence[Entry]):
         grown._chunks, grown._size = tuple(chunks), self._size + len(new)
         return grown
 
-    def after(self, count: int) -> Iterator[Entry]:
-        """The entries from number ``count`` on."""
+    def after(self, count: int) -> Iterator[Plain]:
+        """The entries from number ``count`` on, plain."""
         for chunk in self._chunks:
             if count < len(chunk):
-                yield from map(_entry, chunk[count:] if count else chunk)
+                yield from chunk[count:] if count else chunk
             count = max(count - len(chunk), 0)
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[Entry]:
-        return self.after(0)
+        return as_entries(self.after(0))
 
     @overload
     def __getitem__(self, index: int) -> Entry: ...
@@ -65,7 +59,7 @@ class Entries(Sequence[Entry]):
         at = index + self._size if index < 0 else index
         if not 0 <= at < self._size:
             raise IndexError(index)
-        return next(self.after(at))
+        return next(as_entries(self.after(at)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entries):

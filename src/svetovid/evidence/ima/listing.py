@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, ParseError
 from svetovid.evidence.documents import ReferenceValues
-from svetovid.evidence.ima.entries import BOOT_AGGREGATE, PREFIXES, VIOLATIONS, Entry
+from svetovid.evidence.ima.entries import (
+    BOOT_AGGREGATE,
+    PREFIXES,
+    VIOLATIONS,
+    Entry,
+    Plain,
+)
 from svetovid.evidence.ima.growing import Entries
 from svetovid.evidence.ima.signatures import Signer, check_signature, load_signer
 
@@ -68,19 +74,22 @@ class _Judge:
         self.wanted = {IMA_POLICY, *(p for r in references if r.boot for p in r.boot.measured)}
         self._asked = {BOOT_AGGREGATE, *self.wanted}
 
-    def usual(self, entry: Entry) -> bool:
-        """A file that is listed and of which nothing else is asked: most are, so in few steps."""
-        path, digest, extension, detail = entry
-        if detail is not None or path in self._asked or extension in VIOLATIONS:
-            return False
-        value = PREFIXES[len(digest)] + digest.hex()
-        for table in self._files:  # noqa: SIM110 - a generator costs as much again
-            if value in table.get(path, ()):
-                return True
-        return False
+    def unusual(self, entries: Iterable[Plain], start: int) -> Iterator[tuple[int, Entry]]:
+        """Entries, numbered from ``start``, but for files that are listed and of which nothing
+        else is asked: most are, so those are passed over in few steps."""
+        asked, lookups = self._asked, [files.get for files in self._files]
+        for index, plain in enumerate(entries, start):
+            path, digest, extension, detail = plain
+            odd = detail is not None or path in asked or extension in VIOLATIONS
+            value = PREFIXES[len(digest)] + digest.hex()
+            for lookup in () if odd else lookups:
+                if value in lookup(path, ()):
+                    break
+            else:
+                yield index, Entry(*plain)
 
     def mismatch(self, entry: Entry) -> Mismatch | None:
-        """Why an entry is not :meth:`good`; None where it is after all."""
+        """Why an entry is not good; None where it is after all."""
         value, detail = entry.named_digest, entry.detail
         buffer = detail is not None and detail.buffer is not None
         listed = _listed(entry.path, self._buffers if buffer else self._files)
@@ -138,12 +147,11 @@ def compare(
     if before.compared == len(entries):
         return before
     judge = _Judge(references)
-    usual = judge.usual
     mismatches, count, seen = list(before.mismatches), before.count, set(before.seen)
     start = before.compared
-    new = entries.after(start) if isinstance(entries, Entries) else iter(entries[start:])
-    for index, entry in enumerate(new, start):
-        if usual(entry) or entry.violation or (begins and index == 0 and entry.aggregate):
+    new = entries.after(start) if isinstance(entries, Entries) else entries[start:]
+    for index, entry in judge.unusual(new, start):
+        if entry.violation or (begins and index == 0 and entry.aggregate):
             continue
         if entry.path in judge.wanted:
             seen.add((entry.path, entry.named_digest))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from svetovid.errors import EvidenceError
@@ -25,8 +25,10 @@ from svetovid.evidence.ima.entries import (
     MAX_ENTRIES,
     VIOLATIONS,
     Entry,
+    Plain,
+    as_entries,
     boot_aggregate_digest,
-    parse_log,
+    parse_plain,
     too_large,
 )
 from svetovid.evidence.ima.growing import Entries
@@ -66,7 +68,7 @@ class LogState:
         return len(self.entries)
 
 
-def replay(entries: tuple[Entry, ...], start: bytes, target: bytes, bank: str = "sha256") -> int:
+def replay(entries: Sequence[Plain], start: bytes, target: bytes, bank: str = "sha256") -> int:
     """How many entries, extended into a PCR holding ``start``, give ``target``.
 
     Args:
@@ -80,8 +82,8 @@ def replay(entries: tuple[Entry, ...], start: bytes, target: bytes, bank: str = 
     pcr, extend = start, getattr(hashlib, bank)
     if pcr == target:
         return 0
-    for count, entry in enumerate(entries, 1):
-        pcr = extend(pcr + entry.extension).digest()
+    for count, (_, _, extension, _) in enumerate(entries, 1):
+        pcr = extend(pcr + extension).digest()
         if pcr == target:
             return count
     raise EvidenceError(
@@ -124,10 +126,10 @@ def _check_aggregate(first: Entry, banks: Mapping[str, Mapping[int, bytes]]) -> 
         raise _aggregate(first.named_digest, f"boot_aggregate {bank}:{expected}")
 
 
-def _kexecs(entries: tuple[Entry, ...], first: Entry) -> int:
+def _kexecs(entries: Sequence[Plain], first: Entry) -> int:
     """Further ``boot_aggregate`` entries; each one repeats the first (M14)."""
-    found = [e for e in entries if e.path == BOOT_AGGREGATE]
-    for entry in found:
+    found = [e for e in entries if e[0] == BOOT_AGGREGATE]
+    for entry in as_entries(found):
         if entry.digest != first.digest or entry.violation:
             raise _aggregate(entry.named_digest, f"boot_aggregate {first.named_digest} again")
     return len(found)
@@ -154,7 +156,7 @@ def advance(
         bank: of the quoted values; the same in every call for one log.
 
     Raises:
-        InputError, EvidenceError: ``ima.*`` as in the rules above and in :func:`parse_log`.
+        InputError, EvidenceError: ``ima.*`` as in the rules above and in :func:`parse_plain`.
     """
     known = state.count if state else 0
     boot = (clock.reset_count, clock.restart_count)
@@ -162,13 +164,13 @@ def advance(
         raise _offset(f"the log from entry {known} on", f"from entry {offset} on")
     if state and state.boot != boot:
         raise _offset(f"the same power-on {state.boot}", boot)
-    new = parse_log(data, bank)
+    new = parse_plain(data, bank)
     old = state.entries if state else Entries()
     if len(old) + len(new) > MAX_ENTRIES:
         raise too_large(f"{len(old) + len(new)} entries")
     if not old and not new:
         raise _aggregate("an empty log", "boot_aggregate, from PCR 0-9")
-    first = (old or new)[0]
+    first = old[0] if old else next(as_entries(new))
     _check_aggregate(first, {**(banks or {}), bank: pcrs})
     target = pcrs[MEASUREMENT_PCR]
     proven = replay(new, state.pcr if state else bytes(len(target)), target, bank)
@@ -187,9 +189,9 @@ def advance(
     return LogState(
         entries=old.plus(new[:proven]),
         pcr=target,
-        pending=new[proven:],
+        pending=tuple(as_entries(new[proven:])),
         boot=boot,
-        violations=counted + sum(e.extension in VIOLATIONS for e in new),
+        violations=counted + len([e for e in new if e[2] in VIOLATIONS]),
         kexecs=kexecs + _kexecs(new if old else new[1:], first),
         listing=state.listing if state else Listing(),
     )
