@@ -105,6 +105,7 @@ class Story:
     metrics: str = field(default_factory=lambda: digest(b"salted"))
     agreed: list[Envelope] | None = None
     policies: tuple[Envelope, ...] = ()
+    release_changes: dict[str, Any] = field(default_factory=dict)
     host: World | None = None
 
     def __post_init__(self) -> None:
@@ -183,7 +184,8 @@ class Story:
         for i in range(3):
             log.add("policy", NOW - 5, number=i)
         body = {"job": job, "host": host, "lease": LEASE}
-        release = log.add("release", NOW + 1, **body)
+        given = {"consents": [*receipt.peek(Receipt).consents]}
+        release = log.add("release", NOW + 1, **(body | given | self.release_changes))
         log.add("renewal", NOW + 50, **body)
         ending = {"job": job, "lease": LEASE, "document": receipt.payload_digest()}
         finish = log.add("finish", self.finish_at, **(ending | self.entry_changes))

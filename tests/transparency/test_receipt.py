@@ -312,6 +312,13 @@ def test_a_slot_without_consent() -> None:
     refused(with_receipt(story, changed, consents=named), story, "receipt.consents")
 
 
+def test_t13_consents_that_the_release_did_not_rest_on() -> None:
+    """T13: the manager's log says which consents it released by; a receipt names those."""
+    story = Story()
+    story.release_changes = {"consents": [c.payload_digest() for c in story.consents()[:1]]}
+    refused(story.bundle(), story, "receipt.consents")
+
+
 @pytest.mark.parametrize("kind", ["forged", "other job", "no consent"])
 def test_a_consent_that_is_none(kind: str) -> None:
     story = Story()

@@ -100,9 +100,12 @@ def test_t5_a_consent_from_the_future(world: World) -> None:
     job = world.propose()
     for owner in ("bob", "carol"):
         world.consent(owner, job)
-    world.consent("alice", job, issued_at=world.clock() + 301)
-    with world.refuses("consent.time"):
+    with world.refuses("consent.time", kind="rejection"):
+        world.consent("alice", job, issued_at=world.clock() + 121)
+    with world.refuses("consent.missing"):
         world.run(job)
+    world.consent("alice", job, issued_at=world.clock() + 120)
+    world.run(job)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ the answer. What is remembered here can be done without.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class OpenChallenges:
         self._of_a_host = of_a_host
         self._lock = threading.Lock()
         self._open: dict[str, dict[str, OpenChallenge]] = {}
+        self._made: deque[Challenge] = deque()
         self._busy: set[str] = set()
 
     def put(self, opened: OpenChallenge, now: int) -> None:
@@ -53,17 +55,29 @@ class OpenChallenges:
         """
         challenge = opened.challenge
         with self._lock:
+            self._forget(now)
             held = self._open.get(challenge.host, {})
-            alive = {n: o for n, o in held.items() if o.challenge.expires_at > now}
-            if len(alive) >= self._of_a_host:
+            if len(held) >= self._of_a_host:
                 raise LimitError(
                     "challenge.limit",
                     expected=f"at most {self._of_a_host} open challenges a host",
                     observed="as many",
                     next_step="answer one, or wait until they expire",
                 )
-            alive[challenge.digest()] = opened
-            self._open[challenge.host] = alive
+            self._open.setdefault(challenge.host, {})[challenge.digest()] = opened
+            self._made.append(challenge)
+
+    def _forget(self, now: int) -> None:
+        """What nobody can answer any more, of any host: each holds a log."""
+        while self._made and not self._made[0].issued_at <= now < self._made[0].expires_at:
+            self._take(self._made.popleft())
+
+    def _take(self, challenge: Challenge) -> OpenChallenge | None:
+        held = self._open.get(challenge.host, {})
+        found = held.pop(challenge.digest(), None)
+        if not held:
+            self._open.pop(challenge.host, None)
+        return found
 
     @contextmanager
     def answered(
@@ -81,10 +95,7 @@ class OpenChallenges:
         with self._lock:
             busy = name in self._busy
             self._busy.add(name)
-            held = self._open.get(challenge.host, {})
-            found = held.pop(name, None)
-            if not held:
-                self._open.pop(challenge.host, None)
+            found = self._take(challenge)
         if busy:
             raise _used(name)
         try:

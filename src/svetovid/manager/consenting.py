@@ -18,6 +18,8 @@ from svetovid.crypto import Envelope
 from svetovid.errors import LimitError, PolicyError
 from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
+from svetovid.manager.state import JobState
+from svetovid.policy.consents import CLOCK_SKEW_S
 from svetovid.policy.documents import Consent, Job, Policy
 from svetovid.policy.speaking import open_owned, owner_keys
 
@@ -86,7 +88,7 @@ class Consenting:
         """A signed :class:`Consent`, by whoever speaks for its owner (T5).
 
         Raises:
-            PolicyError: ``job.unknown``, ``consent.owner``.
+            PolicyError: ``job.unknown``, ``consent.owner``, ``consent.time``.
             IntegrityError: ``signature.*``, ``key.*``.
             LimitError: ``consent.importers``, ``consent.unknown``, ``store.quota``.
         """
@@ -96,6 +98,7 @@ class Consenting:
         if known and held_already(core, envelope, claimed, known.consents.get(claimed.owner)):
             return {"job": claimed.job}
         consent = spoken(core, envelope, claimed)
+        self._not_ahead(consent)
         name = envelope.payload_digest()
         with core.store.write() as tx:
             spoken(core, envelope, claimed)
@@ -112,7 +115,7 @@ class Consenting:
             if consent.owner not in agreed.owners:
                 self._may_import(consent, agreed, len(importers - {consent.owner}))
             held = job.consents.get(consent.owner)
-            if held is None or not self._stays(core.store.document(held, Consent), consent):
+            if held is None or not self._stays(job, core.store.document(held, Consent), consent):
                 by = consent.owner
                 if by not in tx.state.pinned:
                     by = self._named(job.consented[by], agreed)
@@ -128,13 +131,28 @@ class Consenting:
                 tx.append(core.entry("consent", parties, body), envelope)
         return {"job": consent.job}
 
-    def _stays(self, held: Consent, came: Consent) -> bool:
+    def _not_ahead(self, consent: Consent) -> None:
+        """Refuse a consent from the future: nothing newer could take its place."""
+        now = self._core.now()
+        if consent.issued_at > now + CLOCK_SKEW_S:
+            raise PolicyError(
+                "consent.time",
+                expected=f"a consent issued before {now + CLOCK_SKEW_S}",
+                observed=str(consent.issued_at),
+                next_step="set the clock, and consent again",
+                owner=consent.owner,
+            )
+
+    def _stays(self, job: JobState, held: Consent, came: Consent) -> bool:
         """Whether the held consent stays: it is the newer one, or says the same and said it before.
 
         Whoever once saw an older consent could else bring it back and stop what its owner agreed to
-        since. One from the future counts for nothing, so it keeps nothing out.
+        since. Of one second the last to come counts, but none that had its turn already. One that a
+        clock set back makes one of the future keeps nothing out.
         """
-        if held.issued_at > self._core.now() + self._core.settings.skew_s:
+        if came.digest() in job.replaced:
+            return True
+        if held.issued_at > self._core.now() + CLOCK_SKEW_S:
             return False
         same = held == came.model_copy(update={"issued_at": held.issued_at})
         return same or came.issued_at < held.issued_at

@@ -11,6 +11,7 @@ from svetovid.errors import IntegrityError
 from svetovid.manager.rootkey import RootKey
 from svetovid.manager.state import State
 from svetovid.manager.store import Store
+from svetovid.policy.consents import CLOCK_SKEW_S
 from svetovid.protocol.records import EntryKind, LogEntry
 
 __all__ = ["Bounds", "Core", "Settings"]
@@ -35,6 +36,7 @@ class Settings:
         lease_s: how long a lease lasts unless renewed; a third of it before hosts should renew.
         skew_s: how far a caller's clock may be off, either way.
         open_challenges: unanswered challenges one host may have.
+        log_entries: of all hosts' measurement logs together, how many are kept in memory.
         strangers_hourly: how many strangers may register from one address in an hour; see
             :mod:`svetovid.manager.admission`.
         admitted, stranger: what each party may have stored, whom the administrator admitted or not.
@@ -42,8 +44,9 @@ class Settings:
 
     challenge_s: int = 60
     lease_s: int = 60
-    skew_s: int = 120
+    skew_s: int = CLOCK_SKEW_S
     open_challenges: int = 16
+    log_entries: int = 2_000_000
     strangers_hourly: int = 32
     admitted: Bounds = Bounds(documents=100_000, bytes=16 << 30)
     stranger: Bounds = Bounds(documents=1_000, bytes=64 << 20)

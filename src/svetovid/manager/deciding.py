@@ -6,17 +6,19 @@ from its policy's pins among what was published here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from svetovid.crypto import Envelope
 from svetovid.errors import PolicyError, Reason, SvetovidError
 from svetovid.evidence.appraisal import Appraisal, appraise
-from svetovid.evidence.documents import Challenge, HostRecord, ReferenceValues, TrustAnchors
+from svetovid.evidence.documents import Challenge, HostRecord, ReferenceValues, Role, TrustAnchors
 from svetovid.evidence.verify import Proven
 from svetovid.manager.consenting import imports
 from svetovid.manager.core import Core
 from svetovid.manager.state import JobState, State
-from svetovid.policy.documents import Job, Policy
+from svetovid.policy.documents import Consent, Job, JobAsset, Policy
 from svetovid.policy.pins import resolve_policy
 from svetovid.policy.request import GrantUse, History, Request
 
@@ -89,27 +91,42 @@ class Deciding:
             views.references[owner] = mine.names
         return replace(views, reasons=tuple(reasons))
 
-    def in_force(self, state: State, job: Job, name: str) -> dict[str, str]:
+    def in_force(self, state: State, job: Job, name: str, role: Role) -> dict[str, str]:
         """By owner: digest of the policy its consent names if in force, else the first in force.
 
-        Whoever consented as an importer, and is exported to no more, has no say any more.
+        Before a release: of owners of assets held here, and of importers who consented to a slot
+        that its owner said nothing to, and are exported to still. After it, of the parties to it:
+        whoever consents later than that neither ends a job nor keeps it going.
         """
         held = state.jobs[name]
-        here = {a.owner for a in job.assets.values() if a.manager == self._core.me}
-        others = {o for o in held.consents if o in job.owners or imports(self._core, o, job)}
+        if role == "release":
+            here = [(s, a) for s, a in job.assets.items() if a.manager == self._core.me]
+            parties = {a.owner for _, a in here} | self._importers(held, job, here)
+        else:
+            parties = set(
+                cast(dict[str, str], self._core.store.entry(held.release).body["policies"])
+            )
         out: dict[str, str] = {}
-        for owner in sorted(here | others):
+        for owner in sorted(parties):
             current = [d for _, d in sorted(state.owned.get(owner, {}).items())]
             if current:
                 named = held.policies.get(owner, "")
                 out[owner] = named if named in current else current[0]
         return out
 
-    def started(self, job: Job, name: str) -> Views:
+    def _importers(self, held: JobState, job: Job, here: list[tuple[str, JobAsset]]) -> set[str]:
+        given = {
+            owner: frozenset(self._core.store.document(consent, Consent).slots)
+            for owner, consent in held.consents.items()
+        }
+        silent = {s for s, a in here if s not in given.get(a.owner, ())}
+        return {o for o, slots in given.items() if slots & silent and imports(self._core, o, job)}
+
+    def started(self, job: Job, name: str, role: Role) -> Views:
         """Whose policies take part, before anything is appraised."""
         state, store = self._core.state, self._core.store
         standing = self.standing(state)
-        names = self.in_force(state, job, name)
+        names = self.in_force(state, job, name, role)
         policies = {o: store.document(d, Policy) for o, d in names.items()}
         return Views(names, policies, standing=standing)
 
@@ -160,16 +177,18 @@ class Deciding:
         core = self._core
         name = challenge.job
         held = state.jobs[name]
-        if self.in_force(state, job, name) != views.names:
+        if self.in_force(state, job, name, challenge.role) != views.names:
             raise PolicyError(
                 "policy.changed",
                 expected="the policies that the evidence was appraised by",
                 observed="an owner has changed its policy, or consented, meanwhile",
                 next_step="ask again",
             )
-        uses = self.uses(job, views.policies)
         history = History(
-            uses={use: GrantUse(state.runs[use], state.put_out[use]) for use in uses},
+            uses={
+                use: GrantUse(state.runs[use], state.put_out[use])
+                for use in self.uses(job, views.policies)
+            },
             started=held.releases > 0,
             live=live,
             busy=busy,
@@ -181,7 +200,7 @@ class Deciding:
             manager=core.me,
             role=challenge.role,
             evidence_job=challenge.job,
-            consents=self.consents(held),
+            consents=self.consents(held, {*job.owners, *views.policies}),
             policies=views.policies,
             deposits=state.assets,
             appraisals=views.appraisals,
@@ -191,19 +210,19 @@ class Deciding:
             now=core.now(),
         )
 
-    def consents(self, held: JobState) -> tuple[Envelope, ...]:
-        return tuple(self._core.store.envelope(held.consents[o]) for o in sorted(held.consents))
+    def consents(self, held: JobState, owners: Iterable[str]) -> tuple[Envelope, ...]:
+        given = sorted(set(owners) & set(held.consents))
+        return tuple(self._core.store.envelope(held.consents[o]) for o in given)
 
-    def uses(self, job: Job, policies: dict[str, Policy]) -> list[tuple[str, str]]:
-        """(policy owner, asset) of every grant this job draws on: owners', and importers'."""
-        out: set[tuple[str, str]] = set()
-        for asset in job.assets.values():
-            if asset.manager == self._core.me:
-                out.add((asset.owner, asset.manifest))
-                for owner, policy in policies.items():
-                    if any(i.asset == asset.manifest for i in policy.imports):
-                        out.add((owner, asset.manifest))
-        return sorted(out)
+    def uses(self, job: Job, policies: Mapping[str, Policy]) -> set[tuple[str, str]]:
+        """(policy owner, asset) of every grant that may be drawn on: owners', and importers'."""
+        here = [a for a in job.assets.values() if a.manager == self._core.me]
+        return {(a.owner, a.manifest) for a in here} | {
+            (owner, a.manifest)
+            for a in here
+            for owner, policy in policies.items()
+            if any(i.asset == a.manifest for i in policy.imports)
+        }
 
     def waiting_for(self, job: Job, held: JobState) -> tuple[str, ...]:
         """Owners whose consent is still missing."""

@@ -3,7 +3,8 @@
 Rules:
 
 1. The challenge is used up, the decision written and the checkpoint signed in one transaction; the
-   answer is given after it is on the disk (K6). A refusal is a record as well.
+   answer is given after it is on the disk (K6). A refusal is a record as well, while its host's
+   operator has room for one; a refusal that ends a lease always is.
 2. A verdict counts for as long as its challenge does (K5).
 3. Owners get every reason of their own clauses; the host gets codes and next steps.
 """
@@ -23,6 +24,7 @@ from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
 from svetovid.manager.freshness import Admitted, Freshness
+from svetovid.manager.rejecting import Rejecting
 from svetovid.manager.store import Transaction
 from svetovid.policy.documents import Job
 from svetovid.policy.request import Decision
@@ -34,6 +36,7 @@ __all__ = ["Case", "Examiner", "boot_of", "require"]
 
 _MAX_REASONS = 256
 """Of one owner in one record: what many grants refuse for one cause need not be told for each."""
+_CHARGE_BYTES = 64 << 10
 _NOT_RECORDED = frozenset({"challenge.used"})
 
 
@@ -79,10 +82,13 @@ and the refusal is recorded in its stead."""
 class Examiner:
     """Takes evidence all the way to a recorded decision."""
 
-    def __init__(self, core: Core, freshness: Freshness, deciding: Deciding) -> None:
+    def __init__(
+        self, core: Core, freshness: Freshness, deciding: Deciding, rejecting: Rejecting
+    ) -> None:
         self._core = core
         self._freshness = freshness
         self._deciding = deciding
+        self._rejecting = rejecting
 
     def examine(
         self,
@@ -99,7 +105,7 @@ class Examiner:
         with self._freshness.admit(evidence, role) as admitted:
             job = core.store.document(admitted.challenge.job, Job)
             case = Case(admitted, job, lease, without_log(evidence).digest())
-            views = self._deciding.started(case.job, case.name)
+            views = self._deciding.started(case.job, case.name, role)
             try:
                 proven = self._freshness.prove(admitted, subject)
                 self._no_older_boot(proven, admitted)
@@ -111,7 +117,9 @@ class Examiner:
                     self._no_older_boot(proven, admitted)
                     if self._deciding.standing(tx.state) != views.standing:
                         raise _overtaken()
-                    return granted(tx, case, proven, views)
+                    answer = granted(tx, case, proven, views)
+                self._freshness.carry_on(proven)
+                return answer
             except SvetovidError as e:
                 if e.exit_code not in (2, 3) or e.code in _NOT_RECORDED:
                     raise  # a failure of our own, or recorded already
@@ -126,21 +134,29 @@ class Examiner:
         body: JsonObject,
         views: Views,
         *,
-        reasons: tuple[Reason, ...] = (),
+        parts: tuple[PrivatePart, ...] | None = None,
         document: Envelope | None = None,
     ) -> int:
-        """Record a decision, with what each owner alone may see of it."""
-        parts = [_private(o, reasons, views) for o in sorted(views.policies)]
+        """Record a decision, with what each owner alone may see of it.
+
+        Args:
+            parts: what owners alone may see, where it is more than their views.
+        """
+        if parts is None:
+            parts = _privates((), views)
         host = tx.state.hosts[case.host]
         parties = [*tx.state.jobs[case.name].parties, *views.policies, host.operator, host.agent]
         entry = self._core.entry(kind, parties, body)
         digests = {p.owner: p.digest() for p in parts}
-        return tx.append(entry.model_copy(update={"private": digests}), document, tuple(parts))
+        return tx.append(entry.model_copy(update={"private": digests}), document, parts)
 
     def _refuse(self, case: Case, reasons: Iterable[Reason], views: Views) -> None:
         found = tuple(reasons)
         codes: list[JsonValue] = [*sorted({r.code for r in found})]
-        body: JsonObject = {**case.body(), "codes": codes}
+        parts = _privates(found, views)
+        # In steps, since all parties see it, and what another owner was told is not theirs.
+        size = -(-sum(len(p.canonical()) for p in parts) // _CHARGE_BYTES) * _CHARGE_BYTES
+        body: JsonObject = {**case.body(), "codes": codes, "bytes": size}
         challenge = case.admitted.challenge
         with self._core.store.write() as tx:
             if not tx.use_challenge(case.admitted.name, challenge.expires_at):
@@ -148,7 +164,9 @@ class Examiner:
             lease = tx.state.leases.get(case.lease) if case.lease else None
             if lease and (lease.job, lease.host) == (case.name, case.host):
                 body["lease"] = lease.id  # nobody ends a lease that is not its own
-            self.append(tx, "refusal", case, body, views, reasons=found)
+            operator = tx.state.hosts[case.host].operator
+            if "lease" in body or self._rejecting.room(tx.state, operator, size):
+                self.append(tx, "refusal", case, body, views, parts=parts)
 
     def _no_older_boot(self, proven: Proven, admitted: Admitted) -> None:
         """Refuse evidence from before what this host proved already (F9).
@@ -192,10 +210,15 @@ def boot_of(proven: Proven) -> tuple[int, int, int]:
 
 
 def require(decision: Decision, views: Views) -> None:
-    """Refuse unless the decision grants and every owner's view is there."""
-    reasons = (*views.reasons, *decision.reasons)
+    """Refuse unless the decision grants and the view of everybody whose clauses count is there."""
+    missing = (r for r in views.reasons if r.owner in decision.parties)
+    reasons = (*missing, *decision.reasons)
     if reasons or not decision.granted:
         raise PolicyError.from_reasons(reasons)
+
+
+def _privates(reasons: tuple[Reason, ...], views: Views) -> tuple[PrivatePart, ...]:
+    return tuple(_private(owner, reasons, views) for owner in sorted(views.policies))
 
 
 def _private(owner: str, reasons: tuple[Reason, ...], views: Views) -> PrivatePart:

@@ -192,6 +192,13 @@ class Finishing:
     def _countersigned(self, name: str) -> Envelope:
         core = self._core
         job = core.state.jobs[name]
+        release = core.store.entry(job.release).body
+        policies = policies_behind(
+            core.store,
+            core.store.document(name, Job),
+            cast(Mapping[str, str], release["policies"]),
+            cast(Mapping[str, str], release["importers"]),
+        )
         return core.sign(
             Countersignature(
                 manager=core.me,
@@ -200,7 +207,7 @@ class Finishing:
                 release=self._proof(job.release),
                 finish=self._proof(job.finish),
                 resumes=job.releases - 1,
-                policies=policies_behind(core, name),
+                policies=policies,
                 issued_at=core.now(),
             )
         )

@@ -7,8 +7,6 @@ used, and only then the evidence.
 from __future__ import annotations
 
 import secrets
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,12 +26,11 @@ from svetovid.evidence.ima.state import LogState
 from svetovid.evidence.verify import Proven, verify_evidence
 from svetovid.manager.challenges import OpenChallenge, OpenChallenges
 from svetovid.manager.core import Core
+from svetovid.manager.logs import ProvenLogs
 from svetovid.manager.state import LeaseState
 from svetovid.protocol.messages import ChallengeRequest
 
 __all__ = ["Admitted", "Freshness"]
-
-_MAX_LOGS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,7 @@ class Freshness:
         self._core = core
         self._channel = channel
         self._open = OpenChallenges(core.settings.open_challenges)
-        self._lock = threading.Lock()
-        self._logs: OrderedDict[str, LogState] = OrderedDict()
+        self._logs = ProvenLogs(core.settings.log_entries)
 
     def challenge(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`ChallengeRequest`; a signed :class:`Challenge` back.
@@ -90,7 +86,7 @@ class Freshness:
         envelope.open(ChallengeRequest, by=host.agent)
         self._job_open(request)
         now = core.now()
-        log = None if request.fresh else self._proven_log(request.host)
+        log = None if request.fresh else self._logs.get(request.host)
         challenge = Challenge(
             nonce=b64encode(secrets.token_bytes(32)),
             manager=core.me,
@@ -105,18 +101,10 @@ class Freshness:
         self._open.put(OpenChallenge(challenge, log, boot), now)
         return core.sign(challenge).to_json()
 
-    def _proven_log(self, host: str) -> LogState | None:
-        with self._lock:
-            return self._logs.get(host)
-
-    def _keep_log(self, host: str, log: LogState | None) -> None:
-        """What is proven of the newest hosts' logs; all of it can be done without."""
-        with self._lock:
-            self._logs.pop(host, None)
-            if log is not None:
-                self._logs[host] = log
-            while len(self._logs) > _MAX_LOGS:
-                self._logs.popitem(last=False)
+    def carry_on(self, proven: Proven) -> None:
+        """Let the host's next evidence begin where this one, which was granted, ends."""
+        if proven.log is not None:
+            self._logs.keep(proven.host, proven.log)
 
     def _job_open(self, request: ChallengeRequest) -> None:
         state, now = self._core.state, self._core.now()
@@ -159,7 +147,7 @@ class Freshness:
         with self._open.answered(challenge, core.store.challenge_used) as held:
             # Not remembered, it is what is known now: stricter, never looser.
             boot = held.boot if held else core.state.boots.get(challenge.host, (0, 0, 0))
-            log = held.log if held else self._proven_log(challenge.host)
+            log = held.log if held else self._logs.get(challenge.host)
             if challenge.log_offset and (log is None or log.count != challenge.log_offset):
                 raise _refused(
                     "challenge.unknown",
@@ -192,7 +180,7 @@ class Freshness:
         """
         host = admitted.challenge.host
         try:
-            proven = verify_evidence(
+            return verify_evidence(
                 admitted.evidence,
                 admitted.record,
                 challenge=admitted.challenge,
@@ -203,11 +191,8 @@ class Freshness:
             )
         except EvidenceError as e:
             if e.code.startswith("ima."):
-                self._keep_log(host, None)
+                self._logs.forget(host)
             raise
-        if proven.log is not None:
-            self._keep_log(host, proven.log)
-        return proven
 
 
 def no_lease(lease: LeaseState | None) -> PolicyError:

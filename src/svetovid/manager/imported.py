@@ -2,53 +2,40 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
 
 from svetovid.crypto import Envelope
-from svetovid.errors import SvetovidError
-from svetovid.manager.core import Core
-from svetovid.policy.consents import open_consents
-from svetovid.policy.documents import Job, JobAsset, Policy
-from svetovid.transparency.imports import stand_ins
+from svetovid.errors import LimitError
+from svetovid.manager.store import Store
+from svetovid.policy.documents import Job
 
 __all__ = ["policies_behind"]
 
+_MAX_BYTES = 8 << 20
+"""Of the 12 MB that a countersignature may take, with its proofs."""
 
-def policies_behind(core: Core, name: str) -> tuple[Envelope, ...]:
-    """Of every slot that its owner did not consent to: the importer's policy, and the exporter's.
 
-    They are those that the release's consents name, whatever is in force by now.
+def policies_behind(
+    store: Store, job: Job, policies: Mapping[str, str], importers: Mapping[str, str]
+) -> tuple[Envelope, ...]:
+    """Of every slot that an importer consented to: that one's policy, and the exporter's.
 
     Args:
-        core: whose job it is.
-        name: digest of the job.
+        policies: by party, digest of the policy that the release was decided by.
+        importers: by slot.
+
+    Raises:
+        LimitError: ``receipt.policies``: no receipt could hold them, so nothing is released.
     """
-    store = core.store
-    released = store.entry(core.state.jobs[name].release).body
-    named = cast(list[str], released["consents"])
-    consents, _ = open_consents([store.envelope(d) for d in named])
-    job = store.document(name, Job)
-    found: set[str] = set()
-    for slot, given in stand_ins(job, consents).items():
-        asset = job.assets[slot]
-        for consent in given:
-            inner = _held(core, consent.policy)
-            for pin in inner.imports if inner is not None else ():
-                outer = _held(core, pin.policy) if pin.asset == asset.manifest else None
-                if outer is not None and _exported(outer, asset, consent.owner):
-                    found |= {consent.policy, pin.policy}
-    return tuple(store.envelope(d) for d in sorted(found))
-
-
-def _exported(policy: Policy, asset: JobAsset, to: str) -> bool:
-    """Nobody but whom the owner exports to brings policies into a receipt."""
-    to_it = any((e.asset, e.to) == (asset.manifest, to) for e in policy.exports)
-    return policy.owner == asset.owner and to_it
-
-
-def _held(core: Core, name: str) -> Policy | None:
-    """A policy of this digest. A consent can name whatever it likes: it must not stop a receipt."""
-    try:
-        return core.store.document(name, Policy)
-    except SvetovidError:
-        return None
+    links = {(importer, job.assets[slot].owner) for slot, importer in importers.items()}
+    names = sorted({policies[owner] for link in links for owner in link})
+    found = tuple(store.envelope(name) for name in names)
+    size = sum(len(envelope.canonical()) for envelope in found)
+    if size > _MAX_BYTES:
+        raise LimitError(
+            "receipt.policies",
+            expected=f"imports that rest on at most {_MAX_BYTES} bytes of policies",
+            observed=f"{size} bytes in {len(found)} policies",
+            next_step="ask the owners to consent themselves, or to split their policies",
+        )
+    return found

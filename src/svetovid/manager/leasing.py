@@ -22,10 +22,12 @@ from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
 from svetovid.manager.examining import Case, Examiner, boot_of, require
 from svetovid.manager.freshness import no_lease
+from svetovid.manager.imported import policies_behind
 from svetovid.manager.registry import key_label
 from svetovid.manager.state import LeaseState, State
 from svetovid.manager.store import Transaction
 from svetovid.policy.decide import decide
+from svetovid.policy.documents import Job
 from svetovid.policy.renewal import decide_renewal
 from svetovid.policy.request import Decision
 from svetovid.protocol.contexts import checkpoint_context, release_context
@@ -90,11 +92,14 @@ class Leasing:
         keys = self._keys(case, decision, proven)
         checkpoint = self._checkpoint_key(case, proven)
         lease, body = self._lease(case, proven, digest(canonical(case.body())))
-        uses = self._deciding.uses(case.job, views.policies)
-        body["uses"] = [{"owner": o, "asset": a} for o, a in uses]
+        policies = {owner: views.names[owner] for owner in decision.parties}
+        importers = dict(decision.importers)
+        policies_behind(self._core.store, case.job, policies, importers)  # or it could not finish
+        body["policies"], body["importers"] = {**policies}, {**importers}
+        body["uses"] = [{"owner": o, "asset": a} for o, a in _uses(case.job, decision)]
         body["bytes_out"] = case.job.bytes_out
         held = tx.state.jobs[case.name]
-        consents = self._deciding.consents(held)
+        consents = self._deciding.consents(held, {*case.job.owners, *importers.values()})
         body["consents"] = [*sorted(c.payload_digest() for c in consents)]
         index = self._examiner.append(tx, "release", case, body, views)
         return Release(
@@ -202,6 +207,14 @@ class Leasing:
         store = self._core.store
         parts = {o: store.private(index, o) for o in store.entry(index).private}
         return {o: p.claims for o, p in parts.items() if p is not None}
+
+
+def _uses(job: Job, decision: Decision) -> list[tuple[str, str]]:
+    """(policy owner, asset) of every grant this release draws on: owners', and importers'."""
+    here = [(s, a) for s, a in job.assets.items() if a.manifest in decision.assets]
+    out = {(a.owner, a.manifest) for _, a in here}
+    importers = decision.importers
+    return sorted(out | {(importers[s], a.manifest) for s, a in here if s in importers})
 
 
 def _restarted_since(lease: LeaseState, proven: Proven) -> bool:

@@ -93,7 +93,7 @@ class Reading:
         status = "finished" if held.finished else "running" if running else "ready"
         return JobStatus(
             job=store.envelope(digest),
-            consents=self._deciding.consents(held),
+            consents=self._deciding.consents(held, held.consents),
             waiting_for=waiting,
             state="waiting" if waiting and status == "ready" else status,  # type: ignore[arg-type]
             releases=held.releases,

@@ -7,7 +7,8 @@ Rules:
    who signed the host's statement, once the agent in it has signed too. Nobody else fills the log.
 3. One record for one refused document and its reasons, however often it is sent, by whomever:
    signed documents can be sent again by anybody who saw them.
-4. Each party may have as many as it may have documents. Then they are refused without a record.
+4. Each party may have as many, and as large, as it may have documents. Then they are refused
+   without a record. A host's refused evidence counts as its operator's.
 
 A record names the document by its digest, and says by codes why it was refused. Whoever sent it got
 the reasons in full.
@@ -70,13 +71,16 @@ class Rejecting:
             return
         by = known[0]
         with core.store.write() as tx:
-            if name not in tx.state.rejected and self._room(tx.state, by):
+            if name not in tx.state.rejected and self.room(tx.state, by):
                 body = {"what": what, "subject": subject, "codes": [*codes], "by": by}
                 body["name"] = name
                 tx.append(core.entry("rejection", known, body))
 
-    def _room(self, state: State, by: str) -> bool:
-        return state.rejections[state.root(by)] < self._admission.bounds(state, by).documents
+    def room(self, state: State, by: str, size: int = 0) -> bool:
+        """Whether one more refusal to the party of ``by`` may be recorded, with ``size`` bytes."""
+        root, bounds = state.root(by), self._admission.bounds(state, by)
+        few = state.rejections[root] < bounds.documents
+        return few and state.rejected_bytes[root] + size <= bounds.bytes
 
 
 def _signers(envelope: Envelope) -> frozenset[str]:

@@ -81,12 +81,12 @@ class Manager:
         self._core = core
         deciding = Deciding(core)
         freshness = Freshness(core, channel)
-        examiner = Examiner(core, freshness, deciding)
-        self._access = Access(core)
         admission = Admission(core, door)
+        self._rejecting = rejecting = Rejecting(core, admission)
+        examiner = Examiner(core, freshness, deciding, rejecting)
+        self._access = Access(core)
         self._identities = Identities(core, admission)
         self._registry = Registry(core, admission)
-        self._rejecting = rejecting = Rejecting(core, admission)
         enrolment = Enrolment(core, admission, rejecting)
         consenting = Consenting(core, admission)
         known = rejecting.signed

@@ -72,6 +72,7 @@ class JobState:
 
     parties: frozenset[str]
     consents: dict[str, str] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)  # consents that were in force before
     consented: Counter[str] = field(default_factory=Counter)  # how often each owner did
     policies: dict[str, str] = field(default_factory=dict)
     releases: int = 0
@@ -111,7 +112,9 @@ class State:
         self.kept: Counter[str] = Counter()  # documents, by the first key of whoever sent them
         self.kept_bytes: Counter[str] = Counter()
         self.rejected: set[str] = set()  # names of rejections
-        self.rejections: Counter[str] = Counter()  # by the first key of whoever signed
+        # Refused documents and evidence: by the first key of whoever signed, or runs the host.
+        self.rejections: Counter[str] = Counter()
+        self.rejected_bytes: Counter[str] = Counter()
 
     def root(self, key: str) -> str:
         """The first key of the history that ``key`` belongs to; itself where there is none."""
@@ -172,6 +175,7 @@ class State:
                 self.sealed["checkpoint", body["document"]] = body["sealed"]
             case "consent":
                 job = self.jobs[body["job"]]
+                job.replaced.add(job.consents.get(body["owner"], ""))
                 job.consents[body["owner"]] = body["document"]
                 job.consented[body["owner"]] += 1
                 job.policies[body["owner"]] = body["policy"]
@@ -195,6 +199,9 @@ class State:
                 self.rejected.add(body["name"])
                 self.rejections[self.root(body["by"])] += 1
             case "refusal":
+                operator = self.root(self.hosts[body["host"]].operator)
+                self.rejections[operator] += 1
+                self.rejected_bytes[operator] += body["bytes"]
                 if body.get("lease") in self.leases:
                     self.leases[body["lease"]].refused = True
 

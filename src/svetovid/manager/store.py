@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from svetovid.crypto import Document, Envelope, Signer, digest, sign
 from svetovid.errors import HostError, InputError, IntegrityError, SvetovidError
 from svetovid.manager import tables as t
+from svetovid.manager.cache import Cache
 from svetovid.manager.rootkey import RootSealer
 from svetovid.manager.state import State
 from svetovid.protocol.messages import PrivatePart
@@ -45,7 +46,10 @@ Fault = Callable[[str], None]
 """Called with the name of a point between two steps; tests end the process there."""
 
 _SUCCESSION = ("rotation", "revocation")
-_FORGET_EVERY = 256
+_CACHE_BYTES = 64 << 20
+"""Of envelopes, and of documents again, as written; in memory they take a few times as much."""
+_FORGET_AT = "00"
+"""Every 256th challenge on average: digests are drawn by chance, whatever the log's size."""
 _FORGET_S = 86_400
 """Used challenges are kept for this long after they expire: a clock may be set back."""
 
@@ -111,7 +115,7 @@ class Transaction:
         c = t.used.c
         if self._connection.execute(sa.select(c.digest).where(c.digest == name)).first():
             return False
-        if self._size % _FORGET_EVERY == 0:
+        if name.endswith(_FORGET_AT):
             self._connection.execute(sa.delete(t.used).where(c.expires_at < self._now - _FORGET_S))
         self._insert(t.used, digest=name, expires_at=expires_at)
         return True
@@ -161,8 +165,8 @@ class Store:
         self.leaves: list[bytes] = []
         self._engine = t.open_engine(path)
         self._writer = self._engine.execution_options(**{t.WRITE: True})
-        self.envelope = lru_cache(maxsize=4096)(self._envelope)
-        self._parsed = lru_cache(maxsize=4096)(self._parse)
+        self._envelopes: Cache[str, Envelope] = Cache(_CACHE_BYTES)
+        self._parsed: Cache[tuple[str, type[Document]], Document] = Cache(_CACHE_BYTES)
         self.key = lru_cache(maxsize=4096)(self._key)
         with self._guard():
             with self._writer.begin() as connection:
@@ -244,15 +248,25 @@ class Store:
 
     def document(self, name: str, kind: type[D]) -> D:
         """A held document, parsed; its signatures were verified when it came."""
-        found = self._parsed(name, kind)
+
+        def parse() -> tuple[Document, int]:
+            envelope = self.envelope(name)
+            return envelope.peek(kind), len(envelope.payload)
+
+        found = self._parsed.get((name, kind), parse)
         if not isinstance(found, kind):
             raise AssertionError("the cache is keyed by kind")
         return found
 
-    def _parse(self, name: str, kind: type[Document]) -> Document:
-        return self.envelope(name).peek(kind)
+    def envelope(self, name: str) -> Envelope:
+        """A held document as it was signed.
 
-    def _envelope(self, name: str) -> Envelope:
+        Raises:
+            InputError: ``document.unknown``.
+        """
+        return self._envelopes.get(name, lambda: self._envelope(name))
+
+    def _envelope(self, name: str) -> tuple[Envelope, int]:
         row = self._one(sa.select(t.documents.c.envelope).where(t.documents.c.digest == name))
         if row is None:
             raise InputError(
@@ -261,7 +275,8 @@ class Store:
                 observed=name,
                 next_step="send it the signed document first",
             )
-        return Envelope.parse(_bytes(row[0]))
+        data = _bytes(row[0])
+        return Envelope.parse(data), len(data)
 
     def entry(self, index: int) -> LogEntry:
         row = self._one(sa.select(t.entries.c.data).where(t.entries.c.position == index))

@@ -11,9 +11,9 @@ from svetovid.policy.documents import Consent, JobAsset
 from svetovid.policy.request import Book, Request
 from svetovid.policy.speaking import open_owned, owner_keys
 
-__all__ = ["Agreement", "Consents", "open_consents"]
+__all__ = ["CLOCK_SKEW_S", "Agreement", "Consents", "open_consents"]
 
-CLOCK_SKEW_S = 300
+CLOCK_SKEW_S = 120
 """How far ahead of the manager's clock an owner's may be."""
 
 
@@ -81,13 +81,22 @@ class Consents:
                 return Agreement()
         return best
 
-    def importer(self, slot: str, asset: JobAsset) -> str | None:
-        """The first owner, by key, that imports this asset and consented to its use."""
-        for owner, policy in sorted(self._request.policies.items()):
-            imports = any(i.asset == asset.manifest for i in policy.imports)
-            if owner != asset.owner and imports and self.agreement(owner, slot).ok:
-                return owner
-        return None
+    def importers(self, slot: str, asset: JobAsset) -> list[str]:
+        """Owners, by key, that import this asset and consented to its use in the owner's stead.
+
+        None where the asset's owner has spoken for itself, whatever its consent is worth by now.
+        """
+        request = self._request
+        for c in self._good:
+            if (c.owner, c.job) == (asset.owner, self.job) and slot in c.slots:
+                return []
+        return [
+            owner
+            for owner, policy in sorted(request.policies.items())
+            if owner != asset.owner
+            and any(i.asset == asset.manifest for i in policy.imports)
+            and self.agreement(owner, slot).ok
+        ]
 
     def check(self, book: Book, owner: str, slot: str) -> None:
         """Note the consent clause of one slot."""

@@ -8,7 +8,8 @@ Rules, all of which must hold; every one that does not is named:
 3. Every recipient's card holds. Recipients, owners, importers and the host's operator stand: no
    key of the history of any of them was revoked, however old the key that the documents name.
 4. Every slot of the job has the consent of its owner, whichever manager holds its key (T5). For an
-   asset held here, an importer may consent in the owner's stead.
+   asset held here, where its owner said nothing to the slot, an importer may consent in its stead:
+   of several, one whose clauses hold.
 5. Each asset held here was deposited by the owner that the job names.
 6. Each owner of an asset held here, and each importer, has a policy here that appraised the
    evidence by its own anchors and reference values (T2), and accepts this host (T3, T4).
@@ -37,7 +38,7 @@ from svetovid.policy.documents import JobAsset
 from svetovid.policy.grant_clauses import Context, check_slot
 from svetovid.policy.modes import NEXT_STEP, NOT_BUILT
 from svetovid.policy.owner_clauses import check_owner
-from svetovid.policy.request import Book, Decision, Request
+from svetovid.policy.request import Book, Decision, Request, Subject
 
 __all__ = ["decide"]
 
@@ -107,8 +108,8 @@ def not_finished(book: Book, request: Request) -> None:
     )
 
 
-def everything(book: Book, request: Request, *, counting: bool) -> list[str]:
-    """Note all that a release and a renewal have in common; the assets held here come back."""
+def everything(book: Book, request: Request, *, counting: bool) -> Subject:
+    """Note all that a release and a renewal have in common."""
     recipients = _recipients(book, request)
     view: Mapping[str, Any] = job_view(request.job) if recipients is not None else {}
     slots = sorted(request.job.assets.items())
@@ -139,23 +140,36 @@ def everything(book: Book, request: Request, *, counting: bool) -> list[str]:
     )
     consents = Consents(request)
     ctx = Context(request, recipients, view, counting)
-    parties: set[str] = set()
-    importers: dict[str, str | None] = {}
+    importers: dict[str, str] = {}
     for slot, asset in slots:
-        held = asset.manager == request.manager
         importer = None
-        if held and not consents.agreement(asset.owner, slot).ok:
-            importer = consents.importer(slot, asset)
-        consents.check(book, importer or asset.owner, slot)
-        if held:
-            importers[slot] = importer
-            parties |= {asset.owner} | ({importer} if importer else set())
+        if asset.manager == request.manager:
+            importer = _importer(ctx, consents, slot, asset)
             _deposit(book, request, slot, asset)
-    for owner in sorted(parties):
+        if importer:
+            importers[slot] = importer
+        consents.check(book, importer or asset.owner, slot)
+    parties = tuple(sorted({a.owner for _, a in here} | {*importers.values()}))
+    for owner in parties:
         check_owner(book, request, owner)
     for slot, asset in here:
-        check_slot(book, ctx, asset, importers[slot])
-    return sorted({a.manifest for _, a in here})
+        check_slot(book, ctx, asset, importers.get(slot))
+    return Subject(tuple(sorted({a.manifest for _, a in here})), parties, importers)
+
+
+def _importer(ctx: Context, consents: Consents, slot: str, asset: JobAsset) -> str | None:
+    """Who consented in the owner's stead: the first, by key, whose clauses hold, else the first.
+
+    So an importer can refuse for itself, and not for the others.
+    """
+    candidates = consents.importers(slot, asset)
+    for owner in candidates:
+        attempt = Book()
+        check_owner(attempt, ctx.request, owner)
+        check_slot(attempt, ctx, asset, owner)
+        if attempt.ok:
+            return owner
+    return candidates[0] if candidates else None
 
 
 def _recipients(book: Book, request: Request) -> tuple[str, ...] | None:

@@ -31,10 +31,10 @@ def decide_renewal(request: Request, *, released_on: Mapping[str, Mapping[str, A
     purpose(book, request, "renew")
     _live(book, request)
     not_finished(book, request)
-    assets = everything(book, request, counting=False)
+    subject = everything(book, request, counting=False)
     for owner in sorted(request.appraisals):
         _no_weaker(book, owner, request.appraisals[owner].facts(), released_on.get(owner, {}))
-    return book.decision(assets)
+    return book.decision(subject)
 
 
 def _live(book: Book, request: Request) -> None:

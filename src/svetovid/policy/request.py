@@ -130,6 +130,15 @@ class ClauseResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """What a decision is about: the assets held here, by digest; parties and importers."""
+
+    assets: tuple[str, ...]
+    parties: tuple[str, ...]
+    importers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Granted or not, with every clause that was looked at.
 
@@ -137,11 +146,15 @@ class Decision:
         granted: all clauses hold.
         assets: digests of the manifests whose keys this manager may release; empty if refused.
         clauses: in a fixed order, so that equal requests give equal decisions.
+        parties: owners of the assets held here, and importers. Nobody else's policy has a say.
+        importers: slot to the importer that consented in its owner's stead.
     """
 
     granted: bool
     assets: tuple[str, ...]
     clauses: tuple[ClauseResult, ...]
+    parties: tuple[str, ...] = ()
+    importers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
@@ -191,6 +204,11 @@ class Book:
         self.clauses.append(ClauseResult(owner, clause, ok, seen, wanted, reason))
         return ok
 
-    def decision(self, assets: Sequence[str]) -> Decision:
-        granted = all(c.ok for c in self.clauses) and bool(self.clauses)
-        return Decision(granted, tuple(assets) if granted else (), tuple(self.clauses))
+    @property
+    def ok(self) -> bool:
+        """Whether anything was looked at, and all of it holds."""
+        return bool(self.clauses) and all(c.ok for c in self.clauses)
+
+    def decision(self, subject: Subject) -> Decision:
+        assets = subject.assets if self.ok else ()
+        return Decision(self.ok, assets, tuple(self.clauses), subject.parties, subject.importers)

@@ -320,6 +320,7 @@ def _countersigned(
         _equal("receipt.decision", receipt.job, proof.entry.body.get("job"))
     release, finish = signed.release, signed.finish
     _equal("receipt.decision", receipt.host, release.entry.body.get("host"))
+    _equal("receipt.consents", [*receipt.consents], release.entry.body.get("consents"))
     _equal("receipt.decision", payload, finish.entry.body.get("document"))
     _equal("receipt.decision", release.entry.body.get("lease"), finish.entry.body.get("lease"))
     ordered = (

@@ -1,0 +1,53 @@
+"""What is proven of hosts' measurement logs, so that their next evidence need only carry it on.
+
+All of it can be done without: a host whose log is not here is asked for the whole of it. So it is
+bounded by the entries of all hosts together, and those that answered longest ago go first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from svetovid.evidence.ima.state import LogState
+
+__all__ = ["ProvenLogs"]
+
+
+class ProvenLogs:
+    """By host. Threads may share it.
+
+    Args:
+        entries: how many may be kept in all; an entry takes some hundred bytes of memory.
+    """
+
+    def __init__(self, entries: int) -> None:
+        self._most = entries
+        self._held = 0
+        self._lock = threading.Lock()
+        self._logs: OrderedDict[str, LogState] = OrderedDict()
+
+    def get(self, host: str) -> LogState | None:
+        with self._lock:
+            return self._logs.get(host)
+
+    def keep(self, host: str, log: LogState) -> None:
+        with self._lock:
+            self._drop(host)
+            self._logs[host] = log
+            self._held += _size(log)
+            while self._held > self._most:
+                self._drop(next(iter(self._logs)))
+
+    def forget(self, host: str) -> None:
+        with self._lock:
+            self._drop(host)
+
+    def _drop(self, host: str) -> None:
+        log = self._logs.pop(host, None)
+        if log is not None:
+            self._held -= _size(log)
+
+
+def _size(log: LogState) -> int:
+    return log.count + len(log.pending)
