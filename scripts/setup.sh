@@ -37,19 +37,42 @@ need age has age
 need spin has spin
 need dataset-fashion-mnist test -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
+# What the attested host image is built, booted and checked with. Only its tests and make demo-vm
+# need it: a machine that cannot have it is set up all the same, and those say what is missing.
+required=${#missing[@]}
+need squashfs-tools has mksquashfs
+need qemu-system-x86 has qemu-system-x86_64
+need ovmf test -e /usr/share/OVMF/OVMF_CODE_4M.fd
+need e2fsprogs test -x /usr/sbin/mke2fs
+need cryptsetup-bin test -x /usr/sbin/veritysetup
+need fdisk test -x /usr/sbin/sfdisk
+guest=("${missing[@]:required}")
+missing=("${missing[@]:0:required}")
+install() { # install PACKAGE...
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -qq -y --no-install-recommends "$@" </dev/null >/dev/null
+}
+root() { [ "$(id -u)" = 0 ] && has apt-get >/dev/null; }
+
+if ((${#missing[@]} + ${#guest[@]})) && root; then
+  apt-get update -q </dev/null >/dev/null || true # an old list may still do; install decides
+fi
 if ((${#missing[@]})); then
   line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
-  if [ "$(id -u)" != 0 ] || ! has apt-get >/dev/null; then
+  if ! root; then
     printf 'setup: this machine lacks %s. As root run:\n%s\n' "${missing[*]}" "$line" >&2
     exit 4
   fi
   echo "setup: $line"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -q </dev/null >/dev/null || true # an old list may still do; install decides
-  apt-get install -qq -y --no-install-recommends "${missing[@]}" </dev/null >/dev/null || {
+  install "${missing[@]}" || {
     printf 'setup: apt-get could not install %s\n' "${missing[*]}" >&2
     exit 4
   }
+fi
+if ((${#guest[@]})); then
+  echo "setup: apt-get install -y --no-install-recommends ${guest[*]}"
+  { root && install "${guest[@]}"; } ||
+    echo "setup: went on without ${guest[*]}: no virtual machine will run the image" >&2
 fi
 
 # --- the virtual environment ----------------------------------------------------------------

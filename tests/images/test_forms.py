@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import struct
 import subprocess
 import uuid
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +18,6 @@ from attested_host.gpt import ALIGNMENT, DATA, ESP, Partition, write_disk
 from attested_host.lock import BuildError
 from attested_host.tree import Tree
 from attested_host.verity import BLOCK, append_tree
-
-
-def tool(name: str) -> str:
-    found = shutil.which(name, path="/usr/bin:/usr/sbin:/bin:/sbin")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 def small_tree() -> Tree:
@@ -96,7 +89,9 @@ def test_dropped_files_take_links_to_them_along() -> None:
 
 
 @pytest.mark.parametrize("size", [1, BLOCK, 129 * BLOCK, 128 * 128 * BLOCK + 1])
-def test_the_hash_tree_is_the_one_that_veritysetup_makes(tmp_path: Path, size: int) -> None:
+def test_the_hash_tree_is_the_one_that_veritysetup_makes(
+    tmp_path: Path, size: int, tool: Callable[[str], str]
+) -> None:
     path = tmp_path / "data"
     path.write_bytes((b"svetovid" * (size // 8 + 1))[:size])
     found = append_tree(path)
@@ -192,7 +187,7 @@ def test_partitions_are_where_the_table_says(tmp_path: Path) -> None:
     assert again.read_bytes() != data
 
 
-def test_other_tools_read_the_table(tmp_path: Path) -> None:
+def test_other_tools_read_the_table(tmp_path: Path, tool: Callable[[str], str]) -> None:
     content, disk = tmp_path / "a", tmp_path / "disk"
     content.write_bytes(bytes(512))
     write_disk(disk, [Partition("svetovid-data", DATA, content)], b"seed")
