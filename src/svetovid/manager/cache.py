@@ -35,7 +35,7 @@ class Cache(Generic[K, V]):
                 return found[0]
         value, weight = make()
         with self._lock:
-            if key not in self._values:
+            if key not in self._values and weight <= self._most:
                 self._values[key] = (value, weight)
                 self._held += weight
             while self._held > self._most:

@@ -34,6 +34,8 @@ class ProvenLogs:
     def keep(self, host: str, log: LogState) -> None:
         with self._lock:
             self._drop(host)
+            if _size(log) > self._most:
+                return
             self._logs[host] = log
             self._held += _size(log)
             while self._held > self._most:

@@ -1,0 +1,243 @@
+"""What a manager keeps, on its disk and in memory, is bounded whatever somebody sends (D1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from managerworld import SoftHost, World, sha
+from svetovid.crypto import sign
+from svetovid.errors import SvetovidError
+from svetovid.evidence.ima.growing import Entries
+from svetovid.evidence.ima.state import LogState
+from svetovid.manager import Settings
+from svetovid.manager import imported as imported_module
+from svetovid.manager import store as store_module
+from svetovid.manager.cache import Cache
+from svetovid.manager.core import Bounds
+from svetovid.manager.logs import ProvenLogs
+from svetovid.policy.documents import Consent, Export, Import
+from svetovid.protocol.records import LogEntry
+
+
+def refused(call: Any, *args: Any, **more: Any) -> str:
+    with pytest.raises(SvetovidError) as e:
+        call(*args, **more)
+    return e.value.code
+
+
+def refusals(world: World) -> list[LogEntry]:
+    store = world.manager._core.store
+    entries = [store.entry(i) for i in range(store.size)]
+    return [e for e in entries if e.kind == "refusal"]
+
+
+def restart(world: World, **settings: Any) -> None:
+    world.settings = Settings(**settings)
+    world.stop()
+    world.start()
+
+
+def spoiled(world: World) -> SoftHost:
+    """A host that measured what nobody approved."""
+    host = world.host()
+    host.tpm.measure("/opt/evil.so", sha(b"evil"))
+    return host
+
+
+def used(world: World) -> int:
+    with world.manager._core.store._engine.connect() as connection:
+        return len(connection.execute(store_module.sa.select(store_module.t.used)).all())
+
+
+# -- refusals of evidence
+
+
+def test_d1_a_host_that_is_refused_on_and_on(world: World) -> None:
+    """D1: past its operator's bound it is told why, and its challenge is used up, but no more."""
+    job = world.ready()
+    host = spoiled(world)
+    restart(world, stranger=Bounds(documents=2, bytes=64 << 20))
+    for _ in range(4):
+        assert refused(host.release, job).startswith("ima.")
+    assert len(refusals(world)) == 2
+    assert used(world) == 4
+    restart(world, stranger=Bounds(documents=2, bytes=64 << 20))
+    assert refused(host.release, job).startswith("ima.")
+    assert len(refusals(world)) == 2
+
+
+def test_d1_what_owners_are_told_of_it_is_charged_too(world: World) -> None:
+    """D1: many owners with many clauses make a long record, and whoever runs the host decides how
+    often: in steps that tell no party what another's clauses look like."""
+    job = world.ready()
+    host = spoiled(world)
+    restart(world, stranger=Bounds(documents=1000, bytes=128 << 10))
+    for _ in range(4):
+        assert refused(host.release, job).startswith("ima.")
+    assert [e.body["bytes"] for e in refusals(world)] == [64 << 10] * 2
+
+
+def test_a_refusal_that_ends_a_lease_is_recorded_all_the_same(world: World) -> None:
+    """K4: else the lease of a host gone bad could be renewed by the next try."""
+    job = world.ready()
+    host = world.host()
+    lease = host.release(job).lease.id
+    restart(world, stranger=Bounds(documents=0, bytes=0))
+    host.tpm.measure("/opt/evil.so", sha(b"evil"))
+    assert refused(host.renew, job, lease).startswith("ima.")
+    assert len(refusals(world)) == 1
+    assert refused(host.renew, job, lease) == "lease.none"
+
+
+# -- consents
+
+
+def test_t5_two_consents_of_one_second_have_one_turn_each(world: World) -> None:
+    """T5, D1: whoever saw both cannot swap them for ever."""
+    job = world.ready()
+    client = world.clients["alice"]
+    first = world.manager._core.state.jobs[job].consents[world.alice.key_id]
+    store = world.manager._core.store
+    narrow = Consent(
+        job=job,
+        policy=world.policies["alice"].digest(),
+        owner=world.alice.key_id,
+        slots=("other",),
+        issued_at=world.now,
+    )
+    client.consent(sign(narrow, world.alice))
+    size = store.size
+    assert world.manager._core.state.jobs[job].consents[world.alice.key_id] == narrow.digest()
+    world.clients["bob"].consent(store.envelope(first))
+    assert store.size == size
+    restart(world)
+    world.clients["bob"].consent(world.manager._core.store.envelope(first))
+    assert world.manager._core.store.size == size
+
+
+# -- receipts
+
+
+def test_t13_nothing_is_released_that_no_receipt_could_hold(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T13: a receipt brings the policies that imports rest on; too much of them, and it starts
+    nothing instead of ending nothing."""
+    world.ready()
+    left = world.assets["left"]
+    first = world.policies["alice"]
+    (grant,) = first.grants
+    given = Export.from_json(grant.to_json() | {"to": world.bob.key_id})
+    more = {"sequence": 2, "predecessor": first.digest()}
+    alices = world.policy_of(world.alice, exports=(given,), **more)
+    world.clients["alice"].put_policy(sign(alices, world.alice))
+    more = {"sequence": 2, "predecessor": world.policies["bob"].digest()}
+    wanted = Import(policy=alices.digest(), asset=left.manifest)
+    bobs = world.policy_of(world.bob, imports=(wanted,), **more)
+    world.clients["bob"].put_policy(sign(bobs, world.bob))
+    world.policies["bob"] = bobs
+    job = world.propose(consent=False)
+    said = {"job": job, "issued_at": world.now}
+    by_bob = Consent(policy=bobs.digest(), owner=world.bob.key_id, slots=("left", "right"), **said)
+    world.clients["bob"].consent(sign(by_bob, world.bob))
+    world.consent(world.carol, job)
+    host = world.host()
+    store = world.manager._core.store
+    size = sum(len(store.envelope(p.digest()).canonical()) for p in (alices, bobs))
+    monkeypatch.setattr(imported_module, "_MAX_BYTES", size - 1)
+    assert refused(host.release, job) == "receipt.policies"
+    monkeypatch.setattr(imported_module, "_MAX_BYTES", size)
+    host.release(job)
+
+
+# -- memory
+
+
+def log(count: int) -> LogState:
+    entry: Any = ("",) * 5
+    return LogState(Entries([entry] * count), bytes(32), (), (0, 0), 0)
+
+
+def test_logs_of_all_hosts_together() -> None:
+    logs = ProvenLogs(10)
+    logs.keep("a", log(4))
+    logs.keep("b", log(4))
+    logs.keep("a", log(5))
+    logs.keep("c", log(1))
+    assert [logs.get(h) is not None for h in "abc"] == [True, True, True]
+    logs.keep("d", log(1))
+    assert [logs.get(h) is not None for h in "abcd"] == [True, False, True, True]
+    logs.keep("e", log(11))
+    assert [logs.get(h) is not None for h in "abcde"] == [True, False, True, True, False]
+    logs.keep("f", log(10))
+    logs.forget("f")
+    logs.forget("f")
+    logs.keep("g", log(10))
+    assert logs.get("f") is None
+    assert logs.get("g") is not None
+
+
+def test_d1_a_log_is_kept_of_whom_somebody_trusted(world: World) -> None:
+    """D1: a stranger's own device proves a log of a hundred megabytes; no owner said yes to it."""
+    job = world.ready()
+    host = spoiled(world)
+    held = world.manager._freshness._logs
+    assert refused(host.release, job).startswith("ima.")
+    assert held.get(host.host_id) is None
+    good = world.host("host-2")
+    good.release(job)
+    assert held.get(good.host_id) is not None
+
+
+def test_d1_challenges_that_nobody_answers_are_forgotten(world: World) -> None:
+    """D1: of any host: what was proven of its log hangs on each of them."""
+    job = world.ready()
+    host, other = world.host(), world.host("host-2")
+    held = world.manager._freshness._open
+    for _ in range(3):
+        host.client.challenge(host.host_id, job, "release")
+    assert set(held._open) == {host.host_id}
+    world.now += 61
+    other.client.challenge(other.host_id, job, "release")
+    assert set(held._open) == {other.host_id}
+    assert len(held._made) == 1
+    world.now -= 30  # a clock set back: what it made of the future counts for nothing
+    host.client.challenge(host.host_id, job, "release")
+    assert set(held._open) == {host.host_id}
+
+
+def test_a_cache_holds_so_much_and_no_more() -> None:
+    cache: Cache[str, str] = Cache(10)
+    made: list[str] = []
+
+    def ask(key: str, weight: int) -> str:
+        def make() -> tuple[str, int]:
+            made.append(key)
+            return key.upper(), weight
+
+        return cache.get(key, make)
+
+    assert ask("a", 4) + ask("b", 4) + ask("a", 4) == "ABA"
+    assert made == ["a", "b"]
+    ask("c", 4)  # the one that was asked for longest ago goes: b
+    ask("a", 4)
+    assert made == ["a", "b", "c"]
+    ask("b", 4)
+    assert made == ["a", "b", "c", "b"]
+    ask("huge", 11)
+    ask("huge", 11)
+    assert made[4:] == ["huge", "huge"]
+    assert cache._held == 8
+
+
+def test_documents_are_cached_by_their_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_CACHE_BYTES", 4096)
+    world.ready()
+    restart(world)
+    store = world.manager._core.store
+    for name in world.policies.values():
+        store.document(name.digest(), type(name))
+    assert 0 < store._envelopes._held <= 4096
+    assert 0 < store._parsed._held <= 4096
