@@ -1,5 +1,5 @@
 #!/bin/sh
-# The first program. It and everything it starts is measured; see docs/adr/0017-attested-host-image.md.
+# The first program. It and everything it starts is measured; see docs/adr/0019-attested-host-image.md.
 # Whatever fails ends the boot: a host that came up halfway must not come up at all.
 export PATH=/bin
 set -eu
