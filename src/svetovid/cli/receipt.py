@@ -152,7 +152,7 @@ def _lines(verdict: Verdict, labels: Labels) -> list[str]:
     short = labels.short
     because = [f"{r.code}: {r.observed}, expected {r.expected}" for r in verdict.reasons()]
     rows = [
-        ("job", short(verdict.job)),
+        ("job", short(verdict.job).removeprefix("job ")),
         ("code", short(verdict.code)),
         *(("data", f"{slot}: {short(digest)}") for slot, digest in verdict.data.items()),
         *(("output", f"{name}: {short(digest)}") for name, digest in verdict.outputs.items()),

@@ -12,6 +12,8 @@ from svetovid.policy.request import Book, GrantUse, Request
 
 __all__ = ["Context", "check_slot"]
 
+_NAMED = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -107,7 +109,7 @@ def _grant(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> No
         f"{where}.code",
         owner=owner,
         observed=code,
-        expected=f"one of {len(grant.code)} code bundles",
+        expected=_any_of(grant.code, "code bundle"),
         next_step="run the agreed code, or ask the owner to review and grant this one",
     )
     book.check(
@@ -126,7 +128,7 @@ def _grant(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> No
         f"{where}.recipients",
         owner=owner,
         observed=", ".join(unknown) or f"{len(ctx.recipients or ())} recipients",
-        expected=f"only the {len(grant.recipients)} recipients of the grant",
+        expected=_any_of(grant.recipients, "recipient"),
         next_step="propose the job with granted recipients only",
     )
     devices = sorted(set(job.devices) - set(grant.devices))
@@ -152,6 +154,13 @@ def _grant(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> No
             next_step=condition.because or "meet the condition, or ask its owner to change it",
         )
     _limits(book, ctx, owner, where, grant)
+
+
+def _any_of(names: Sequence[str], what: str) -> str:
+    """The first few, which fit into a reason, and how many more there are."""
+    more = len(names) - _NAMED
+    told = ", ".join(names[:_NAMED]) or f"no {what}"
+    return f"{told} or {more} more" if more > 0 else told
 
 
 def _limits(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> None:
