@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from svetovid.cli.appraise import appraise
 from svetovid.cli.asset import group as asset
 from svetovid.cli.bench import bench
+from svetovid.cli.conformance import conformance
 from svetovid.cli.demo.command import demo
 from svetovid.cli.documents import anchors, reference
 from svetovid.cli.example import example
@@ -36,7 +37,7 @@ _COMMANDS = {
     "Start here": (example, demo),
     "Parties": (share,),
     "The machine": (appraise,),
-    "This program": (bench, version),
+    "This program": (bench, conformance, version),
 }
 _PANELS = ("Start here", *_GROUPS, "This program")
 

@@ -8,6 +8,14 @@ from svetovid.evidence.recorded.bundle import (
     from_files,
     parse_nonce,
 )
+from svetovid.evidence.recorded.conformance import (
+    BUNDLE,
+    CASE,
+    ConformanceCase,
+    differences,
+    judge_case,
+    laid_over,
+)
 from svetovid.evidence.recorded.device import (
     MAX_AUTHORITIES_BYTES,
     Authorities,
@@ -16,16 +24,22 @@ from svetovid.evidence.recorded.device import (
 from svetovid.evidence.recorded.tree import Node, Verdict
 
 __all__ = [
+    "BUNDLE",
+    "CASE",
     "FILES",
     "MAX_AUTHORITIES_BYTES",
     "MAX_BUNDLE_BYTES",
     "Authorities",
+    "ConformanceCase",
     "Expectations",
     "Node",
     "RecordedEvidence",
     "Verdict",
     "appraise_recorded",
+    "differences",
     "from_files",
+    "judge_case",
+    "laid_over",
     "parse_nonce",
     "read_authorities",
 ]

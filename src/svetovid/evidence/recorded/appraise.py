@@ -57,6 +57,7 @@ from svetovid.evidence.verify import NEEDED_PCRS
 __all__ = ["Expectations", "appraise_recorded"]
 
 _RECORDING = "the recording"
+_SHOWN = 200
 _NOTHING = Reason(
     code="reference.none",
     expected="reference values to hold the measured files against",
@@ -209,10 +210,10 @@ def _boot_node(evidence: RecordedEvidence, boot: Boot | Reason | None, judged: l
         return over(missing, judged)
     if isinstance(boot, Reason):
         return over(refused("boot_log", boot, "quote"), judged)
-    secure = boot.secure_boot
-    claims = list(judged)
-    if not any(c.name == "boot.secure_boot" for c in judged):
-        claims.append(Node("boot.secure_boot", None, secure.why, source="PCR 7"))
+    secure, name = boot.secure_boot, "boot.secure_boot"
+    claims = [c for c in judged if c.name != name]
+    shown = "; ".join([secure.why, *secure.authorities])[:_SHOWN]
+    claims.append(Node(name, secure.enabled or None, shown, source="PCR 7"))
     if evidence.cmdline is not None:
         claims.append(_command_line(evidence.cmdline, boot))
     explains = f"explains {len(boot.quoted & set(range(15)))} quoted PCRs"
