@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evidence.authorities import NOW
 from evidence.ima_bytes import fields, raw_entry
 from svetovid.crypto import b64encode, digest
 from svetovid.errors import SvetovidError
@@ -20,6 +21,7 @@ from svetovid.evidence import ReferenceValues
 from svetovid.evidence.ima import boot_aggregate_digest, build_entry, parse_log, replay
 from svetovid.evidence.ima.listing import compare
 from svetovid.evidence.ima.signatures import check_signature, load_signer
+from svetovid.evidence.references import Current
 
 CONTENT = b"x"
 SHA256 = hashlib.sha256(CONTENT).digest()
@@ -44,6 +46,10 @@ def refused(code, call, *arguments):
     assert e.value.code == code, e.value
     assert e.value.reason.next_step
     return e.value
+
+
+def current(*sets):
+    return Current.at(sets, NOW)
 
 
 GOOD = {
@@ -202,8 +208,8 @@ def test_a_verity_digest_is_not_a_files():
     assert found.named_digest == "verity:" + digest(CONTENT)
     good = ReferenceValues(product="x", version=1, files={"/bin/x": ("verity:" + digest(CONTENT),)})
     plain = ReferenceValues(product="x", version=1, files={"/bin/x": (digest(CONTENT),)})
-    assert compare([found], [good], begins=False).count == 0
-    bad = compare([found], [plain], begins=False)
+    assert compare([found], current(good), begins=False).count == 0
+    bad = compare([found], current(plain), begins=False)
     assert [m.code for m in bad.mismatches] == ["ima.digest"]
 
 
@@ -263,6 +269,7 @@ def test_m15_signatures_that_hold(key, named, name):
         (signed(P256, pad=b"\0"), "ima.sig_invalid"),
         (signed(RSA, pad=b"\0"), "ima.sig_invalid"),
     ],
+    ids=map(str, range(15)),  # the keys are new in every run
 )
 def test_m15_signatures_that_do_not(signature, code):
     refused(code, check_signature, signature, SHA256, SIGNERS)
@@ -308,7 +315,7 @@ def values(*keys, files=None) -> ReferenceValues:
 
 def judged(signature: bytes, references: ReferenceValues) -> list[str]:
     log = parse_log(entry(b"ima-sig", D_NG, PATH, signature))
-    return [m.code for m in compare(log, [references], begins=False).mismatches]
+    return [m.code for m in compare(log, current(references), begins=False).mismatches]
 
 
 def test_m15_a_signed_file_is_good_where_it_is_not_listed():
@@ -330,7 +337,7 @@ def test_m17_a_listed_path_is_decided_by_its_list():
 
 def test_a_signature_is_of_the_files_digest_not_of_verity():
     log = parse_log(entry(b"ima-sigv2", VERITY, PATH, signed(P256)))
-    found = compare(log, [values(P256)], begins=False)
+    found = compare(log, current(values(P256)), begins=False)
     assert [m.code for m in found.mismatches] == ["ima.unlisted"]
 
 
@@ -338,8 +345,8 @@ def test_as_many_signatures_fail_as_are_shown():
     """Ten thousand bad signatures cost thirty-two checks."""
     bad = signed(P256, b"other")
     log = parse_log(b"".join(entry(b"ima-sig", D_NG, b"/x/%d\0" % i, bad) for i in range(100)))
-    found = compare(log, [values(P256)], begins=False)
+    found = compare(log, current(values(P256)), begins=False)
     assert found.count == 100
     assert {m.code for m in found.mismatches} == {"ima.sig_invalid"}
     good = parse_log(build_entry("/y", digest(b"y")) + entry(b"ima-sig", D_NG, PATH, signed(P256)))
-    assert compare((*log, *good), [values(P256)], begins=False).count == 102
+    assert compare((*log, *good), current(values(P256)), begins=False).count == 102
