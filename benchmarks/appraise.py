@@ -50,10 +50,12 @@ from svetovid.evidence import (
 from svetovid.evidence.covering import log_claims
 from svetovid.evidence.ima import advance
 from svetovid.evidence.ima.listing import Listing
+from svetovid.evidence.references import Current
 from svetovid.evidence.tpm import ClockInfo, endorsement_signers, parse_public, verify_quote
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from evidence.authorities import NOW
 from evidence.small_world import World
 
 LISTED, FEW, MANY = 100_000, 1_000, 1_000_000
@@ -111,7 +113,7 @@ class _Host:
     def known(self, references: ReferenceValues) -> LogState:
         """The known log, appraised under these reference values before."""
         state = replace(self.state, listing=Listing())
-        log_claims(state, [references])
+        log_claims(state, Current.at([references], self.world.now))
         return state
 
 
@@ -149,7 +151,7 @@ def _increments(host: _Host, references: ReferenceValues) -> Iterator[Callable[[
                 needed=NEEDED_PCRS,
             )
             state = advance(state, lines, offset=offset, pcrs=pcrs, clock=quote.clock)
-            if not all(c.ok for c in log_claims(state, [references])):
+            if not all(c.ok for c in log_claims(state, Current.at([references], world.now))):
                 raise AssertionError("not affirmed")
 
         yield one
@@ -247,7 +249,7 @@ def _verdict(log: bytes, pcrs: dict[int, bytes], references: ReferenceValues) ->
         state = advance(None, log, offset=0, pcrs=pcrs, clock=ClockInfo(1, 1, 0, True))
     except EvidenceError:
         return False
-    return all(c.ok for c in log_claims(state, [references]))
+    return all(c.ok for c in log_claims(state, Current.at([references], NOW)))
 
 
 def _agree(entries: int = 50) -> int:

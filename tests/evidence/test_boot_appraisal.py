@@ -8,6 +8,7 @@ import pytest
 
 import firmware as uefi
 from evidence import vectors
+from evidence.authorities import NOW
 from evidence.forger import Forger
 from evidence.ima_bytes import fields, raw_entry
 from evidence.small_world import World
@@ -20,6 +21,7 @@ from svetovid.evidence.boot import judge, prove_boot
 from svetovid.evidence.ima import boot_aggregate, boot_aggregate_digest, extension
 from svetovid.evidence.ima.listing import IMA_POLICY
 from svetovid.evidence.ima.state import advance
+from svetovid.evidence.references import Current
 from svetovid.evidence.tpm import ClockInfo
 
 ALLOWED = {
@@ -360,10 +362,10 @@ def test_genuine_boot_under_uefi():
         measured=(log.entries[5].path,),
     )
     values = ReferenceValues(product="guest", version=1, boot=allowed)
-    claims = judge(boot, log, [values])
+    claims = judge(boot, log, Current.at([values], NOW))
     assert all(c.ok for c in claims), [c for c in claims if not c.ok]
     other = allowed.model_copy(update={"command_lines": (line.replace("tcb", "critical_data"),)})
-    bad = judge(boot, log, [values.model_copy(update={"boot": other})])
+    bad = judge(boot, log, Current.at([values.model_copy(update={"boot": other})], NOW))
     assert {c.code for c in bad if c.code} >= {"boot.cmdline", "boot.unlisted"}
 
 
@@ -378,7 +380,9 @@ def test_genuine_boot_without_uefi():
     }
     line = (vectors.ROOT / "direct1" / "cmdline.txt").read_text().strip()
     allowed = BootReferences(events=events, command_lines=(line,), kernels={"x": (digest(b""),)})
-    claims = judge(boot, log, [ReferenceValues(product="guest", version=1, boot=allowed)])
+    claims = judge(
+        boot, log, Current.at([ReferenceValues(product="guest", version=1, boot=allowed)], NOW)
+    )
     assert {c.code for c in claims if c.code} == {"boot.kernel", "ima.policy_unproven"}
 
 

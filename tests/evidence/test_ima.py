@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence import vectors
+from evidence.authorities import NOW
 from evidence.ima_bytes import raw_entry
 from svetovid.crypto import digest
 from svetovid.errors import EvidenceError, LimitError, SvetovidError
@@ -28,6 +29,7 @@ from svetovid.evidence.ima import (
 )
 from svetovid.evidence.ima import entries as entries_module
 from svetovid.evidence.ima.listing import Listing, compare
+from svetovid.evidence.references import Current
 from svetovid.evidence.tpm import ClockInfo
 
 CLOCK = ClockInfo(1000, 3, 1, True)
@@ -317,33 +319,37 @@ def references(**files):
     )
 
 
+def current(*sets):
+    return Current.at(sets, NOW)
+
+
 ALL = references(**{f"f{i}": digest(b"%d" % i) for i in range(4)})
 
 
 def test_listing_finds_unlisted_and_changed_files():
     state = go(LINES)
-    assert compare(state.entries, [ALL]).count == 0
-    found = compare(state.entries, [references(f0=digest(b"0"), f1=digest(b"other"))])
+    assert compare(state.entries, current(ALL)).count == 0
+    found = compare(state.entries, current(references(f0=digest(b"0"), f1=digest(b"other"))))
     assert [m.code for m in found.mismatches] == ["ima.digest", "ima.unlisted", "ima.unlisted"]
     assert found.mismatches[0].expected == digest(b"other")
     halves = [
         references(f0=digest(b"0"), f1=digest(b"1")),
         references(f2=digest(b"2"), f3=digest(b"3")),
     ]
-    assert compare(state.entries, halves).count == 0
+    assert compare(state.entries, current(*halves)).count == 0
 
 
 def test_m13_a_second_boot_aggregate_is_never_passed_over():
     """Also where somebody hands in entries that :func:`advance` did not see."""
-    found = compare(parse_log(FIRST + FIRST), [ALL])
+    found = compare(parse_log(FIRST + FIRST), current(ALL))
     assert [m.code for m in found.mismatches] == ["ima.kexec"]
-    found = compare(parse_log(FIRST), [ALL], begins=False)
+    found = compare(parse_log(FIRST), current(ALL), begins=False)
     assert [m.code for m in found.mismatches] == ["ima.kexec"]
 
 
 def test_mismatches_are_bounded():
     log = parse_log(b"".join(build_entry(f"/x/{i}", digest(b"")) for i in range(100)))
-    found = compare(log, [ALL])
+    found = compare(log, current(ALL))
     assert (found.count, len(found.mismatches)) == (100, 32)
 
 
@@ -353,17 +359,18 @@ def test_listing_is_only_a_memory():
     poor = [references(f0=digest(b"0"))]
     for count in (2, 5, 5, 3):
         for values in ([ALL], poor, [ALL.model_copy()], []):
-            assert listing.compare(entries[:count], values) == compare(entries[:count], values)
+            now = current(*values)
+            assert listing.compare(entries[:count], now) == compare(entries[:count], now)
     for i in range(80):
-        listing.compare(entries, [ReferenceValues(product="p", version=i + 1)])
-    assert listing.compare(entries, [ALL]).count == 0
+        listing.compare(entries, current(ReferenceValues(product="p", version=i + 1)))
+    assert listing.compare(entries, current(ALL)).count == 0
 
 
 def test_speed_and_memory_of_a_log_already_seen():
     """M20: 5,000 entries seen before cost under 1 ms; the first time a few."""
     lines = [FIRST, *(build_entry(f"/lib/{i}", digest(b"%d" % i)) for i in range(5000))]
     files = {f"/lib/{i}": (digest(b"%d" % i),) for i in range(5000)}
-    values = [ReferenceValues(product="r", version=1, files=files)]
+    values = current(ReferenceValues(product="r", version=1, files=files))
     state = go(lines)
     assert state.listing.compare(state.entries, values).count == 0
     best = 1.0

@@ -56,6 +56,7 @@ FACTS: dict[str, Any] = {
     "restart_count": 0,
     "secure_boot": True,
     "simulated": False,
+    "unchecked_files": 0,
 }
 
 

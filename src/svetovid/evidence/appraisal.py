@@ -23,13 +23,14 @@ from svetovid.evidence.boot import Boot, judge
 from svetovid.evidence.certificates import Path, find_path
 from svetovid.evidence.claims import Claim, Fact
 from svetovid.evidence.covering import (
-    edition,
     log_claims,
     measurement_claim,
     reference_window,
+    sets_named,
     signer_claims,
 )
-from svetovid.evidence.documents import HostRecord, ReferenceValues, TrustAnchors
+from svetovid.evidence.documents import HostRecord, TrustAnchors
+from svetovid.evidence.references import Current, ReferenceValues
 from svetovid.evidence.tpm.constants import EK_CERTIFICATE_OID
 from svetovid.evidence.verify import Proven
 
@@ -101,16 +102,16 @@ def _measurement(proven: Proven, boot: Sequence[Claim]) -> Claim:
     return measurement_claim(proven.log, boot)
 
 
-def _enclave(proven: Proven, current: Sequence[ReferenceValues]) -> Claim:
+def _enclave(proven: Proven, current: Current) -> Claim:
     measured = proven.report.measurement if proven.report else ""
-    ok = any(measured in r.tee_measurements for r in current)
+    ok = any(measured in r.tee_measurements for r in current.sets)
     return Claim(
         name="tee.measurement",
         ok=ok,
         value=measured,
         observed=measured,
         expected="a measurement in the reference values",
-        source="reference values " + (", ".join(edition(r) for r in current) or "(none)"),
+        source=sets_named(current),
         code="" if ok else "tee.measurement",
         next_step="" if ok else "run the enclave that was agreed, or publish its measurement",
     )
@@ -186,6 +187,7 @@ def appraise(
         ("operator", statement.operator),
         ("machine_owner", statement.machine_owner),
         ("log_entries", proven.log.count if proven.log else 0),
+        ("unchecked_files", sum(int(c.value) for c in claims if c.name == "log.unchecked")),
         ("anchor", path.anchor.name if path else ""),
         ("reset_count", clock.reset_count if clock else 0),
         ("restart_count", clock.restart_count if clock else 0),

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import InputError, Reason
 from svetovid.evidence.claims import Claim
-from svetovid.evidence.documents import ReferenceValues
-from svetovid.evidence.ima.listing import Mismatch, compare
+from svetovid.evidence.ima.listing import Mismatch, Some, compare, merged
 from svetovid.evidence.ima.signatures import load_signer
 from svetovid.evidence.ima.state import LogState
+from svetovid.evidence.references import Current, ReferenceValues
 
-__all__ = ["edition", "log_claims", "measurement_claim", "reference_window", "signer_claims"]
-
-
-def _current(r: ReferenceValues, now: int) -> bool:
-    return (r.valid_from is None or r.valid_from <= now) and (
-        r.valid_until is None or now <= r.valid_until
-    )
+__all__ = ["log_claims", "measurement_claim", "reference_window", "sets_named", "signer_claims"]
 
 
 def edition(r: ReferenceValues) -> str:
@@ -27,21 +21,20 @@ def edition(r: ReferenceValues) -> str:
     return f"{r.product} v{r.version}"
 
 
-def reference_window(
-    references: Sequence[ReferenceValues], now: int
-) -> tuple[list[ReferenceValues], Claim]:
+def reference_window(references: Sequence[ReferenceValues], now: int) -> tuple[Current, Claim]:
     """The sets within their time at ``now`` (Unix seconds), and whether there are any."""
-    current = [r for r in references if _current(r, now)]
-    stale = ", ".join(edition(r) for r in references if not _current(r, now))
+    current = Current.at(references, now)
+    count = len(current.sets)
+    stale = ", ".join(edition(r) for r in references if not r.current(now))
     return current, Claim(
         name="references.current",
-        ok=bool(current),
-        value=len(current),
-        observed=f"outside their time: {stale}" if stale else f"{len(current)} sets",
+        ok=count > 0,
+        value=count,
+        observed=f"outside their time: {stale}" if stale else f"{count} sets",
         expected="at least one set of reference values within its time",
         source="reference values",
-        code="" if current else "reference.expired",
-        next_step="" if current else "publish or pin a current edition of the reference values",
+        code="" if count else "reference.expired",
+        next_step="" if count else "publish or pin a current edition of the reference values",
     )
 
 
@@ -55,6 +48,10 @@ _REASONS = (
         next_step="restore the file that the reference values name, restart the host",
     ),
     Reason(
+        code="ima.superseded",
+        next_step="update the file on the host, restart the host",
+    ),
+    Reason(
         code="ima.buf",
         next_step="find out what the kernel measured under that name, or have its digest added",
     ),
@@ -64,10 +61,10 @@ _STEPS = {r.code: r.next_step for r in _REASONS}
 _SIGN = "sign the file anew with a key of the reference values, or have its digest added"
 
 
-def signer_claims(current: Sequence[ReferenceValues]) -> list[Claim]:
+def signer_claims(current: Current) -> list[Claim]:
     """Keys that cannot be read count for nothing, and the owner hears of them."""
     claims = []
-    for reference in current:
+    for reference in current.sets:
         for key in reference.file_signers:
             try:
                 load_signer(b64decode(key))
@@ -88,14 +85,61 @@ def _mismatch(m: Mismatch, source: str) -> Claim:
     return Claim("log.file", False, m.path, observed, m.expected, source, m.code, step)
 
 
-def log_claims(log: LogState, current: Sequence[ReferenceValues]) -> list[Claim]:
+def sets_named(current: Current) -> str:
+    """How claims name all sets that count."""
+    return "reference values " + (", ".join(edition(r) for r in current.sets) or "(none)")
+
+
+def _unchecked(current: Current, covered: Mapping[int, Some]) -> list[Claim]:
+    """Each path rule with what it let through: a hole is shown even where nothing went through."""
+    rules = [(r, rule) for r in current.sets for rule in r.unchecked]
+    claims = []
+    for number, (reference, rule) in enumerate(rules):
+        some = covered.get(number) or Some(0, "")
+        claims.append(
+            Claim(
+                name="log.unchecked",
+                ok=True,
+                value=some.count,
+                observed=f"{some.count} measured files"
+                + (f", first {some.first}" * bool(some.count)),
+                expected=f"any content: {rule.kind} {rule.path}, {rule.why}",
+                source=f"reference values {edition(reference)}",
+            )
+        )
+    return claims
+
+
+def _outgoing(current: Current, some: Some | None, source: str) -> list[Claim]:
+    """What still counts but will be refused; a host where it is not zero is to be updated."""
+    if not any(r.superseded for r in current.sets):
+        return []
+    count = some.count if some else 0
+    return [
+        Claim(
+            name="log.outgoing",
+            ok=True,
+            value=count,
+            observed=f"{count} measured files" + (f", first {some.first}" if some else ""),
+            expected="files that will not be superseded",
+            source=source,
+        )
+    ]
+
+
+def log_claims(log: LogState, current: Current) -> list[Claim]:
     """Every line counts, the pending ones too; a violation is never waived here (M4, M5)."""
-    source = "reference values " + (", ".join(edition(r) for r in current) or "(none)")
+    source = sets_named(current)
     found = log.listing.compare(log.entries, current)
     pending = compare(log.pending, current, begins=False)
     count = found.count + pending.count
     mismatches = (*found.mismatches, *pending.mismatches)
-    claims = [_mismatch(m, source) for m in mismatches]
+    outgoing = found.outgoing.and_more(pending.outgoing) if found.outgoing else pending.outgoing
+    claims = [
+        *(_mismatch(m, source) for m in mismatches),
+        *_unchecked(current, merged(found.unchecked, pending.unchecked)),
+        *_outgoing(current, outgoing, source),
+    ]
     claims.append(
         Claim(
             name="log.files",

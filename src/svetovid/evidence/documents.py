@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Text, canonical
 from svetovid.crypto.envelope import Envelope
+from svetovid.evidence.references import BootReferences, ReferenceValues
 
 __all__ = [
     "NO_JOB",
@@ -32,21 +33,6 @@ JobRole = Literal["release", "renew", "finish"]
 Role = Literal[JobRole, "manager"]
 """What evidence is for: a step of a job, or a manager's word on its own machine (T1)."""
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,64}$")]
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-FileDigest = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^(verity:)?(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$"
-    ),
-]
-"""A file's digest as the log names it; ``verity:`` for fs-verity's, which is of a Merkle tree."""
-BootDigest = Annotated[
-    str,
-    StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$"),
-]
-"""What was measured, or a whole PCR, in a bank of the TPM."""
-BootPcr = Annotated[str, StringConstraints(pattern=r"^([0-9]|1[1-4])$")]
-CommandLine = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{1,4096}$")]
 
 NO_SUBJECT = "sha256:" + "0" * 64
 """The subject of evidence that speaks of nothing beyond the host and its keys."""
@@ -74,61 +60,6 @@ class TrustAnchors(Document):
     product: Name
     version: Annotated[int, Field(ge=1)]
     anchors: Annotated[tuple[TrustAnchor, ...], Field(min_length=1, max_length=256)]
-
-
-class BootReferences(Document):
-    """What may boot a host, as a boot log shows it in the bank that is quoted (T4).
-
-    Attributes:
-        kernels: name to the digests it may have where it is measured: Authenticode in PCR 4 (a
-            unified kernel image counts), the file in PCR 9 (grub), ``.linux`` in PCR 11.
-        command_lines: whole lines, as the boot loader or the kernel's stub measures them.
-        events: PCR to name to digests: whatever else may be measured into it, in any order.
-        pcrs: PCR to whole values, where an owner would rather list those.
-        measured: paths that the measurement log must hold, as proof that the IMA policy measures
-            what runs; among them a policy file that the system loads at start.
-
-    PCRs that hold code (0, 2, 4, 8, 9, 11, 12, 13) are explained event by event, or by a value
-    listed whole. The others (1, 3, 5, 6, 7, 14) are looked at only where they are listed.
-    """
-
-    kernels: dict[Text, tuple[BootDigest, ...]] = {}
-    command_lines: tuple[CommandLine, ...] = ()
-    events: dict[BootPcr, dict[Text, tuple[BootDigest, ...]]] = {}
-    pcrs: dict[BootPcr, tuple[BootDigest, ...]] = {}
-    measured: tuple[FilePath, ...] = ()
-
-
-class ReferenceValues(Document):
-    """Digests that measured files may have, and their origin. Signed; a policy pins it (T2).
-
-    Attributes:
-        product: what these values describe, for example ``svetovid-runtime``.
-        version: rises with every edition.
-        files: path to the digests it may have. A measured path that stands in no set is refused,
-            unless one of ``file_signers`` signed the file.
-        buffers: name to digests of what the kernel measures that is no file (``ima-buf``): keys,
-            dm-verity tables, command lines of kexec.
-        file_signers: DER SubjectPublicKeyInfo of keys whose IMA signature makes good a file that
-            stands nowhere in ``files``.
-        boot: what may boot the host. A host that boots otherwise is not affirmed; without it,
-            measurement is at most ``launcher``.
-        tee_measurements: digests an enclave's measurement may have.
-        valid_from, valid_until: Unix seconds; outside the window the set counts for nothing.
-        provenance: who made the values, from what.
-    """
-
-    TYPE: ClassVar[str] = "reference-values"
-    product: Name
-    version: Annotated[int, Field(ge=1)]
-    files: dict[FilePath, tuple[FileDigest, ...]] = {}
-    buffers: dict[FilePath, tuple[FileDigest, ...]] = {}
-    file_signers: Annotated[tuple[Base64, ...], Field(max_length=16)] = ()
-    boot: BootReferences | None = None
-    tee_measurements: tuple[Digest, ...] = ()
-    valid_from: int | None = None
-    valid_until: int | None = None
-    provenance: Text = ""
 
 
 class HostStatement(Document):

@@ -35,6 +35,7 @@ CLAIM_FIELDS: Mapping[str, type] = {
     "restart_count": int,
     "secure_boot": bool,
     "simulated": bool,
+    "unchecked_files": int,
 }
 """What an appraisal says about a host: name and type of each field of ``claims``."""
 

@@ -30,9 +30,9 @@ from svetovid.evidence.boot.explain import (
 )
 from svetovid.evidence.boot.replay import Boot
 from svetovid.evidence.claims import Claim
-from svetovid.evidence.documents import BootReferences, ReferenceValues
 from svetovid.evidence.ima.listing import IMA_POLICY, compare
 from svetovid.evidence.ima.state import LogState
+from svetovid.evidence.references import BootReferences, Current
 
 __all__ = ["judge"]
 
@@ -152,11 +152,9 @@ def _policy_code(
     return ""
 
 
-def _policy(
-    story: _Story, log: LogState, references: Sequence[ReferenceValues], source: str
-) -> Claim:
-    proven = log.listing.compare(log.entries, references).seen
-    seen = proven | compare(log.pending, references, begins=False).seen
+def _policy(story: _Story, log: LogState, current: Current, source: str) -> Claim:
+    proven = log.listing.compare(log.entries, current).seen
+    seen = proven | compare(log.pending, current, begins=False).seen
     files = log.count - 1 - log.kexecs
     asked = [frozenset(e.measured) for e in story.editions] or [frozenset[str]()]
     codes = [_policy_code(story, wanted, proven, seen, files) for wanted in asked]
@@ -212,19 +210,17 @@ def _unproven(why: Reason | None, source: str) -> Claim:
     )
 
 
-def judge(
-    boot: Boot | Reason | None, log: LogState, references: Sequence[ReferenceValues]
-) -> tuple[Claim, ...]:
+def judge(boot: Boot | Reason | None, log: LogState, current: Current) -> tuple[Claim, ...]:
     """Claims about the boot; none where no reference values speak of it.
 
     Args:
         boot: proven, or why it could not be, or None where no boot log was sent.
         log: the proven measurement log of the same quote.
-        references: one owner's, those within their time.
+        current: one owner's sets of reference values.
 
     All of them good, and ``log.kexecs`` zero, is what ``measurement: kernel`` means.
     """
-    speaking = [(r.boot, f"{r.product} v{r.version}") for r in references if r.boot]
+    speaking = [(r.boot, f"{r.product} v{r.version}") for r in current.sets if r.boot]
     editions = [edition for edition, _ in speaking]
     source = "reference values " + ", ".join(name for _, name in speaking)
     if not editions:
@@ -238,7 +234,7 @@ def judge(
         *pcr_claims(boot, editions, source),
         _started(story, source),
         _aggregate(log, boot.bank),
-        _policy(story, log, references, source),
+        _policy(story, log, current, source),
         Claim(
             name="boot.secure_boot",
             ok=True,

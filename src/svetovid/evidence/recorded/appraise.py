@@ -34,12 +34,12 @@ from svetovid.evidence.covering import (
     reference_window,
     signer_claims,
 )
-from svetovid.evidence.documents import ReferenceValues
 from svetovid.evidence.ima import LogState, advance
 from svetovid.evidence.recorded.bundle import RecordedEvidence
 from svetovid.evidence.recorded.device import Authorities, ek_node
 from svetovid.evidence.recorded.tree import Node, Verdict, absent, over, refused, told, unproven
 from svetovid.evidence.recorded.values import pcr_values, quoted_bank
+from svetovid.evidence.references import Current, ReferenceValues
 from svetovid.evidence.tpm import (
     Attest,
     Public,
@@ -248,7 +248,7 @@ def _replayed(
     return Node("ima.replay", True, shown, "PCR 10 as quoted", "quote"), state
 
 
-def _entries(state: LogState, wanted: Expectations, current: list[ReferenceValues]) -> list[Node]:
+def _entries(state: LogState, wanted: Expectations, current: Current) -> list[Node]:
     """``ima.entries`` and ``ima.violations``."""
     *mismatches, files, violations = log_claims(state, current)
     if not wanted.references:
@@ -259,9 +259,9 @@ def _entries(state: LogState, wanted: Expectations, current: list[ReferenceValue
     return [entries, told(violations, "ima.violations")]
 
 
-def _window(wanted: Expectations) -> tuple[list[ReferenceValues], Node]:
+def _window(wanted: Expectations) -> tuple[Current, Node]:
     if not wanted.references:
-        return [], refused("reference", _NOTHING, "--reference")
+        return Current.at((), wanted.now), refused("reference", _NOTHING, "--reference")
     current, claim = reference_window(wanted.references, wanted.now)
     return current, told(claim, "reference")
 
