@@ -17,6 +17,11 @@ settings.register_profile("fuzz", max_examples=500, **_COMMON)
 settings.load_profile(os.environ.get("SVETOVID_HYPOTHESIS", "steady"))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Tests are named the same in every run and every worker, also where keys are new."""
+    return argname if isinstance(val, bytes | bytearray) else None
+
+
 @pytest.fixture(scope="session")
 def alice() -> Identity:
     return Identity.generate("alice")
