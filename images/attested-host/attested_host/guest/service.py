@@ -128,6 +128,10 @@ def prepare() -> None:
 
 
 def _enrol_and_run() -> None:
+    home = DATA / "host"
+    if not home.is_dir():
+        say("the data disk holds no host")
+        return
     sys.path.append(SITE)
     from svetovid.crypto import Envelope, Secret
     from svetovid.errors import SvetovidError
@@ -136,10 +140,6 @@ def _enrol_and_run() -> None:
     from svetovid.protocol import ManagerPin
 
     say(f"agent ready after {time.clock_gettime(time.CLOCK_BOOTTIME):.1f} s")
-    home = DATA / "host"
-    if not home.is_dir():
-        say("the data disk holds no host")
-        return
     secret = Secret((DATA / "passphrase").read_bytes().rstrip(b"\r\n"))
     pins = [ManagerPin.parse(p.read_bytes()) for p in sorted((DATA / "managers").glob("*.json"))]
     try:

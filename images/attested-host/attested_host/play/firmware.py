@@ -1,7 +1,8 @@
 """Reference values of a machine's firmware: proposed from a boot that was watched, then reviewed.
 
 Nothing but the machine's maker could predict them. For a virtual machine the firmware is a file,
-so what was once seen of it is kept under that file's digest.
+so what was once seen of it is kept under that file's digest: in the recipe's folder for Debian's
+present edition, in the cache for another.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from attested_host.build import HERE
 from attested_host.lock import cache_folder
 from svetovid.evidence.boot.log import SEPARATORS, hash_data, parse_boot_log
 from svetovid.evidence.documents import BootReferences, ReferenceValues
@@ -37,5 +39,6 @@ def propose(boot_log: bytes, product: str, provenance: str) -> ReferenceValues:
 
 def kept_values(firmware: Path) -> Path:
     """Where the values of a firmware file are kept once they were seen."""
-    digest = hashlib.sha256(firmware.read_bytes()).hexdigest()
-    return cache_folder() / "firmware" / f"{digest}.json"
+    name = hashlib.sha256(firmware.read_bytes()).hexdigest() + ".json"
+    known = HERE / "firmware" / name
+    return known if known.exists() else cache_folder() / "firmware" / name

@@ -25,6 +25,7 @@ __all__ = ["Story"]
 
 Say = Callable[[str], None]
 _BOOT_S = 240.0
+_LINE = 200
 _CHANGED = "opt/site/numpy/version.py"
 _LATE = "numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so"
 """A file that nothing reads before a job does; as its wheel names it."""
@@ -69,7 +70,7 @@ class Story:
         for line in result.console.splitlines():
             if line.startswith("attested-host:"):
                 self.say(f"guest: {line.removeprefix('attested-host:').strip()}")
-        if result.codes("main"):
+        if result.reasons("main"):
             raise BuildError(f"the main job was refused: {result.of_job('main')}")
         self.verdict = world.open_model("main", result)
         self.say(f"rita opened the model; its receipt says: {'; '.join(self.verdict)}")
@@ -77,26 +78,36 @@ class Story:
 
     # -- what is refused
 
-    def refusals(self) -> dict[str, set[str]]:
-        """Each refusal with its codes.
+    def refusals(self) -> None:
+        """Each refusal in turn.
 
         Raises:
             BuildError: where one of them went through, or was refused for another reason.
         """
-        return {
-            "a stale quote": self.stale_quote(),
-            "an unapproved file": self.unapproved_file(),
-            "a changed .py that the sandbox's uid imports": self.changed_module(),
-            "a violation": self.violation(),
-            "a changed command line": self.changed_command_line(),
-            "a block changed on the running guest's disk": self.changed_block(),
-        }
+        self.stale_quote()
+        self.unapproved_file()
+        self.changed_module()
+        self.violation()
+        self.changed_command_line()
+        self.changed_block()
 
-    def _refused(self, what: str, expected: set[str], found: set[str]) -> set[str]:
-        if not expected <= found:
-            raise BuildError(f"{what}: expected {sorted(expected)}, met {sorted(found)}")
-        self.say(f"refused: {what}: {', '.join(sorted(found))}")
+    def _refused(self, what: str, code: str, reasons: Sequence[dict[str, str]]) -> set[str]:
+        """Hold a refusal against the one that was to come, and say it in its own words."""
+        found = {r["code"] for r in reasons}
+        if code not in found:
+            raise BuildError(f"{what}: {code} was to come, {sorted(found)} came")
+        self.say(f"refused: {what}")
+        for reason in reasons:
+            self.say(f"    {reason['code']}: expected: {_shortened(reason['expected'])}")
+            self.say(f"    {' ' * len(reason['code'])}  seen: {_shortened(reason['observed'])}")
         return found
+
+    def _refused_by_alice(self, what: str, code: str, name: str, result: Result) -> set[str]:
+        """The host hears codes alone; alice's manager tells alice what was expected and seen."""
+        heard = {r["code"] for r in result.reasons(name)}
+        if code not in heard:
+            raise BuildError(f"{what}: {code} was to come, the host heard {sorted(heard)}")
+        return self._refused(what, code, self.world.told("alice"))
 
     def stale_quote(self) -> set[str]:
         """The operator, who has the agent's key, hands in once more what was affirmed before."""
@@ -107,15 +118,15 @@ class Story:
         host = self.world["host"]
         agent = HostHome(host.home).agent(Secret(host.passphrase.read_bytes()))
         pin = ManagerPin.parse((self.world.public / "manager.json").read_bytes())
-        found: set[str] = set()
+        found: list[dict[str, str]] = []
         with ManagerClient(pin, agent) as client:
             try:
                 client.release(bundle.start)
             except SvetovidError as e:
-                found = {r.code for r in e.reasons}
-        return self._refused("a stale quote", {"challenge.used"}, found)
+                found = [r.to_dict() for r in e.reasons]
+        return self._refused("a stale quote", "challenge.used", found)
 
-    def _as_root(self, name: str, commands: Sequence[str]) -> set[str]:
+    def _as_root(self, what: str, code: str, name: str, commands: Sequence[str]) -> set[str]:
         assert self._lab is not None
         world = self.world
         world.propose(name)
@@ -124,7 +135,7 @@ class Story:
         with world.running([name], disks=self._lab.disks, port=port) as vm:
             act(port, commands, _BOOT_S)
             vm.wait_off(_BOOT_S)
-        return world.result().codes(name)
+        return self._refused_by_alice(what, code, name, world.result())
 
     def unapproved_file(self) -> set[str]:
         """A program that no reference value lists is run once, before the agent starts."""
@@ -133,8 +144,7 @@ class Story:
             "/mnt/busybox chmod 755 /mnt/unapproved",
             "/mnt/unapproved true",
         ]
-        found = self._as_root("unapproved", commands)
-        return self._refused("an unapproved file", {"ima.unlisted"}, found)
+        return self._as_root("an unapproved file", "ima.unlisted", "unapproved", commands)
 
     def changed_module(self) -> set[str]:
         """Another tree in the runtime's place, with one line more in a module.
@@ -147,14 +157,13 @@ class Story:
             f"/mnt/busybox echo 'changed = True' >>/mnt/tree/{_CHANGED}",
             f"/mnt/busybox mount --bind /mnt/tree /{RUNTIME}",
         ]
-        found = self._as_root("changed", commands)
-        return self._refused("a changed .py", {"ima.digest"}, found)
+        what = "a changed .py that the sandbox's uid imports"
+        return self._as_root(what, "ima.digest", "changed", commands)
 
     def violation(self) -> set[str]:
         """A listed file is read while somebody has it open for writing."""
         commands = ["exec 9>>/mnt/note", "/mnt/busybox cat /mnt/note", "exec 9>&-"]
-        found = self._as_root("violation", commands)
-        return self._refused("a violation", {"ima.violation"}, found)
+        return self._as_root("a violation", "ima.violation", "violation", commands)
 
     def changed_command_line(self) -> set[str]:
         """One word more on the command line, in the unified kernel image itself."""
@@ -163,8 +172,7 @@ class Story:
         boot_disk(disk, assemble(dataclasses.replace(self.image.parts, command_line=line)))
         self.world.propose("line")
         result = self.world.boot(["line"], disks=[disk, self.image.disk])
-        found = result.codes("line")
-        return self._refused("a changed command line", {"boot.cmdline"}, found)
+        return self._refused_by_alice("a changed command line", "boot.cmdline", "line", result)
 
     def changed_block(self) -> set[str]:
         """While the guest runs, one byte changes on its disk, in a file that the job will read."""
@@ -179,11 +187,15 @@ class Story:
             _flip(disk, at)
             vm.wait_off(_BOOT_S)
             console = vm.text()
-        found = world.result().codes("block")
-        if "is corrupted" not in console or not found:
+        if "is corrupted" not in console:
             raise BuildError(f"the changed block went unnoticed: {console[-1000:]}")
         self.say("guest: " + next(x for x in console.splitlines() if "is corrupted" in x).strip())
-        return self._refused("a changed block", set(), found)
+        what = "a block changed on the running guest's disk"
+        return self._refused(what, "sandbox.script", world.result().reasons("block"))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LINE else text[:_LINE] + " ..."
 
 
 def _content_of(path: str) -> bytes:

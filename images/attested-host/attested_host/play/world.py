@@ -57,9 +57,11 @@ class Result:
         assert isinstance(found, dict)
         return found
 
-    def codes(self, name: str) -> set[str]:
-        """Why the job was refused; empty where it ran."""
-        return {r["code"] for r in self.of_job(name).get("reasons", [])}
+    def reasons(self, name: str) -> list[dict[str, str]]:
+        """What the host was told of why the job was refused; empty where it ran."""
+        found = self.of_job(name).get("reasons", [])
+        assert isinstance(found, list)
+        return found
 
 
 class World:
@@ -144,9 +146,8 @@ class World:
             path = self.public / f"{values.product}.references.json"
             path.write_bytes(values.canonical())
         for path in sorted(self.public.glob("*.references.json")):
-            product = str(json.loads(path.read_bytes())["product"])
             self["vera"].acts("reference", "publish", path)
-            self._products.append(product)
+            self._products.append(str(json.loads(path.read_bytes())["product"]))
 
     # -- the owners
 
@@ -158,12 +159,15 @@ class World:
         code.mkdir()
         shutil.copy(_JOB, code / "train.py")
         self._share("carol", code, "train", self._policy("carol", "code", []))
+        shares = []
         for owner in ("alice", "bob"):
             x = random.normal(size=(200, 8)).astype(np.float32)
             path = self[owner].home / "records.npz"
             np.savez(path, features=x, label=(x @ truth > 0).astype(np.uint8))
             policy = self._policy(owner, "data", ["$train"])
-            self._share(owner, path, f"{owner}-records", policy)
+            shares.append((owner, path, f"{owner}-records", policy))
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda share: self._share(*share), shares))
 
     def _share(self, owner: str, source: Path, asset: str, policy: dict[str, Any]) -> None:
         paper = self.folder / "papers" / f"{asset}.yaml"
@@ -222,8 +226,9 @@ class World:
         paper = self.folder / "papers" / f"{name}.job.yaml"
         paper.write_text(json.dumps(job))
         file = self["rita"].acts("job", "propose", paper)["file"]
-        for owner in ("alice", "bob", "carol"):
-            self[owner].acts("job", "consent", file, "--yes")
+        with ThreadPoolExecutor(2) as pool:
+            owners = ("alice", "bob", "carol")
+            list(pool.map(lambda o: self[o].acts("job", "consent", file, "--yes"), owners))
 
     # -- the machine
 
@@ -270,6 +275,14 @@ class World:
         return Result(console, read_folder(self.folder / "vm" / "data.img", "out"))
 
     # -- afterwards
+
+    def told(self, owner: str) -> list[dict[str, str]]:
+        """Why an owner's manager refused last, as it tells that owner and nobody else."""
+        records = self[owner].acts("job", "records")["records"]
+        last = [r for r in records if r["entry"] and r["entry"]["kind"] == "refusal"][-1]
+        found = last["private"]["reasons"]
+        assert isinstance(found, list)
+        return found
 
     def open_model(self, job: str, result: Result) -> list[str]:
         """rita verifies the receipt, opens the model, and finds it to be the one she would have
