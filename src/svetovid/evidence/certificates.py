@@ -22,7 +22,16 @@ from svetovid.crypto.canonical import b64decode
 from svetovid.errors import EvidenceError, ParseError
 from svetovid.evidence.documents import TrustAnchor
 
-__all__ = ["MAX_CHAIN", "Path", "check_leaf", "find_path", "issued", "load_certificate", "spki"]
+__all__ = [
+    "MAX_CHAIN",
+    "UNREADABLE",
+    "Path",
+    "check_leaf",
+    "find_path",
+    "issued",
+    "load_certificate",
+    "spki",
+]
 
 MAX_CHAIN = 4
 """Certificates between the device's own, included, and the anchor."""
@@ -39,7 +48,7 @@ _UNDERSTOOD = frozenset(
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
     }
 )
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     TypeError,
     UnsupportedAlgorithm,
@@ -47,6 +56,7 @@ _UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
+"""What `cryptography` raises for bytes that are no certificate or list, or an odd one."""
 _PRIMES = [p for p in range(3, 168) if all(p % q for q in range(2, 13) if q < p)]
 
 
@@ -89,7 +99,7 @@ def load_certificate(der: bytes, prefix: str) -> x509.Certificate:
         _ = certificate.extensions, certificate.subject, certificate.issuer
         certificate.public_key()
         _ = certificate.signature_hash_algorithm
-    except _UNREADABLE as e:
+    except UNREADABLE as e:
         raise ParseError(
             f"{prefix}.certificate",
             expected=f"an X.509 certificate of at most {_MAX_DER} bytes",
@@ -207,7 +217,7 @@ def issued(child: x509.Certificate, issuer: x509.Certificate) -> bool:
         return False
     try:
         child.verify_directly_issued_by(issuer)
-    except (InvalidSignature, *_UNREADABLE):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 

@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from svetovid.errors import EvidenceError, ParseError
+from svetovid.evidence.certificates import UNREADABLE
 
 __all__ = ["MAX_CRL_BYTES", "check_revocation", "load_crl"]
 
@@ -35,7 +36,7 @@ def load_crl(der: bytes) -> x509.CertificateRevocationList:
         crl = x509.load_der_x509_crl(der)
         _ = crl.extensions, crl.issuer, crl.signature_hash_algorithm
         _ = crl.last_update_utc, crl.next_update_utc, list(crl)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as e:
+    except UNREADABLE as e:
         raise ParseError(
             "ek.crl",
             expected=f"a certificate revocation list of at most {MAX_CRL_BYTES} bytes",
