@@ -8,8 +8,9 @@ BIN := .venv/bin
 COVERAGE_FLOOR := 90
 IMAGE := images/attested-host
 BENCHMARKS := train seal release appraise
+MINUTES ?= 10
 
-.PHONY: help setup demo test test-long lint bench model fuzz format docs clean
+.PHONY: help setup demo test test-long lint bench model fuzz properties format docs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,8 +49,11 @@ bench: setup ## every benchmark on this machine, JSON into benchmarks/results
 model: setup ## search the model of a release, and each of its mutants, with Spin
 	@$(BIN)/python -m pytest tests/test_model.py </dev/null
 
-fuzz: setup ## the property tests with fresh random examples, FUZZ_SECONDS long (default 600)
-	@scripts/fuzz.sh
+fuzz: setup ## fuzz every parser of hostile bytes, MINUTES in all (default 10); the time goes to fuzz/log.json
+	@PYTHONPATH=.:tests $(BIN)/python -m fuzz --minutes $(MINUTES)
+
+properties: setup ## the property tests with fresh random examples, PROPERTY_SECONDS long (default 600)
+	@scripts/properties.sh
 
 mutate: setup ## take each security check away in turn; what no test notices: tests/mutants.json (hours)
 	@nice -n 19 $(BIN)/python scripts/mutate.py

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 
 from svetovid.crypto import Identity
 
-# `steady` makes a run repeatable; `make fuzz` looks for new examples. A shared machine may stall
+# `steady` makes a run repeatable; `make properties` looks for new ones. A shared machine may stall
 # for longer than any deadline per example, and pytest-timeout bounds a test as a whole.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("steady", derandomize=True, **_COMMON)
