@@ -50,6 +50,13 @@ def test_all_pass_and_how_many(capsys: pytest.CaptureFixture[str]) -> None:
     assert families == {"D", "F", "I", "M", "P", "TS", "U"}
 
 
+def test_m10_rules_are_anchored_and_cheap(said: dict[str, Any]) -> None:
+    """What is not checked is a subtree or a form, never whatever begins alike."""
+    found = [r for r in said["results"] if "M10" in r["attacks"]]
+    assert all(r["passed"] for r in found)
+    assert {r["verdict"] for r in found} == {"affirmed", "refused", "unreadable"}
+
+
 def test_the_suite_is_what_its_maker_makes(tmp_path: Path) -> None:
     """Byte for byte, but for what a TPM signed, which is kept."""
     make(tmp_path, kept=ROOT)
@@ -142,6 +149,8 @@ def broken(copied: Path, what: str) -> None:
             change(case, lambda c: c["given"].update(references=["../../secret.json"]))
         case "a member":
             change(case, lambda c: c.update(trusted=True))
+        case "no earlier log":
+            change(case, lambda c: c["given"].update(after="cases/m1-cut", offset=1))
 
 
 @pytest.mark.parametrize(
@@ -153,6 +162,7 @@ def broken(copied: Path, what: str) -> None:
         ("no file", "conformance.suite"),
         ("a path", "document.invalid"),
         ("a member", "document.invalid"),
+        ("no earlier log", "conformance.suite"),
     ],
 )
 def test_a_suite_that_cannot_be_read(

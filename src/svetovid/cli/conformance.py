@@ -11,7 +11,7 @@ from svetovid.cli.output import emit, note
 from svetovid.errors import InputError
 
 if TYPE_CHECKING:
-    from svetovid.evidence.recorded import ConformanceCase
+    from svetovid.evidence.recorded import ConformanceCase, Seen
 
 WORLDS, CASES = "worlds", "cases"
 MAX_CASES = 10_000
@@ -122,11 +122,24 @@ def _read(root: Path, folder: Path) -> tuple[ConformanceCase, dict[str, bytes]]:
     return case, laid_over(case, world, own)
 
 
+def _seen(root: Path, case: ConformanceCase) -> Seen | None:
+    """What came of the recording before this one."""
+    from svetovid.evidence.recorded import judge_case
+
+    if case.given.after is None:
+        return None
+    earlier, files = _read(root, root / case.given.after)
+    _, seen = judge_case(earlier, files)
+    if seen is None:
+        raise _refused("an earlier recording whose log holds", case.given.after)
+    return seen
+
+
 def _result(root: Path, folder: Path) -> dict[str, Any]:
     from svetovid.evidence.recorded import differences, judge_case
 
     case, files = _read(root, folder)
-    said = judge_case(case, files)
+    said, _ = judge_case(case, files, _seen(root, case))
     found = differences(case.expected, said)
     return {
         "name": f"{folder.parent.name}/{folder.name}",

@@ -11,12 +11,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from conformance.making import boots, entries, identities, lines, logs, pcrs, quotes
+from conformance.making import boots, entries, identities, later, lines, logs, pcrs, quotes
 from conformance.making.suite import read, write
 from conformance.making.worlds import WORLDS
 
 ROOT = Path(__file__).resolve().parents[1]
-_PARTS = (quotes, pcrs, identities, boots, lines, logs, entries)
+_PARTS = (quotes, pcrs, identities, boots, lines, logs, entries, later)
 CASES = tuple(case for part in _PARTS for case in part.CASES)
 
 

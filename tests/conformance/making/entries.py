@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import firmware as uefi
-from conformance.making.keys import derived, spki
+from conformance.making.keys import NOW, derived, spki
 from conformance.making.logs import ALL, EVIL, FIRST, LIB0, POLICY, measured, told
 from conformance.making.references import edition
 from conformance.making.story import FILES, Story, file_line, sha256, violation
@@ -48,6 +48,18 @@ def _signed_file(
 
 
 _BUFFER = b"console=ttyS0"
+
+
+_TMP, _PID = ("subtree", "/tmp"), ("glob", "/run/*.pid")
+_COSTLY = ("glob", "/run/" + "*a" * 60 + "*b")
+
+
+def _unchecked(rule: tuple[str, str]) -> bytes:
+    return edition(unchecked=[{"kind": rule[0], "path": rule[1], "why": "scratch"}])
+
+
+def _superseding(start: int) -> bytes:
+    return edition(superseded={LIB0: {sha(FILES[LIB0]): start}})
 
 
 def _buffer(data: bytes) -> bytes:
@@ -97,6 +109,74 @@ ENTRIES = (
         file_line(LIB0 + "evil", b"evil"),
         attacks=("M10",),
         reasons=("ima.unlisted",),
+    ),
+    *(
+        measured(
+            f"m10-{name}",
+            what,
+            file_line(path, b"scratch"),
+            attacks=("M10",),
+            references=_unchecked(rule),
+            **({**GOOD} if good else {"reasons": ("ima.unlisted",)}),
+        )
+        for name, what, rule, path, good in (
+            *(
+                (f"subtree-{name}", f"The reader does not check /tmp: {what}.", _TMP, path, good)
+                for name, what, path, good in (
+                    ("within", "a file within", "/tmp/a/b", True),
+                    ("prefix-trick", "a file beside it whose path begins alike", "/tmpevil", False),
+                    ("itself", "a file of its very name", "/tmp", False),
+                    ("elsewhere", "a file with /tmp/ in the middle", "/usr/tmp/x", False),
+                )
+            ),
+            *(
+                (f"glob-{name}", f"The reader does not check /run/*.pid: {what}.", _PID, path, good)
+                for name, what, path, good in (
+                    ("within", "a file of this form", "/run/x.pid", True),
+                    ("deeper", "a file one folder deeper", "/run/a/x.pid", False),
+                    ("longer", "a file with more behind it", "/run/x.pid.so", False),
+                )
+            ),
+            (
+                *("glob-costly", "A rule of many stars and a path that almost fits it.", _COSTLY),
+                *("/run/" + "a" * 4000, False),
+            ),
+        )
+    ),
+    *(
+        Case(
+            f"m10-rule-{name}",
+            f"A rule for unchecked files: {what}.",
+            lambda world, rule=rule: {**world, "references.json": _unchecked(rule)},  # type: ignore[misc]
+            ("M10",),
+            verdict="unreadable",
+            reasons=("document.invalid",),
+        )
+        for name, what, rule in (
+            ("everything", "all there is", ("glob", "/*")),
+            ("two-stars", "two stars in a row", ("glob", "/run/**")),
+            ("dots", "a path with ..", ("subtree", "/tmp/../usr")),
+        )
+    ),
+    measured(
+        *("m5-violation-unchecked", "A violation under a path that the reader does not check."),
+        violation("/tmp/scratch"),
+        attacks=("M5",),
+        references=_unchecked(_TMP),
+        reasons=("ima.violation",),
+    ),
+    *(
+        Case(
+            f"m17-{name}",
+            f"The reader supersedes the digest of a measured file {what}.",
+            lambda world, start=start: {**world, "references.json": _superseding(start)},  # type: ignore[misc]
+            ("M17",),
+            **more,
+        )
+        for name, what, start, more in (
+            ("superseded", "from now on", NOW, {"reasons": ("ima.superseded",)}),
+            ("not-yet-superseded", "from a second later on", NOW + 1, GOOD),
+        )
     ),
     measured(
         *("m19-late-line", "A listed file, measured after the quote: the log is ahead of it."),

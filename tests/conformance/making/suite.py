@@ -43,6 +43,8 @@ class Case:
     ak: str | None = None
     references: Sequence[str] = SHARED[:1]
     authorities: str | None = SHARED[1]
+    after: str | None = None
+    offset: int | None = None
 
     def document(self, without: Sequence[str]) -> dict[str, Any]:
         """``case.json``."""
@@ -52,6 +54,8 @@ class Case:
             "ak": self.ak,
             "references": list(self.references),
             "authorities": self.authorities,
+            "after": self.after,
+            "offset": self.offset,
         }
         expected: dict[str, Any] = {"verdict": self.verdict, "reasons": list(self.reasons)}
         if self.verdict == "affirmed":

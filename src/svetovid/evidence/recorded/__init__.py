@@ -21,7 +21,7 @@ from svetovid.evidence.recorded.device import (
     Authorities,
     read_authorities,
 )
-from svetovid.evidence.recorded.tree import Node, Verdict
+from svetovid.evidence.recorded.tree import Node, Seen, Verdict
 
 __all__ = [
     "BUNDLE",
@@ -34,6 +34,7 @@ __all__ = [
     "Expectations",
     "Node",
     "RecordedEvidence",
+    "Seen",
     "Verdict",
     "appraise_recorded",
     "differences",

@@ -10,7 +10,9 @@ Rules:
    values speak of the boot (``boot_log``).
 5. Some prefix of the measurement log gives PCR 10 (``ima.replay``); every line is held against the
    reference values (``ima.entries``), and none tells of a violation (``ima.violations``).
-6. Without reference values nothing is affirmed: a quote that holds says that a TPM signed, and not
+6. Behind an earlier recording of the same host no counter of the TPM went back, and a log that
+   begins later begins where the proven one ended, in the same power-on.
+7. Without reference values nothing is affirmed: a quote that holds says that a TPM signed, and not
    that what it signed is good.
 
 A recording cannot be fresh, and cannot show that an attestation key lives in the TPM of an
@@ -37,11 +39,21 @@ from svetovid.evidence.covering import (
 from svetovid.evidence.ima import LogState, advance
 from svetovid.evidence.recorded.bundle import RecordedEvidence
 from svetovid.evidence.recorded.device import Authorities, ek_node
-from svetovid.evidence.recorded.tree import Node, Verdict, absent, over, refused, told, unproven
+from svetovid.evidence.recorded.tree import (
+    Node,
+    Seen,
+    Verdict,
+    absent,
+    over,
+    refused,
+    told,
+    unproven,
+)
 from svetovid.evidence.recorded.values import pcr_values, quoted_bank
 from svetovid.evidence.references import Current, ReferenceValues
 from svetovid.evidence.tpm import (
     Attest,
+    ClockInfo,
     Public,
     check_ak,
     endorsement_signers,
@@ -52,6 +64,7 @@ from svetovid.evidence.tpm import (
     public_key,
     verify_quote,
 )
+from svetovid.evidence.tpm.quote import check_no_reset
 from svetovid.evidence.verify import NEEDED_PCRS
 
 __all__ = ["Expectations", "appraise_recorded"]
@@ -76,6 +89,8 @@ class Expectations:
         ak_name: the name of the attestation key that was enrolled.
         references: reference values that the reader believes; none of them affirms nothing.
         authorities: of TPM makers that the reader believes.
+        seen: what an earlier recording of the same host proved.
+        offset: entries of the log that the reader did not ask for again; 0 for the whole log.
     """
 
     now: int
@@ -83,6 +98,8 @@ class Expectations:
     ak_name: bytes | None = None
     references: Sequence[ReferenceValues] = ()
     authorities: Authorities | None = None
+    seen: Seen | None = None
+    offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +169,7 @@ def _quote(
             needed=NEEDED_PCRS,
             bank=bank,
         )
+        _check_clock(wanted.seen, verified.clock)
     except (InputError, EvidenceError) as e:
         return refused("tpm.quote", e, source), None
     clock = verified.clock
@@ -163,6 +181,16 @@ def _quote(
     shown = f"signed over PCR {sorted(pcrs)} of the {bank} bank"
     node = Node("tpm.quote", True, shown, "a quote by the key over PCR 0 to 10", source)
     return over(node, claims), _Quoted(said, bank, pcrs)
+
+
+def _check_clock(seen: Seen | None, clock: ClockInfo) -> None:
+    """A reset since then is no fault: whether the log may go on is the log's to say."""
+    try:
+        if seen is not None:
+            check_no_reset(seen.clock, clock)
+    except EvidenceError as e:
+        if e.code != "tpm.reset":
+            raise
 
 
 def _signers(ak: Public, ek: bytes | None, said: Attest) -> frozenset[bytes]:
@@ -221,7 +249,7 @@ def _boot_node(evidence: RecordedEvidence, boot: Boot | Reason | None, judged: l
 
 
 def _replayed(
-    evidence: RecordedEvidence, quoted: _Quoted, boot: Boot | Reason | None
+    evidence: RecordedEvidence, quoted: _Quoted, boot: Boot | Reason | None, wanted: Expectations
 ) -> tuple[Node, LogState | None]:
     if evidence.ima is None:
         why = Reason(
@@ -233,9 +261,9 @@ def _replayed(
         return refused("ima.replay", why, "quote"), None
     try:
         state = advance(
-            None,
+            wanted.seen.log if wanted.seen and wanted.offset else None,
             b64decode(evidence.ima),
-            offset=0,
+            offset=wanted.offset,
             pcrs=quoted.pcrs,
             clock=quoted.said.clock,
             banks=boot.values if isinstance(boot, Boot) else None,
@@ -288,7 +316,7 @@ def appraise_recorded(evidence: RecordedEvidence, wanted: Expectations) -> Verdi
         logs = [unproven(n, "tpm.quote") for n in names]
     else:
         boot = _boot(evidence, quoted)
-        replayed, state = _replayed(evidence, quoted, boot)
+        replayed, state = _replayed(evidence, quoted, boot, wanted)
         if state is None:
             rest = [unproven(n, "ima.replay") for n in ("ima.entries", "ima.violations")]
         else:
@@ -305,6 +333,7 @@ def appraise_recorded(evidence: RecordedEvidence, wanted: Expectations) -> Verdi
         measurement=str(measurement.value),
         simulated=simulated,
         rests_on=_rests_on(wanted),
+        seen=Seen(state, quoted.said.clock) if quoted and state else None,
     )
 
 

@@ -22,6 +22,7 @@ from svetovid.evidence.recorded.bundle import (
     from_files,
 )
 from svetovid.evidence.recorded.device import read_authorities
+from svetovid.evidence.recorded.tree import Seen
 
 __all__ = ["BUNDLE", "CASE", "ConformanceCase", "differences", "judge_case", "laid_over"]
 
@@ -30,6 +31,7 @@ BUNDLE = "evidence.json"
 """Where it is there, the evidence is this document and not the usual files."""
 FileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 AttackId = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,2}[0-9]{1,2}$")]
+CaseName = Annotated[str, StringConstraints(pattern=r"^(worlds|cases)/[a-z0-9][a-z0-9.-]{0,63}$")]
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_.]{1,64}$")]
 
 
@@ -42,6 +44,8 @@ class Given(Document):
         ak: name of the attestation key that was enrolled.
         references: files with reference values that the reader believes.
         authorities: file with certificates and revocation lists of TPM makers.
+        after: world or case whose recording the reader appraised before, of the same host.
+        offset: entries of the log that the reader holds from then, and that are left out here.
     """
 
     now: int
@@ -49,6 +53,8 @@ class Given(Document):
     ak: Hex | None = None
     references: Annotated[tuple[FileName, ...], Field(max_length=8)] = ()
     authorities: FileName | None = None
+    after: CaseName | None = None
+    offset: Annotated[int, Field(ge=0)] = 0
 
 
 class Expected(Document):
@@ -108,8 +114,16 @@ def _file(files: Mapping[str, bytes], name: str) -> bytes:
     return files[name]
 
 
-def judge_case(case: ConformanceCase, files: Mapping[str, bytes]) -> dict[str, Any]:
+def judge_case(
+    case: ConformanceCase, files: Mapping[str, bytes], seen: Seen | None = None
+) -> tuple[dict[str, Any], Seen | None]:
     """The verdict on a case's files, as ``svetovid appraise --json`` writes it.
+
+    Args:
+        seen: what came of the case that ``given.after`` names.
+
+    Returns:
+        the verdict; and what a case behind this one is held against.
 
     Raises:
         ParseError: ``conformance.suite`` for a file that the case names and that is not there.
@@ -124,15 +138,18 @@ def judge_case(case: ConformanceCase, files: Mapping[str, bytes]) -> dict[str, A
             ak_name=None if given.ak is None else bytes.fromhex(given.ak),
             references=[ReferenceValues.parse(data) for data in named],
             authorities=None if pem is None else read_authorities(pem),
+            seen=seen,
+            offset=given.offset,
         )
         if BUNDLE in files:
             evidence = RecordedEvidence.parse(files[BUNDLE], max_bytes=MAX_BUNDLE_BYTES)
         else:
             evidence = from_files(files)
-        return appraise_recorded(evidence, wanted).to_json()
+        verdict = appraise_recorded(evidence, wanted)
     except SvetovidError as e:
         reasons = list(dict.fromkeys(r.code for r in e.reasons))
-        return {**e.to_dict(), "verdict": "unreadable", "reasons": reasons, "claims": []}
+        return {**e.to_dict(), "verdict": "unreadable", "reasons": reasons, "claims": []}, None
+    return verdict.to_json(), verdict.seen
 
 
 def _claims(nodes: list[dict[str, Any]]) -> dict[str, bool | None]:

@@ -8,8 +8,10 @@ from typing import Any
 
 from svetovid.errors import Reason, SvetovidError
 from svetovid.evidence.claims import Claim
+from svetovid.evidence.ima import LogState
+from svetovid.evidence.tpm import ClockInfo
 
-__all__ = ["Node", "Verdict", "absent", "over", "refused", "told", "unproven"]
+__all__ = ["Node", "Seen", "Verdict", "absent", "over", "refused", "told", "unproven"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,14 @@ def over(node: Node, claims: Sequence[Node]) -> Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a later recording of the same host is held against."""
+
+    log: LogState
+    clock: ClockInfo
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What one reader may make of recorded evidence.
 
@@ -94,12 +104,14 @@ class Verdict:
         claims: the tree. Every one that is not ok counts, however deep.
         measurement, simulated: words of T4.
         rests_on: what the verdict takes for granted, because no recording can show it.
+        seen: log and clock, where quote and log hold.
     """
 
     claims: tuple[Node, ...]
     measurement: str
     simulated: bool
     rests_on: tuple[str, ...]
+    seen: Seen | None = None
 
     @property
     def affirmed(self) -> bool:
