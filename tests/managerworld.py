@@ -13,6 +13,7 @@ from softtpm import SELECTION, SoftCa, SoftTpm
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, Secret, b64encode, sign
 from svetovid.evidence.documents import (
+    NO_JOB,
     NO_SUBJECT,
     Challenge,
     HostStatement,
@@ -76,6 +77,7 @@ class SoftHost:
     agent: Identity = field(default_factory=lambda: Identity.generate("agent"))
     keys: ReceivingKey = field(default_factory=ReceivingKey.generate)
     job_key: Identity = field(default_factory=lambda: Identity.generate("job"))
+    next: Any = None
 
     def __post_init__(self) -> None:
         self.client = self.world.client(self.agent)
@@ -140,6 +142,15 @@ class SoftHost:
         release = self.client.release(evidence)
         self.start = evidence
         return release
+
+    def attest(self, *, fresh: bool = False, **changes: Any) -> Any:
+        """Evidence at an interval; its answer, whose challenge is for the next."""
+        if fresh or self.next is None:
+            self.next = self.client.challenge(self.host_id, NO_JOB, "attest", fresh=fresh)
+        challenge, self.next = self.next, None
+        answer = self.client.attest(self.evidence(challenge, **changes))
+        self.next = answer.challenge
+        return answer
 
     def renew(self, job: str, lease: str) -> Any:
         challenge = self.client.challenge(self.host_id, job, "renew")

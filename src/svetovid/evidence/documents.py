@@ -17,6 +17,7 @@ __all__ = [
     "BootReferences",
     "Challenge",
     "HostRecord",
+    "HostRole",
     "HostStatement",
     "JobKeys",
     "JobRole",
@@ -30,14 +31,16 @@ __all__ = [
 ]
 
 JobRole = Literal["release", "renew", "finish"]
-Role = Literal[JobRole, "manager"]
-"""What evidence is for: a step of a job, or a manager's word on its own machine (T1)."""
+HostRole = Literal[JobRole, "attest"]
+Role = Literal[HostRole, "manager"]
+"""What evidence is for: a step of a job, a host's standing at an interval, or a manager's word on
+its own machine (T1)."""
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,64}$")]
 
 NO_SUBJECT = "sha256:" + "0" * 64
 """The subject of evidence that speaks of nothing beyond the host and its keys."""
 NO_JOB = NO_SUBJECT
-"""The job of evidence that a manager gives of its own machine."""
+"""The job of evidence that speaks of a machine alone: roles ``attest`` and ``manager``."""
 
 
 class TrustAnchor(Document):

@@ -81,10 +81,14 @@ class Admission:
 
     def bounds(self, state: State, key: str) -> Bounds:
         """How much may be kept for the party of ``key``."""
+        settings = self._core.settings
+        return settings.admitted if self.admitted(state, key) else settings.stranger
+
+    def admitted(self, state: State, key: str) -> bool:
+        """Whether the administrator let the party of ``key`` in."""
         history = state.histories.get(state.root(key))
         keys = (key,) if history is None else history.keys
-        settings = self._core.settings
-        return settings.stranger if self._door().keys.isdisjoint(keys) else settings.admitted
+        return not self._door().keys.isdisjoint(keys)
 
     def _slowly(self, network: str) -> None:
         now, most = self._core.now(), self._core.settings.strangers_hourly

@@ -197,6 +197,10 @@ def make_app(manager: Manager) -> Starlette:
             "/v1/documents/{digest}",
             private(lambda c, r: reading.document(c, r.path_params["digest"])),
         ),
+        Route(
+            "/v1/hosts/{digest}/standing",
+            private(lambda _c, r: reading.standing(r.path_params["digest"])),
+        ),
         Route("/v1/hosts/{digest}", private(lambda _c, r: reading.host(r.path_params["digest"]))),
         Route("/v1/jobs/{digest}", private(lambda c, r: reading.job(c, r.path_params["digest"]))),
         Route(

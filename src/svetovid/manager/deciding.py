@@ -21,6 +21,7 @@ from svetovid.manager.state import JobState, State
 from svetovid.policy.documents import Consent, Job, JobAsset, Policy
 from svetovid.policy.pins import resolve_policy
 from svetovid.policy.request import GrantUse, History, Request
+from svetovid.protocol.messages import JsonObject
 
 __all__ = ["Deciding", "Views"]
 
@@ -161,7 +162,7 @@ class Deciding:
     def request(
         self,
         state: State,
-        job: Job,
+        name: str,
         challenge: Challenge,
         views: Views,
         *,
@@ -175,8 +176,7 @@ class Deciding:
                 an owner stopped a moment ago stays stopped.
         """
         core = self._core
-        name = challenge.job
-        held = state.jobs[name]
+        job, held = core.store.document(name, Job), state.jobs[name]
         if self.in_force(state, job, name, challenge.role) != views.names:
             raise PolicyError(
                 "policy.changed",
@@ -213,6 +213,13 @@ class Deciding:
     def consents(self, held: JobState, owners: Iterable[str]) -> tuple[Envelope, ...]:
         given = sorted(set(owners) & set(held.consents))
         return tuple(self._core.store.envelope(held.consents[o]) for o in given)
+
+    def released_on(self, state: State, name: str) -> dict[str, JsonObject]:
+        """By owner: the facts of its own view when the keys of a job were last released."""
+        index = state.jobs[name].release
+        store = self._core.store
+        parts = {o: store.private(index, o) for o in store.entry(index).private}
+        return {o: p.claims for o, p in parts.items() if p is not None}
 
     def uses(self, job: Job, policies: Mapping[str, Policy]) -> set[tuple[str, str]]:
         """(policy owner, asset) of every grant that may be drawn on: owners', and importers'."""

@@ -45,19 +45,17 @@ class Case:
     """One piece of evidence under examination.
 
     Attributes:
+        name, job: the job's digest and itself: the one that the evidence is for, or, at an
+            interval, the one that its host holds a lease for.
         lease: the one it speaks of, if any.
         evidence: digest of the evidence without its log.
     """
 
     admitted: Admitted
+    name: str
     job: Job
     lease: str
     evidence: str
-
-    @property
-    def name(self) -> str:
-        """The job's digest."""
-        return self.admitted.challenge.job
 
     @property
     def host(self) -> str:
@@ -103,18 +101,19 @@ class Examiner:
         core = self._core
         core.store.refresh()  # what another manager over this store took back counts here too
         with self._freshness.admit(evidence, role) as admitted:
-            job = core.store.document(admitted.challenge.job, Job)
-            case = Case(admitted, job, lease, without_log(evidence).digest())
+            name = admitted.challenge.job
+            job = core.store.document(name, Job)
+            case = Case(admitted, name, job, lease, without_log(evidence).digest())
             views = self._deciding.started(case.job, case.name, role)
             try:
                 proven = self._freshness.prove(admitted, subject)
-                self._no_older_boot(proven, admitted)
+                self.no_older_boot(proven, admitted)
                 views = self._deciding.appraised(views, proven, admitted.record)
                 with core.store.write() as tx:
                     if not tx.use_challenge(admitted.name, admitted.challenge.expires_at):
                         raise _used(admitted.name)
                     self._freshness.unexpired(admitted.challenge)
-                    self._no_older_boot(proven, admitted)
+                    self.no_older_boot(proven, admitted)
                     if self._deciding.standing(tx.state) != views.standing:
                         raise _overtaken()
                     answer = granted(tx, case, proven, views)
@@ -151,31 +150,35 @@ class Examiner:
         return tx.append(entry.model_copy(update={"private": digests}), document, parts)
 
     def _refuse(self, case: Case, reasons: Iterable[Reason], views: Views) -> None:
-        found = tuple(reasons)
-        codes: list[JsonValue] = [*sorted({r.code for r in found})]
-        parts = _privates(found, views)
+        with self._core.store.write() as tx:
+            if not tx.use_challenge(case.admitted.name, case.admitted.challenge.expires_at):
+                raise _used(case.admitted.name)
+            self.record_refusal(tx, case, tuple(reasons), views)
+
+    def record_refusal(
+        self, tx: Transaction, case: Case, reasons: tuple[Reason, ...], views: Views
+    ) -> None:
+        """While there is room; always where it ends the lease that the case speaks of."""
+        codes: list[JsonValue] = [*sorted({r.code for r in reasons})]
+        parts = _privates(reasons, views)
         # In steps, since all parties see it, and what another owner was told is not theirs.
         size = -(-sum(len(p.canonical()) for p in parts) // _CHARGE_BYTES) * _CHARGE_BYTES
         body: JsonObject = {**case.body(), "codes": codes, "bytes": size}
-        challenge = case.admitted.challenge
-        with self._core.store.write() as tx:
-            if not tx.use_challenge(case.admitted.name, challenge.expires_at):
-                raise _used(case.admitted.name)
-            lease = tx.state.leases.get(case.lease) if case.lease else None
-            if lease and (lease.job, lease.host) == (case.name, case.host):
-                body["lease"] = lease.id  # nobody ends a lease that is not its own
-            operator = tx.state.hosts[case.host].operator
-            if "lease" in body or self._rejecting.room(tx.state, operator, size):
-                self.append(tx, "refusal", case, body, views, parts=parts)
+        lease = tx.state.leases.get(case.lease) if case.lease else None
+        if lease and (lease.job, lease.host) == (case.name, case.host):
+            body["lease"] = lease.id  # nobody ends a lease that is not its own
+        operator = tx.state.hosts[case.host].operator
+        if "lease" in body or self._rejecting.room(tx.state, operator, size):
+            self.append(tx, "refusal", case, body, views, parts=parts)
 
-    def _no_older_boot(self, proven: Proven, admitted: Admitted) -> None:
+    def no_older_boot(self, proven: Proven, admitted: Admitted) -> None:
         """Refuse evidence from before what this host proved already (F9).
 
         Counters are held against the newest known. The clock of one boot is held against what was
         known when the challenge was made: a quote over its nonce is later, whatever other quotes
         were under way meanwhile.
         """
-        now, last = boot_of(proven), self._core.state.boots.get(proven.host, (0, 0, 0))
+        now, last = boot_of(proven), self._freshness.known_boot(proven.host)
         if now[:2] < last[:2] or now < admitted.boot:
             raise EvidenceError(
                 "tpm.clock_rollback",

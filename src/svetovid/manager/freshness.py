@@ -15,9 +15,11 @@ from typing import Any
 from svetovid.crypto import Envelope, b64encode
 from svetovid.errors import EvidenceError, PolicyError, SvetovidError
 from svetovid.evidence.documents import (
+    NO_JOB,
     NO_SUBJECT,
     Challenge,
     HostRecord,
+    HostRole,
     Role,
     TeeEvidence,
     TpmEvidence,
@@ -61,13 +63,14 @@ class Freshness:
         self._core = core
         self._channel = channel
         self._open = OpenChallenges(core.settings.open_challenges)
+        self._boots: dict[str, tuple[int, int, int]] = {}
         self._logs = ProvenLogs(core.settings.log_entries)
 
     def challenge(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`ChallengeRequest`; a signed :class:`Challenge` back.
 
         Raises:
-            EvidenceError: ``host.unknown``.
+            EvidenceError: ``host.unknown``, ``challenge.scope``.
             PolicyError: ``job.unknown``, ``job.finished``, ``lease.none``.
             LimitError: ``challenge.limit``.
         """
@@ -84,22 +87,54 @@ class Freshness:
                 next_step="svetovid host enrol",
             )
         envelope.open(ChallengeRequest, by=host.agent)
-        self._job_open(request)
+        if request.role == "attest" or request.job == NO_JOB:
+            if (request.role, request.job) != ("attest", NO_JOB):
+                observed = f"role {request.role} and job {request.job}"
+                raise _refused("challenge.scope", "role attest, and no job", observed)
+        else:
+            self._job_open(request)
+        signed = self._make(request.host, request.job, request.role, fresh=request.fresh)
+        return signed.to_json()
+
+    def next(self, host: str) -> Envelope:
+        """A challenge for the evidence that ``host`` owes in an interval.
+
+        Raises:
+            LimitError: ``challenge.limit``.
+        """
+        return self._make(host, NO_JOB, "attest", fresh=False)
+
+    def _make(self, host: str, job: str, role: HostRole, *, fresh: bool) -> Envelope:
+        core = self._core
         now = core.now()
-        log = None if request.fresh else self._logs.get(request.host)
+        log = None if fresh else self._logs.get(host)
+        more = core.settings.attest_s if role == "attest" else 0
         challenge = Challenge(
             nonce=b64encode(secrets.token_bytes(32)),
             manager=core.me,
-            host=request.host,
-            job=request.job,
-            role=request.role,
+            host=host,
+            job=job,
+            role=role,
             issued_at=now,
-            expires_at=now + core.settings.challenge_s,
+            expires_at=now + core.settings.challenge_s + more,
             log_offset=0 if log is None else log.count,
         )
-        boot = core.state.boots.get(request.host, (0, 0, 0))
+        boot = self.known_boot(host)
         self._open.put(OpenChallenge(challenge, log, boot), now)
-        return core.sign(challenge).to_json()
+        return core.sign(challenge)
+
+    def forget(self, host: str) -> None:
+        """Have the host's next evidence bring its whole log."""
+        self._logs.forget(host)
+
+    def known_boot(self, host: str) -> tuple[int, int, int]:
+        """The newest resets, restarts and clock of a host's TPM, on the record or seen since."""
+        recorded = self._core.state.boots.get(host, (0, 0, 0))
+        return max(recorded, self._boots.get(host, recorded))
+
+    def seen_boot(self, host: str, boot: tuple[int, int, int]) -> None:
+        """Remember a boot that no record says; it can be done without, as all else here."""
+        self._boots[host] = max(boot, self.known_boot(host))
 
     def carry_on(self, proven: Proven) -> None:
         """Let the host's next evidence begin where this one, which was granted, ends."""
@@ -145,8 +180,10 @@ class Freshness:
         self.unexpired(challenge)
         name = challenge.digest()
         with self._open.answered(challenge, core.store.challenge_used) as held:
+            if held is None and role == "attest":
+                raise _refused("challenge.unknown", "a challenge of this very process", "another")
             # Not remembered, it is what is known now: stricter, never looser.
-            boot = held.boot if held else core.state.boots.get(challenge.host, (0, 0, 0))
+            boot = held.boot if held else self.known_boot(challenge.host)
             log = held.log if held else self._logs.get(challenge.host)
             if challenge.log_offset and (log is None or log.count != challenge.log_offset):
                 raise _refused(

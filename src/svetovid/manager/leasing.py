@@ -115,7 +115,7 @@ class Leasing:
     def _decide(self, state: State, case: Case, proven: Proven, views: Views) -> Decision:
         challenge = case.admitted.challenge
         live, busy = self._taken(state, case, proven), self._busy(state, case, proven)
-        request = self._deciding.request(state, case.job, challenge, views, live=live, busy=busy)
+        request = self._deciding.request(state, case.name, challenge, views, live=live, busy=busy)
         decision = decide(request)
         require(decision, views)
         return decision
@@ -196,17 +196,12 @@ class Leasing:
     def _renewed(self, tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
         check_same(case, proven, live_lease(tx.state, case.lease, self._core.now()))
         challenge = case.admitted.challenge
-        request = self._deciding.request(tx.state, case.job, challenge, views, live=True)
-        require(decide_renewal(request, released_on=self._released_on(tx.state, case)), views)
+        request = self._deciding.request(tx.state, case.name, challenge, views, live=True)
+        released_on = self._deciding.released_on(tx.state, case.name)
+        require(decide_renewal(request, released_on=released_on), views)
         lease, body = self._lease(case, proven, case.lease)
         index = self._examiner.append(tx, "renewal", case, body, views)
         return Renewal(lease=lease, decision=index).to_json()
-
-    def _released_on(self, state: State, case: Case) -> dict[str, JsonObject]:
-        index = state.jobs[case.name].release
-        store = self._core.store
-        parts = {o: store.private(index, o) for o in store.entry(index).private}
-        return {o: p.claims for o, p in parts.items() if p is not None}
 
 
 def _uses(job: Job, decision: Decision) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from svetovid.errors import InputError, IntegrityError
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding
 from svetovid.manager.rootkey import RootSealer
+from svetovid.manager.watching import Watching
 from svetovid.policy.documents import Job, Policy
 from svetovid.protocol.messages import JobStatus, JsonObject, ManagerStatus
 from svetovid.protocol.records import LogProof, Record, RecordsPage
@@ -33,9 +34,18 @@ def _hidden(what: str) -> IntegrityError:
 class Reading:
     """The reading half of a manager. ``proves``: whether it has evidence of its own (T1)."""
 
-    def __init__(self, core: Core, deciding: Deciding, sealer: RootSealer, *, proves: bool) -> None:
+    def __init__(
+        self,
+        core: Core,
+        deciding: Deciding,
+        watching: Watching,
+        sealer: RootSealer,
+        *,
+        proves: bool,
+    ) -> None:
         self._core = core
         self._deciding = deciding
+        self._watching = watching
         self._sealer = sealer
         self._proves = proves
 
@@ -79,6 +89,12 @@ class Reading:
         if host is None:
             raise _hidden(digest)
         return self._core.store.envelope(host.record).to_json()
+
+    def standing(self, digest: str) -> JsonObject:
+        """Whether an enrolled host that attests at an interval still does."""
+        if digest not in self._core.state.hosts:
+            raise _hidden(digest)
+        return self._watching.standing(digest).to_json()
 
     def job(self, caller: Caller, digest: str) -> JsonObject:
         """For its parties and for enrolled hosts."""

@@ -29,6 +29,7 @@ from svetovid.manager.registry import Registry
 from svetovid.manager.rejecting import Rejecting
 from svetovid.manager.rootkey import RootKey, RootSealer
 from svetovid.manager.store import Fault, Store
+from svetovid.manager.watching import Watching
 from svetovid.protocol.messages import (
     Answer,
     EvidenceRequest,
@@ -93,8 +94,9 @@ class Manager:
         self._freshness = freshness
         self._leasing = Leasing(core, examiner, deciding)
         self._finishing = Finishing(core, examiner)
+        self.watching = Watching(core, freshness, deciding, examiner, admission, rejecting)
         self.own = OwnEvidence(core, channel, prover)
-        self._reading = Reading(core, deciding, sealer, proves=prover is not None)
+        self._reading = Reading(core, deciding, self.watching, sealer, proves=prover is not None)
         self.changes: dict[str, Callable[[bytes], JsonObject]] = {
             "/v1/rotations": self._envelope(known("rotation", self._identities.rotate)),
             "/v1/revocations": self._envelope(known("revocation", self._identities.revoke)),
@@ -109,6 +111,7 @@ class Manager:
             "/v1/lease-ends": self._envelope(self._finishing.end),
             "/v1/releases": self._parsed(EvidenceRequest, self._leasing.release),
             "/v1/renewals": self._parsed(EvidenceRequest, self._leasing.renew),
+            "/v1/attestations": self._parsed(EvidenceRequest, self.watching.attest),
             "/v1/finishes": self._parsed(FinishRequest, self._finishing.finish),
             "/v1/evidence": self._parsed(ProofRequest, self.own.prove),
         }

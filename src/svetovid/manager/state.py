@@ -15,7 +15,7 @@ from svetovid.crypto import Envelope
 from svetovid.crypto.succession import KeyHistory
 from svetovid.errors import IntegrityError
 from svetovid.evidence.documents import JobKeys
-from svetovid.protocol.messages import Head
+from svetovid.protocol.messages import Head, StandingName
 from svetovid.protocol.records import LogEntry
 
 __all__ = ["Host", "JobState", "LeaseState", "Publication", "State"]
@@ -113,6 +113,7 @@ class State:
         self.kept_bytes: Counter[str] = Counter()
         self.rejected: set[str] = set()  # names of rejections
         # Refused documents and evidence: by the first key of whoever signed, or runs the host.
+        self.standings: dict[str, StandingName] = {}
         self.rejections: Counter[str] = Counter()
         self.rejected_bytes: Counter[str] = Counter()
 
@@ -198,6 +199,9 @@ class State:
             case "rejection":
                 self.rejected.add(body["name"])
                 self.rejections[self.root(body["by"])] += 1
+            case "standing":
+                self.standings[body["host"]] = body["standing"]
+                self.rejections[self.root(self.hosts[body["host"]].operator)] += 1
             case "refusal":
                 operator = self.root(self.hosts[body["host"]].operator)
                 self.rejections[operator] += 1

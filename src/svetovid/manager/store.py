@@ -19,13 +19,14 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from svetovid.crypto import Document, Envelope, Signer, digest, sign
@@ -48,6 +49,7 @@ Fault = Callable[[str], None]
 _SUCCESSION = ("rotation", "revocation")
 _CACHE_BYTES = 64 << 20
 """Of envelopes, and of documents again, as written; in memory they take a few times as much."""
+_MANY = 500
 _FORGET_AT = "00"
 """Every 256th challenge on average: digests are drawn by chance, whatever the log's size."""
 _FORGET_S = 86_400
@@ -309,6 +311,25 @@ class Store:
 
     def challenge_used(self, name: str) -> bool:
         return self._one(sa.select(t.used.c.digest).where(t.used.c.digest == name)) is not None
+
+    def put_heard(self, heard: Mapping[str, int]) -> None:
+        """Note when hosts attested; what another manager noted later stays."""
+        rows = [{"host": host, "at": at} for host, at in heard.items()]
+        insert = sqlite.insert(t.heard)
+        newest = {"at": sa.func.max(t.heard.c.at, insert.excluded.at)}
+        upsert = insert.on_conflict_do_update(index_elements=["host"], set_=newest)
+        with self._lock, self._guard(), self._writer.begin() as connection:
+            connection.execute(upsert, rows)
+
+    def heard(self, hosts: Sequence[str]) -> dict[str, int]:
+        """When each of these last attested, at whichever manager over this store."""
+        c = t.heard.c
+        found: dict[str, int] = {}
+        with self._guard(), self._engine.connect() as connection:
+            for at in range(0, len(hosts), _MANY):
+                some = sa.select(c.host, c.at).where(c.host.in_(hosts[at : at + _MANY]))
+                found |= {row.host: row.at for row in connection.execute(some)}
+        return found
 
     def _one(self, query: Any) -> Any:
         with self._guard(), self._engine.connect() as connection:

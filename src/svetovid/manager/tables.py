@@ -12,6 +12,7 @@ from sqlalchemy import event
 __all__ = [
     "documents",
     "entries",
+    "heard",
     "keys",
     "metadata",
     "open_engine",
@@ -64,6 +65,14 @@ used = sa.Table(
     sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
 )
 """Challenges that were answered, until some time after they expire."""
+
+heard = sa.Table(
+    "heard",
+    metadata,
+    sa.Column("host", sa.String(80), primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+"""When each host last attested at its interval. Nothing is decided by it but who is overdue."""
 
 tip = sa.Table(
     "tip",

@@ -31,7 +31,7 @@ from typing import Any
 
 from svetovid.crypto.identity import Card
 from svetovid.errors import SvetovidError
-from svetovid.evidence.documents import Role
+from svetovid.evidence.documents import NO_JOB, Role
 from svetovid.policy.conditions import job_view
 from svetovid.policy.consents import Consents
 from svetovid.policy.documents import JobAsset
@@ -85,8 +85,8 @@ def decide(request: Request) -> Decision:
 
 
 def purpose(book: Book, request: Request, role: Role) -> None:
-    """Note whether the evidence was given for ``role`` in this very job (K2)."""
-    job = request.job_name
+    """Note whether the evidence was given for ``role`` in this very job (K2), or in none."""
+    job = NO_JOB if role == "attest" else request.job_name
     book.check(
         request.role == role and request.evidence_job == job,
         "release.purpose",

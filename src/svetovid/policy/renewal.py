@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from svetovid.evidence.documents import Role
 from svetovid.policy.decide import everything, not_finished, purpose
 from svetovid.policy.request import Book, Decision, Request
 
@@ -15,20 +16,24 @@ _SAME = ("host", "kind", "operator", "anchor")
 _BOOT = ("reset_count", "restart_count")
 
 
-def decide_renewal(request: Request, *, released_on: Mapping[str, Mapping[str, Any]]) -> Decision:
+def decide_renewal(
+    request: Request, *, released_on: Mapping[str, Mapping[str, Any]], role: Role = "renew"
+) -> Decision:
     """Decide whether a live job's lease goes on (T12, attack K4).
 
     Everything a release needs must still hold, except that no run is counted; and for no owner may
     the host look weaker than when the keys were released.
 
     Args:
-        request: as for a release, with role ``renew``.
+        request: as for a release, with role ``renew``; or ``attest``, for what a host proves of
+            itself at an interval: nothing is renewed by it, but a lease may be lost.
+        role: which of the two the manager asked for.
         released_on: by owner, the facts its appraisal gave at the release.
 
     Further codes: ``job.not_live``, ``renew.weaker``, ``renew.reset``.
     """
     book = Book()
-    purpose(book, request, "renew")
+    purpose(book, request, role)
     _live(book, request)
     not_finished(book, request)
     subject = everything(book, request, counting=False)

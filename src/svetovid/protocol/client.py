@@ -12,10 +12,11 @@ import httpx
 
 from svetovid.assets import Manifest
 from svetovid.crypto import Document, Envelope, Secret, Signer, b64encode, seal, sign
-from svetovid.evidence.documents import Challenge, HostRecord, JobRole, TeeEvidence, TpmEvidence
+from svetovid.evidence.documents import Challenge, HostRecord, HostRole, TeeEvidence, TpmEvidence
 from svetovid.protocol.contexts import deposit_context
 from svetovid.protocol.messages import (
     Activation,
+    Attested,
     ChallengeRequest,
     EnrolAnswer,
     EnrolRequest,
@@ -23,6 +24,7 @@ from svetovid.protocol.messages import (
     FinishRequest,
     Head,
     HeadUpdate,
+    HostStanding,
     IdentityRegistration,
     JobStatus,
     KeyDeposit,
@@ -191,6 +193,10 @@ class ManagerClient:
         """Where a job stands: for its owners, proposer, recipients, and enrolled hosts."""
         return JobStatus.from_json(self._wire.get(f"/v1/jobs/{digest}"))
 
+    def standing(self, host: str) -> HostStanding:
+        """Whether a host that attests at an interval still does, by its host id."""
+        return HostStanding.from_json(self._wire.get(f"/v1/hosts/{host}/standing"))
+
     def consent(self, consent: Envelope) -> None:
         """Give an owner's signed consent to a job."""
         self._wire.post("/v1/consents", consent)
@@ -247,7 +253,7 @@ class ManagerClient:
         record.open(HostRecord, by=self.manager)
         return record
 
-    def challenge(self, host: str, job: str, role: JobRole, *, fresh: bool = False) -> Envelope:
+    def challenge(self, host: str, job: str, role: HostRole, *, fresh: bool = False) -> Envelope:
         """A signed :class:`Challenge`, verified.
 
         ``fresh`` asks for one that wants the whole measurement log.
@@ -275,6 +281,13 @@ class ManagerClient:
         """Evidence, better or equal, for more time (T12)."""
         message = EvidenceRequest(evidence=evidence, lease=lease)
         return Renewal.from_json(self._wire.post("/v1/renewals", message))
+
+    def attest(self, evidence: TpmEvidence | TeeEvidence) -> Attested:
+        """Evidence of role ``attest``: where the host stands, and the next challenge, verified."""
+        message = EvidenceRequest(evidence=evidence)
+        found = Attested.from_json(self._wire.post("/v1/attestations", message))
+        found.challenge.open(Challenge, by=self.manager)
+        return found
 
     def record_head(self, update: HeadUpdate, job_signer: Signer) -> Head:
         """Record a checkpoint as the only one to resume from (T11), signed by the job's key."""

@@ -14,7 +14,7 @@ from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Base64, Card, Digest, Document, Envelope, KeyId, Name, Text
 from svetovid.crypto.canonical import b64decode, canonical, digest
 from svetovid.evidence.documents import (
-    JobRole,
+    HostRole,
     ReferenceValues,
     TeeEvidence,
     TpmEvidence,
@@ -24,6 +24,7 @@ from svetovid.evidence.documents import (
 __all__ = [
     "Activation",
     "Answer",
+    "Attested",
     "ChallengeRequest",
     "EnrolAnswer",
     "EnrolChallenge",
@@ -33,6 +34,7 @@ __all__ = [
     "FinishRequest",
     "Head",
     "HeadUpdate",
+    "HostStanding",
     "IdentityRegistration",
     "JobStatus",
     "JsonObject",
@@ -51,6 +53,7 @@ __all__ = [
     "ReleasedKey",
     "Renewal",
     "RequestToken",
+    "StandingName",
     "request_digest",
 ]
 
@@ -279,6 +282,7 @@ class ChallengeRequest(Document):
 
     Attributes:
         host: host id (digest of the operator's statement).
+        job: its digest; ``NO_JOB`` for role ``attest``.
         fresh: the host wants to send its whole measurement log again.
         nonce: makes each request one of its own.
     """
@@ -287,7 +291,7 @@ class ChallengeRequest(Document):
     manager: KeyId
     host: Digest
     job: Digest
-    role: JobRole
+    role: HostRole
     fresh: bool = False
     issued_at: int
     nonce: Base64
@@ -299,6 +303,41 @@ class EvidenceRequest(Document):
     TYPE: ClassVar[str] = "evidence-request"
     evidence: Evidence
     lease: Digest | None = None
+
+
+class Attested(Document):
+    """What came of a host's evidence at an interval.
+
+    Attributes:
+        challenge: for the next evidence, which goes on where this one's log ended.
+        interval: seconds from now until it is expected.
+        lost: leases that this host held and lost by this evidence: their keys must go.
+        codes: why.
+    """
+
+    TYPE: ClassVar[str] = "attested"
+    challenge: Envelope
+    interval: Annotated[int, Field(ge=1)]
+    lost: tuple[Digest, ...] = ()
+    codes: tuple[Annotated[str, StringConstraints(max_length=128)], ...] = ()
+
+
+StandingName = Literal["fresh", "overdue", "refused"]
+
+
+class HostStanding(Document):
+    """Whether a host that attests at an interval still does.
+
+    Attributes:
+        standing: ``None`` for a host that never did.
+        heard_at: when it last proved itself, by the manager's clock; ``None`` where this manager
+            knows no more than the log says.
+    """
+
+    TYPE: ClassVar[str] = "host-standing"
+    host: Digest
+    standing: StandingName | None = None
+    heard_at: int | None = None
 
 
 class Lease(Document):

@@ -94,6 +94,8 @@ class Wire:
             verify=context,
             transport=transport,
             timeout=httpx.Timeout(timeout_s),
+            # A little less than after how long a manager closes what is idle.
+            limits=httpx.Limits(keepalive_expiry=12.0),
             trust_env=False,
             follow_redirects=False,
             headers={"Accept-Encoding": "identity", "User-Agent": "svetovid"},

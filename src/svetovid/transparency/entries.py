@@ -37,6 +37,7 @@ EntryKind = Literal[
     "renewal",
     "revocation",
     "rotation",
+    "standing",
 ]
 
 
