@@ -6,6 +6,7 @@ what the operator signed, :func:`run_host` for each job, :func:`host_status` at 
 
 from svetovid.host.accelerators import Accelerators
 from svetovid.host.agent import Event, JobOutcome, run_job
+from svetovid.host.attesting import Push, attest_host
 from svetovid.host.check import Finding, check_host
 from svetovid.host.home import HostHome, StatementRequest
 from svetovid.host.life import HostStatus, enrol_host, host_status, run_host
@@ -20,7 +21,9 @@ __all__ = [
     "HostMade",
     "HostStatus",
     "JobOutcome",
+    "Push",
     "StatementRequest",
+    "attest_host",
     "check_host",
     "enrol_host",
     "find_storage",

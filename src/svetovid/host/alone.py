@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 from svetovid.errors import HostError
 
-__all__ = ["lone_job", "lone_user"]
+__all__ = ["end_job", "lone_job", "lone_user"]
+
+_ORDERLY_S = 0.5
+"""What a job's process has to end by itself: keys must be gone within a second."""
 
 _MAX_PID = 20
 """Bytes of a process id that a lock's file may hold; it is only ever shown."""
@@ -68,6 +73,51 @@ def lone_user(device: str, name: str, folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def end_job(home: Path) -> bool:
+    """End the process that runs a job in ``home``: it is told, and killed a second later.
+
+    Told, it clears what it lent and gives its leases back; its keys go with it either way.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        HostError: ``host.lock``.
+    """
+    fd = _open(home / "job.lock", 0o600)
+    try:
+        if _lock(fd, name=False):
+            return False
+        pid = os.pread(fd, _MAX_PID, 0)
+        if not pid.isdigit() or int(pid) == os.getpid():
+            return False
+        try:
+            process = os.pidfd_open(int(pid))
+        except OSError:
+            return False  # it has just ended by itself
+        try:
+            return _end(fd, process)
+        finally:
+            os.close(process)
+    finally:
+        os.close(fd)
+
+
+def _end(lock: int, process: int) -> bool:
+    # Still locked: the process that the descriptor names is the one that wrote its number there.
+    if _lock(lock, name=False):
+        return False
+    try:
+        signal.pidfd_send_signal(process, signal.SIGINT)
+        if not select.select([process], [], [], _ORDERLY_S)[0]:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has just ended by itself
+    except PermissionError:
+        return False  # another user's: it ends with its lease
+    return True
+
+
 def _open(path: Path, mode: int) -> int:
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
@@ -89,11 +139,13 @@ def _open(path: Path, mode: int) -> int:
         ) from e
 
 
-def _lock(fd: int) -> bool:
+def _lock(fd: int, *, name: bool = True) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    if not name:
+        return True
     with contextlib.suppress(OSError):  # a full disk: the lock holds, and only its name is lost
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)

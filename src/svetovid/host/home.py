@@ -168,6 +168,13 @@ class HostHome:
     def runtime(self) -> Path:
         return Path(self.config().runtime)
 
+    @property
+    def kernel_log(self) -> bool:
+        """Whether the kernel measures this host, with a log that any process may read."""
+        config = self.config()
+        real = config.kind == "tpm" and config.tpm.startswith("device:")
+        return real and IMA_LOG.exists()
+
     def open_tpm(self) -> Tpm:
         """This host's TPM, started; the caller closes it."""
         return open_tpm(self.config().tpm)
@@ -180,7 +187,7 @@ class HostHome:
             return TeeAttester(tee, environment_digest(self.runtime), self.host_id)
         tpm = self.open_tpm()
         try:
-            if config.tpm.startswith("device:") and IMA_LOG.exists():
+            if self.kernel_log:
                 return TpmAttester(tpm, KernelLog(), self.host_id, boot_log())
             launcher = Launcher(tpm, self.runtime, self.path / "measurements.log")
             return TpmAttester(tpm, launcher, self.host_id)

@@ -27,20 +27,25 @@ from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import ManagerPin
 from svetovid.protocol.seen import SeenFile
 
-__all__ = ["HostStatus", "enrol_host", "host_status", "run_host"]
+__all__ = ["HostStatus", "enrol_host", "host_status", "managers_of", "run_host"]
 
 
 @contextlib.contextmanager
-def _managers(
-    home: Path, pins: Sequence[ManagerPin], passphrase: Secret
+def managers_of(
+    home: Path, pins: Sequence[ManagerPin], passphrase: Secret, what: str = ""
 ) -> Iterator[list[ManagerClient]]:
-    """The pinned managers, spoken to as this host's agent; older logs are refused (T1, T15)."""
+    """The pinned managers, spoken to as this host's agent; older logs are refused (T1, T15).
+
+    Args:
+        what: names the file of what was seen, where one process should not wait for another's
+            requests.
+    """
     agent = HostHome(home).agent(passphrase)
     with contextlib.ExitStack() as stack:
         clients = []
         for pin in pins:
             manager = pin.open().signing.removeprefix("ed25519:")
-            seen = SeenFile(home / f"seen.{manager[:16]}.json")
+            seen = SeenFile(home / f"seen.{what}{manager[:16]}.json")
             clients.append(stack.enter_context(ManagerClient(pin, agent, seen=seen)))
         yield clients
 
@@ -63,7 +68,7 @@ def enrol_host(
         As :meth:`HostHome.enrol`; TransportError where a manager cannot be reached. What was
         enrolled before that stays enrolled; doing it again changes nothing.
     """
-    with _managers(home, pins, passphrase) as clients:
+    with managers_of(home, pins, passphrase) as clients:
         return [HostHome(home).enrol(client, statement) for client in clients]
 
 
@@ -96,7 +101,7 @@ def run_host(
     address = parse_url(outputs + "x")
     if address.scheme == "file":
         _make_folder(Path(address.path).parent)
-    with _managers(home, pins, passphrase) as clients:
+    with managers_of(home, pins, passphrase) as clients:
         return run_job(
             HostHome(home),
             job if isinstance(job, str) else job.digest(),

@@ -1,0 +1,179 @@
+"""A host that proves itself at an interval, and ends the job that it lost the lease of (T12)."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentworld import PASSPHRASE, World
+from svetovid.crypto import Identity
+from svetovid.errors import HostError, RefusalError, TransportError
+from svetovid.host import attest_host, life
+from svetovid.host import attesting as attesting_module
+from svetovid.host.alone import end_job, lone_job
+from svetovid.host.attesting import Push
+from svetovid.protocol import ManagerClient, ManagerPin
+from svetovid.protocol.client import ManagerClient as Client
+from svetovid.protocol.seen import SeenFile
+
+Make = Callable[..., World]
+
+JOB = """
+import signal, sys, time
+from pathlib import Path
+from svetovid.host.alone import lone_job
+if sys.argv[2] == "deaf":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+with lone_job(Path(sys.argv[1])):
+    print("running", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        print("orderly", flush=True)
+        raise SystemExit(7)
+"""
+
+
+def job(home: Path, kind: str) -> subprocess.Popen[str]:
+    """A process that holds the host in ``home`` for a job."""
+    args = [sys.executable, "-c", JOB, str(home), kind]
+    process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    return process
+
+
+def test_t12_a_job_is_told_to_end(tmp_path: Path) -> None:
+    process = job(tmp_path, "civil")
+    assert end_job(tmp_path)
+    assert process.wait(10) == 7
+    assert not end_job(tmp_path)
+
+
+def test_t12_a_job_that_does_not_listen_is_killed(tmp_path: Path) -> None:
+    """T12: its keys go with it, within a second."""
+    process = job(tmp_path, "deaf")
+    begun = time.monotonic()
+    assert end_job(tmp_path)
+    assert process.wait(10) == -signal.SIGKILL
+    assert time.monotonic() - begun < 5
+
+
+def test_nobody_else_is_ended(tmp_path: Path) -> None:
+    """What a file says of a job that is over may be anybody's number by now."""
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (tmp_path / "job.lock").write_text(str(bystander.pid))
+        assert not end_job(tmp_path)
+        (tmp_path / "job.lock").write_text("no number")
+        assert not end_job(tmp_path)
+        with lone_job(tmp_path):
+            assert not end_job(tmp_path)  # this very process
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+# -- pushes
+
+
+@pytest.fixture
+def world(make: Make, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = make()
+    houses = {h.pin.url: h for h in made.all_houses}
+
+    def client(pin: ManagerPin, agent: Identity, *, seen: SeenFile) -> ManagerClient:
+        return ManagerClient(pin, agent, seen=seen, transport=houses[pin.url].gate)
+
+    monkeypatch.setattr(life, "ManagerClient", client)
+    monkeypatch.setattr(attesting_module, "_RETRY_S", 0.0)
+    monkeypatch.setattr(attesting_module, "_AFTER_REFUSAL_S", 0.0)
+    return made
+
+
+def pushes(world: World, count: int) -> list[Push]:
+    """What came of the first ``count`` pushes."""
+    heard: list[Push] = []
+    stop = threading.Event()
+
+    def tell(push: Push) -> None:
+        heard.append(push)
+        if len(heard) >= count:
+            stop.set()
+
+    pin = world.data_house.pin
+    attest_host(world.home.path, [pin], PASSPHRASE, stop=stop, on_push=tell)
+    return heard
+
+
+def test_a_host_is_fresh(world: World) -> None:
+    house = world.data_house
+    assert pushes(world, 1) == [Push(house.key, "fresh")]
+    found = house.client(world.olga).standing(world.home.host_id)
+    assert found.standing == "fresh"
+
+
+def test_one_process_measures_a_host_without_a_kernels_log(world: World) -> None:
+    """T8: a job's renewals prove it meanwhile."""
+    process = job(world.home.path, "civil")
+    try:
+        with pytest.raises(HostError, match=r"host\.busy"):
+            pushes(world, 1)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, *answers: Exception | None) -> None:
+    """What the manager answers to one push after the other; None lets it answer itself."""
+    real, left = Client.attest, list(answers)
+
+    def attest(self: Client, evidence: Any) -> Any:
+        answer = left.pop(0) if left else None
+        if answer is not None:
+            raise answer
+        return real(self, evidence)
+
+    monkeypatch.setattr(Client, "attest", attest)
+
+
+def test_a_manager_that_is_away_or_forgot_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attesting_module, "end_job", lambda _: pytest.fail("nothing was refused"))
+    away, forgot = TransportError("connection.failed"), RefusalError("challenge.unknown")
+    scripted(monkeypatch, away, forgot)
+    assert [(p.standing, p.codes) for p in pushes(world, 3)] == [
+        ("unheard", ("connection.failed",)),
+        ("unheard", ("challenge.unknown",)),
+        ("fresh", ()),
+    ]
+
+
+def test_t12_what_is_refused_or_lost_ends_the_job_here(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Path] = []
+    monkeypatch.setattr(attesting_module, "end_job", lambda home: ended.append(home) or True)
+    scripted(monkeypatch, RefusalError("ima.replay"))
+    (push,) = pushes(world, 1)
+    assert (push.standing, push.codes, push.ended) == ("refused", ("ima.replay",), True)
+    lease = "sha256:" + "1" * 64
+    real = Client.attest
+
+    def lost(self: Client, evidence: Any) -> Any:
+        return real(self, evidence).model_copy(update={"lost": (lease,), "codes": ("ima.x",)})
+
+    monkeypatch.setattr(Client, "attest", lost)
+    (push,) = pushes(world, 1)
+    assert push == Push(world.data_house.key, "fresh", ("ima.x",), (lease,), ended=True)
+    assert ended == [world.home.path] * 2
