@@ -379,7 +379,7 @@ def covered(content: bytes) -> bytes:
     return content[: 0x98 + 64] + content[0x98 + 68 : 0x98 + 144] + content[0x98 + 152 :]
 
 
-def boot(parts: Parts) -> uefi.Firmware:
+def boot(parts: Parts, *, secure: bool = False) -> uefi.Firmware:
     """What firmware, systemd-stub and Linux's own stub measure of an image."""
     fw = uefi.firmware()
     uki = assemble(parts)
@@ -388,7 +388,8 @@ def boot(parts: Parts) -> uefi.Firmware:
         wide = name.encode("utf-16-le") + b"\0\0"
         fw.add(11, uefi.IPL, wide, name.encode() + b"\0")
         fw.add(11, uefi.IPL, wide, content)
-    fw.add(4, uefi.APPLICATION, uefi.image(""), covered(parts.linux))
+    if not secure:
+        fw.add(4, uefi.APPLICATION, uefi.image(""), covered(parts.linux))
     uefi.stub(fw, parts.command_line, parts.initrd)
     return fw
 
@@ -405,8 +406,11 @@ def test_the_prediction_is_what_a_boot_gives() -> None:
     fw = boot(PARTS)
     values = {str(i): "sha256:" + v.hex() for i, v in fw.pcrs().items()}
     predicted = predicted_pcrs(PARTS, assemble(PARTS))
-    assert predicted == {pcr: values[pcr] for pcr in ("4", "9", "11", "12")}
-    assert explained(fw) == set()
+    secure = boot(PARTS, secure=True)
+    values["4 under secure boot"] = "sha256:" + secure.pcrs()[4].hex()
+    assert predicted == {pcr: values[pcr] for pcr in predicted}
+    assert predicted.keys() == {"4", "4 under secure boot", "9", "11", "12"}
+    assert explained(fw) == explained(secure) == set()
 
 
 @pytest.mark.parametrize(

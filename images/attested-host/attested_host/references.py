@@ -115,7 +115,8 @@ def predicted_pcrs(parts: Parts, uki: bytes) -> Mapping[str, str]:
 
     PCR 4 holds what the PC Client profile has a firmware measure around one boot option, PCR 9 what
     Linux's stub measures, PCR 11 each section's name and content. PCR 12 stays zero: nothing is
-    handed to the stub from outside.
+    handed to the stub from outside. Under secure boot the stub itself vouches for the kernel inside
+    it, which then has no event of its own in PCR 4.
     """
 
     def extended(*digests: bytes) -> str:
@@ -131,12 +132,13 @@ def predicted_pcrs(parts: Parts, uki: bytes) -> Mapping[str, str]:
         d for n, c in parts.sections() for d in (digest_of(n.encode() + b"\0"), digest_of(c))
     ]
     line = parts.command_line.encode("utf-16-le") + b"\0\0"
+    before = (digest_of(b"Calling EFI Application from Boot Option"), digest_of(bytes(4)))
+    outer, inner = (
+        bytes.fromhex(authenticode(image).removeprefix("sha256:")) for image in (uki, parts.linux)
+    )
     return {
-        "4": extended(
-            digest_of(b"Calling EFI Application from Boot Option"),
-            digest_of(bytes(4)),
-            *(bytes.fromhex(authenticode(i).removeprefix("sha256:")) for i in (uki, parts.linux)),
-        ),
+        "4": extended(*before, outer, inner),
+        "4 under secure boot": extended(*before, outer),
         "9": extended(digest_of(line), digest_of(parts.initrd)),
         "11": extended(*sections),
         "12": extended(),
