@@ -21,6 +21,7 @@ from svetovid.evidence.boot.describe import describe
 from svetovid.evidence.boot.variables import parse_variable
 from svetovid.evidence.certificates import find_path, load_certificate
 from svetovid.evidence.ima import advance, parse_log
+from svetovid.evidence.ima.listing import compare
 from svetovid.evidence.ima.signatures import check_signature, load_signer
 from svetovid.evidence.recorded import (
     FILES,
@@ -229,6 +230,20 @@ def _signatures() -> Iterable[bytes]:
         yield joined(last.detail.signature, last.digest, b"")  # type: ignore[union-attr]
 
 
+def _listing(data: bytes) -> None:
+    """Reference values, and a log that they are held against."""
+    values, log = split(data, 2)
+    current = Current.at([ReferenceValues.parse(values)], NOW)
+    compare(parse_log(log), current, begins=False)
+
+
+def _listings() -> Iterable[bytes]:
+    for name in ("m10-glob-costly", "m15-signed", "m17-superseded", "m16-buffer"):
+        case = SUITE / "cases" / name
+        log = case / "ima.bin" if (case / "ima.bin").exists() else SUITE / "worlds/tpm/ima.bin"
+        yield joined((case / "references.json").read_bytes(), log.read_bytes())
+
+
 def _bundle(data: bytes) -> None:
     evidence = RecordedEvidence.parse(data)
     _appraised(evidence)
@@ -302,6 +317,7 @@ TARGETS = (
     Target("uefi-variable", parse_variable, _BOOT, _variables),
     Target("ima-log", _ima, _IMA, _templates),
     Target("ima-signature", _signature, _IMA, _signatures),
+    Target("reference-values", _listing, (*_IMA, "svetovid.evidence.references"), _listings),
     Target("pcr-file", parse_pcrs, ("svetovid.evidence.recorded.tpm2tools",), stored("quote.pcrs")),
     Target("recorded-document", _bundle, _RECORDED, _bundles),
     Target("recorded-directory", _directory, _RECORDED, _directories),

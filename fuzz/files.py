@@ -96,13 +96,16 @@ def _outputs() -> Iterable[bytes]:
     yield struct.pack("<Q", len(text)) + text + struct.pack("<4f", 1, 2, 3, 4) + b"abc"
 
 
+_PIPE = 32 << 10
+"""Bytes that a socket takes while nobody reads."""
+
+
 def _channel(data: bytes) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         channel = Channel(ours, lambda _type, _name: 4096, stall_s=0.02)
         try:
-            theirs.sendall(data)
+            theirs.sendall(data[:_PIPE])
             theirs.shutdown(socket.SHUT_WR)
             while channel.receive() is not None:
                 pass

@@ -14,16 +14,17 @@ _VALUES: tuple[Any, ...] = (
 
 
 def changed(data: bytes, others: list[bytes], chance: random.Random, most: int) -> bytes:
-    """``data`` with one to four changes, of at most ``most`` bytes."""
+    """``data`` with one to four changes, of at most ``most`` bytes. A few repeat a part of it until
+    it is as long as that: what takes more than linear time shows there."""
     if chance.random() < 0.5 and data[:1] in b"{[" and (said := _json(data, chance)) is not None:
         return said[:most]
     out = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 4))):
-        _step(out, others, chance)
+        _step(out, others, chance, most)
     return bytes(out[:most])
 
 
-def _step(out: bytearray, others: list[bytes], chance: random.Random) -> None:
+def _step(out: bytearray, others: list[bytes], chance: random.Random, most: int) -> None:
     at = chance.randrange(len(out) + 1)
     end = min(len(out), at + chance.choice((1, 2, 4, 8, 32, 200)))
     match chance.randrange(9):
@@ -47,6 +48,8 @@ def _step(out: bytearray, others: list[bytes], chance: random.Random) -> None:
             other = chance.choice(others)
             start = chance.randrange(len(other) + 1)
             out[at:end] = other[start : start + chance.choice((4, 32, 500))]
+        case 8 if chance.random() < 0.05:
+            out[at:end] = out[at:end] * (most // max(1, end - at))
         case _:
             out[at:at] = bytes([chance.choice(b'\0\xff{}[]"\\,:0-\n &*!')])
 
@@ -72,7 +75,7 @@ def _json(data: bytes, chance: random.Random) -> bytes | None:
             holder[key] = json.loads(json.dumps(other[name])) if name in _keys(other) else None
         case 4 if isinstance(holder[key], str) and holder[key]:
             text = bytearray(holder[key].encode("utf-8", "surrogatepass"))
-            _step(text, [], chance)
+            _step(text, [], chance, 300)
             holder[key] = text.decode("utf-8", "replace")
         case _:
             holder[key] = chance.choice(_VALUES)

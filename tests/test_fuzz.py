@@ -150,7 +150,7 @@ def test_a_run_finds_keeps_and_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert driver.run([TARGETS["pcr-file"]], 1 / 60, "chance") == 0
     (entry,) = json.loads((tmp_path / "log.json").read_text()).values()
     assert entry["inputs"] > 0
-    assert entry["seconds"] >= 1
+    assert entry["seconds"] > 0
     monkeypatch.setattr(
         driver, "_fuzzed", lambda *_: ({"inputs": 3, "seconds": 1.0}, [b"a\xde\xad"])
     )
