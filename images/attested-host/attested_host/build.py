@@ -5,7 +5,10 @@ The same lock, recipe and source give the same bytes. What it leaves in its fold
     attested-host.img    the disk: an EFI system partition and the root file system
     attested-host.efi    the unified kernel image on it
     references.json      the reference values that it implies, for somebody to sign
+    references.corim     the same as a CoRIM, for other verifiers
     manifest.json        digests of all this, predicted PCRs, every file and its package
+
+With ``--signer HOME`` the two of reference values also signed, by the identity in that home.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attested_host import cpio, rootfs
+from attested_host.corim import corim
 from attested_host.debian import addresses, now_stamp, resolve, unpack
 from attested_host.fat import file_system
 from attested_host.gpt import ALIGNMENT, ESP, ROOT, Partition, write_disk
 from attested_host.initrd import compose_initrd
 from attested_host.lock import BuildError, Package, fetch, read_lock, write_lock
+from attested_host.papers import identity_in, sign_papers, tell_values
 from attested_host.pe import sections
 from attested_host.references import (
     PRODUCT,
@@ -39,6 +44,7 @@ from attested_host.tree import Tree
 from attested_host.uki import Parts, assemble
 from attested_host.verity import Verity, append_tree
 from attested_host.wheels import fetch_wheels, resolve_wheels, unpack_wheel
+from svetovid.errors import SvetovidError
 
 __all__ = ["VARIANTS", "Image", "boot_disk", "build", "command_line", "is_current", "load", "lock"]
 
@@ -234,15 +240,20 @@ def boot_disk(target: Path, uki: bytes, further: Sequence[Partition] = ()) -> No
 
 
 def _write_papers(image: Image, variant: str, files: list[File]) -> None:
+    product, version = f"{PRODUCT}-{variant}", 1
     names = ("debian.lock", *WHEELS[variant])
     packages = [f"{p.label} {p.sha256}" for n in names for p in read_lock(HERE / n)]
     locks = hashlib.sha256("\n".join(packages).encode()).hexdigest()
     values = reference_values(
         files, image.parts, image.uki,
-        product=f"{PRODUCT}-{variant}", version=1,
+        product=product, version=version,
         provenance=f"predicted from the image's files, before it booted; packages {locks[:16]}",
     )  # fmt: skip
+    pcrs = predicted_pcrs(image.parts, image.uki)
     (image.folder / "references.json").write_bytes(values.canonical())
+    (image.folder / "references.corim").write_bytes(
+        corim(files, pcrs, product=product, version=version)
+    )
     with image.disk.open("rb") as f:
         disk = hashlib.file_digest(f, "sha256").hexdigest()
     manifest = {
@@ -252,7 +263,7 @@ def _write_papers(image: Image, variant: str, files: list[File]) -> None:
         "unified_kernel_image": f"sha256:{hashlib.sha256(image.uki).hexdigest()}",
         "command_line": image.parts.command_line,
         "root": {"blocks": image.verity.blocks, "hash": image.verity.root},
-        "pcrs": dict(predicted_pcrs(image.parts, image.uki)),
+        "pcrs": dict(pcrs),
         "references": values.digest(),
         "files": [dataclasses.asdict(f) for f in files],
     }
@@ -269,15 +280,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", nargs="?", choices=["image", "lock"], default="image")
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="numpy")
     parser.add_argument("--out", type=Path, default=HERE / "build")
+    parser.add_argument("--signer", type=Path, help="home of whoever signs the reference values")
     given = parser.parse_args(arguments)
     try:
         if given.what == "lock":
             lock()
-        elif is_current(given.out, given.variant):
+            return 0
+        if is_current(given.out, given.variant):
             _tell(f"nothing changed: {given.out}")
         else:
             build(given.out, given.variant, _tell)
-    except BuildError as e:
+        for line in tell_values(given.out):
+            _tell(line)
+        if given.signer is not None:
+            sign_papers(given.out, identity_in(given.signer))
+    except (BuildError, SvetovidError) as e:
         _tell(f"attested-host: {e}")
         return 4
     return 0

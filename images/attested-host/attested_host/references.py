@@ -20,9 +20,17 @@ from attested_host.tree import Tree
 from attested_host.uki import Parts
 from svetovid.evidence.documents import BootReferences, ReferenceValues
 
-__all__ = ["File", "boot_references", "list_files", "predicted_pcrs", "reference_values"]
+__all__ = [
+    "SECURE_BOOT",
+    "File",
+    "boot_references",
+    "list_files",
+    "predicted_pcrs",
+    "reference_values",
+]
 
 PRODUCT = "attested-host"
+SECURE_BOOT = "4 under secure boot"
 _SHOWN_AT_WORK = ("/" + POLICY, "/usr/lib/svetovid/service.py")
 """Paths that every measurement log must hold: the policy that was loaded, and a file that is read
 as code after it. (Files of the runtime tree share an inode with the root file system's own; the
@@ -138,7 +146,7 @@ def predicted_pcrs(parts: Parts, uki: bytes) -> Mapping[str, str]:
     )
     return {
         "4": extended(*before, outer, inner),
-        "4 under secure boot": extended(*before, outer),
+        SECURE_BOOT: extended(*before, outer),
         "9": extended(digest_of(line), digest_of(parts.initrd)),
         "11": extended(*sections),
         "12": extended(),
