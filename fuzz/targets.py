@@ -46,7 +46,7 @@ class Target:
 
 
 def all_targets() -> dict[str, Target]:
-    from fuzz import documents, evidence, files
+    from fuzz import archives, documents, evidence, files
 
-    found = (*evidence.TARGETS, *documents.TARGETS, *files.TARGETS)
+    found = (*evidence.TARGETS, *documents.TARGETS, *files.TARGETS, *archives.TARGETS)
     return {target.name: target for target in found}

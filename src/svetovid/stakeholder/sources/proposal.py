@@ -35,7 +35,9 @@ __all__ = ["Proposal", "approved", "propose", "read_log"]
 _FIRST = "svetovid proposal 1"
 _LOG = re.compile(r"log (sha256:[0-9a-f]{64}) ([0-9]{1,7}) entries")
 _LINE = re.compile(
-    r'([-+?]) (file|buffer) ((?:verity:)?sha(?:256|384|512):[0-9a-f]{64,128}) ("[ -~]{1,32768}")'
+    r"([-+?]) (file|buffer) "
+    r"((?:verity:)?(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})) "
+    r'("[ -~]{1,32768}")'
 )
 MAX_BYTES = 64 << 20
 
