@@ -213,6 +213,36 @@ def _line(template: bytes, body: bytes) -> bytes:
     return head + template + struct.pack("<I", len(body)) + body
 
 
+_TEMPLATES = (
+    b"ima-ng",
+    b"ima-ngv2",
+    b"ima-sig",
+    b"ima-sigv2",
+    b"ima-buf",
+    b"ima-modsig",
+    b"evm-sig",
+)
+
+
+def _fields(data: bytes) -> None:
+    """The first byte says of which template the rest is; its hash is right, as a liar's is."""
+    template = _TEMPLATES[data[0] % len(_TEMPLATES)] if data else b""
+    for entry in parse_log(_line(template, data[1:])):
+        assert entry.path
+
+
+def _bodies() -> Iterable[bytes]:
+    for log in _templates():
+        at = 0
+        while at + 28 < len(log):
+            (size,) = struct.unpack_from("<I", log, at + 24)
+            name, at = log[at + 28 : at + 28 + size], at + 28 + size
+            (size,) = struct.unpack_from("<I", log + bytes(4), at)
+            if name in _TEMPLATES:
+                yield bytes([_TEMPLATES.index(name)]) + log[at + 4 : at + 4 + size]
+            at += 4 + size
+
+
 def _references() -> ReferenceValues:
     return ReferenceValues.parse((SUITE / "cases" / "m15-signed" / "references.json").read_bytes())
 
@@ -316,6 +346,7 @@ TARGETS = (
     Target("boot-log", _boot, _BOOT, stored("bios.bin")),
     Target("uefi-variable", parse_variable, _BOOT, _variables),
     Target("ima-log", _ima, _IMA, _templates),
+    Target("ima-fields", _fields, _IMA, lambda: set(_bodies())),
     Target("ima-signature", _signature, _IMA, _signatures),
     Target("reference-values", _listing, (*_IMA, "svetovid.evidence.references"), _listings),
     Target("pcr-file", parse_pcrs, ("svetovid.evidence.recorded.tpm2tools",), stored("quote.pcrs")),
