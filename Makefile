@@ -7,7 +7,7 @@ export PYTHON
 BIN := .venv/bin
 COVERAGE_FLOOR := 90
 IMAGE := images/attested-host
-BENCHMARKS := train seal release appraise
+BENCHMARKS := train seal release appraise fleet
 MINUTES ?= 10
 
 .PHONY: help setup demo test test-long lint bench model fuzz properties format docs clean

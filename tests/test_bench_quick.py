@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("torch")
 FIGURES = {
     "appraise": {"incremental_per_s", "incremental_p99_ms", "ima_entries_per_s", "million_ratio"},
+    "fleet": {"hosts", "p99_ms", "lost"},
     "release": {"p50_ms", "p99_ms", "errors", "parallel_hosts"},
     "seal": {"open_ratio", "first_open_ratio", "vs_age", "random_1k_p50_us", "rss_mb_4gib"},
     "train": {"ratio", "attest_s", "release_s", "open_s"},
@@ -20,7 +21,14 @@ FIGURES = {
 
 
 @pytest.mark.parametrize(
-    "name", ["appraise", "release", "seal", pytest.param("train", marks=pytest.mark.slow)]
+    "name",
+    [
+        "appraise",
+        "release",
+        "seal",
+        pytest.param("fleet", marks=pytest.mark.slow),
+        pytest.param("train", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.timeout(900)
 def test_a_quick_run(name: str, tmp_path: Path) -> None:

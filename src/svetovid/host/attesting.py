@@ -7,6 +7,7 @@ process that runs the job here is told to end, and ended where it does not.
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = ["Push", "attest_host"]
 
 _RETRY_S = 1.0
 _AFTER_REFUSAL_S = 10.0
+_SPREAD = 0.1
 _TICK_S = 0.25
 """Waits are short: they stand still while the machine is suspended, and intervals do not."""
 _ANEW = frozenset({"challenge.unknown", "challenge.expired"})
@@ -77,6 +79,8 @@ class _Pushing:
             begun = boottime()
             push, wait = self._once()
             self._on_push(push)
+            # A little early, by chance: hosts that came back at once would else stay in step.
+            wait *= random.uniform(1 - _SPREAD, 1)  # noqa: S311 - nothing secret
             while boottime() < begun + wait and not self._stop.is_set():
                 self._stop.wait(min(wait, _TICK_S))
 
@@ -90,7 +94,7 @@ class _Pushing:
                 return Push(me, "unheard", codes), 0.0
             return Push(me, "refused", codes, ended=end_job(self._home)), _AFTER_REFUSAL_S
         except SvetovidError as e:
-            return Push(me, "unheard", (e.code,)), _RETRY_S
+            return Push(me, "unheard", (e.code,)), _RETRY_S * random.uniform(1, 4)  # noqa: S311
         ended = bool(answer.lost) and end_job(self._home)
         return Push(me, "fresh", answer.codes, answer.lost, ended), answer.interval
 
