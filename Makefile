@@ -21,8 +21,9 @@ setup: ## make .venv with .venv/bin/svetovid; as root also the system packages
 demo: setup ## owners who trust nobody train one model, end to end, and what is refused
 	@$(BIN)/svetovid demo
 
-image: setup ## the attested host image, into images/attested-host/build (SIGNER: a home, to sign its values)
-	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.build $(if $(SIGNER),--signer $(SIGNER))
+image: setup ## the attested host image, into images/attested-host/build; its README names the options
+	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.build \
+	  $(if $(SIGNER),--signer $(SIGNER)) $(if $(ENFORCE),--enforce $(ENFORCE))
 
 demo-vm: image ## that image in a virtual machine: the main job, and what is refused
 	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.demo

@@ -44,6 +44,7 @@ need squashfs-tools has mksquashfs
 need qemu-system-x86 has qemu-system-x86_64
 need ovmf test -e /usr/share/OVMF/OVMF_CODE_4M.fd
 need e2fsprogs test -x /usr/sbin/mke2fs
+need ima-evm-utils has evmctl
 need cryptsetup-bin test -x /usr/sbin/veritysetup
 need fdisk test -x /usr/sbin/sfdisk
 guest=("${missing[@]:required}")

@@ -6,15 +6,18 @@ them these tests are skipped and say why, or fail in continuous integration.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from attested_host.build import Image, build, is_current, load
+from attested_host.demo import enforce
 from attested_host.lock import BuildError, cache_folder
 from attested_host.machine import missing_tools
 from attested_host.play.story import Story
+from attested_host.play.trial import try_programs
 
 Build = Callable[[Path], Image]
 _UNFETCHED = ("cannot be fetched", "pip ")
@@ -86,3 +89,16 @@ def test_f1_a_quote_is_good_once(story: Story) -> None:
 def test_one_bad_step_is_refused(story: Story, step: str) -> None:
     """M4, M11, U9, T16: each from a world in which the job would run."""
     assert getattr(story, step)()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(os.geteuid() != 0, reason="signing programs takes root")
+def test_the_enforcing_kernel_refuses_what_nobody_signed(
+    image: Image, tmp_path: Path, lacking: Callable[[str], NoReturn]
+) -> None:
+    if missing := missing_tools():
+        lacking(f"a virtual machine needs {', '.join(missing)}")
+    enforce(tmp_path, lambda _: None)
+    (tmp_path / "plain").mkdir()
+    assert set(try_programs(image, tmp_path / "plain").values()) == {"done"}

@@ -8,7 +8,9 @@ The same lock, recipe and source give the same bytes. What it leaves in its fold
     references.corim     the same as a CoRIM, for other verifiers
     manifest.json        digests of all this, predicted PCRs, every file and its package
 
-With ``--signer HOME`` the two of reference values also signed, by the identity in that home.
+With ``--enforce KEY`` (RSA, PEM; takes root) the guest's kernel runs no machine code that this key
+did not sign. With ``--signer HOME`` the two of reference values stand there signed as well, by the
+identity in that home.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ from attested_host.references import (
     list_files,
     predicted_pcrs,
     reference_values,
+    sha256,
 )
+from attested_host.signing import ImaSigner, sign_programs
 from attested_host.tree import Tree
 from attested_host.uki import Parts, assemble
 from attested_host.verity import Verity, append_tree
@@ -55,10 +59,11 @@ _STUB = "systemd-boot-efi"
 _STUB_FILE = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
 _BUSYBOX = "busybox-static"
 _INITRD_ONLY = ("dmsetup", "libdevmapper1.02.1", "libudev1")
+_KEYCTL = "keyutils"
 _INITRD_ALSO = ("libc6", "libselinux1", "libpcre2-8-0")
 _SEEDS = (
     *("libpython3.11-stdlib", "python3.11-minimal", "bubblewrap", "libstdc++6"),
-    *(_BUSYBOX, "dmsetup", KERNEL, _STUB),
+    *(_BUSYBOX, "dmsetup", KERNEL, _STUB, _KEYCTL),
 )
 _NEVER = (
     *("debconf", "debconf-2.0", "dpkg", "kmod", "initramfs-tools", "linux-initramfs-tool"),
@@ -148,13 +153,18 @@ def _inputs() -> str:
     return h.hexdigest()
 
 
-def is_current(folder: Path, variant: str) -> bool:
+def is_current(folder: Path, variant: str, signer: ImaSigner | None = None) -> bool:
     """Whether ``folder`` holds the image that :func:`build` would make."""
     try:
         known: dict[str, object] = json.loads((folder / "manifest.json").read_bytes())
     except (OSError, ValueError):
         return False
-    return (known.get("inputs"), known.get("variant")) == (_inputs(), variant)
+    found = tuple(known.get(name) for name in ("inputs", "variant", "enforces"))
+    return found == (_inputs(), variant, _enforced(signer))
+
+
+def _enforced(signer: ImaSigner | None) -> str | None:
+    return None if signer is None else sha256(signer.certificate())
 
 
 def load(folder: Path) -> Image:
@@ -185,8 +195,10 @@ def _kernel_image(kernel: Tree) -> bytes:
     return next(n.data for p, n in kernel.files() if p.startswith("boot/vmlinuz-"))
 
 
-def build(out: Path, variant: str, say: Callable[[str], None]) -> Image:
-    """Build the image into ``out``.
+def build(
+    out: Path, variant: str, say: Callable[[str], None], signer: ImaSigner | None = None
+) -> Image:
+    """Build the image into ``out``; with ``signer``, in the enforcing profile.
 
     Raises:
         BuildError: whatever stands in the way.
@@ -202,7 +214,13 @@ def build(out: Path, variant: str, say: Callable[[str], None]) -> Image:
     step("packages unpacked")
     kernel, busybox = debian.pop(KERNEL), debian.pop(_BUSYBOX)
     stub = debian.pop(_STUB)[_STUB_FILE].data
-    initrd = compose_initrd(kernel, busybox, [debian[n] for n in _INITRD_ONLY + _INITRD_ALSO])
+    wanted = [debian[n] for n in _INITRD_ONLY + _INITRD_ALSO]
+    keyctl = debian.pop(_KEYCTL)
+    if signer is None:
+        initrd = compose_initrd(kernel, busybox, wanted)
+    else:
+        wanted += [keyctl, debian["libkeyutils1"]]
+        initrd = compose_initrd(kernel, busybox, wanted, signed_by=signer.certificate())
     for name in _INITRD_ONLY:
         del debian[name]
     root = rootfs.compose([*debian.values(), *wheels], CHECKOUT / "src" / "svetovid")
@@ -210,6 +228,8 @@ def build(out: Path, variant: str, say: Callable[[str], None]) -> Image:
         staging = Path(scratch) / "root"
         rootfs.finish(root, staging, VARIANTS[variant])
         step("runtime and byte code made by the image's own Python")
+        if signer is not None:
+            step(f"{sign_programs(staging, signer)} programs and libraries signed")
         squashed = Path(scratch) / "root.squashfs"
         rootfs.squash(staging, squashed)
         verity = append_tree(squashed)
@@ -225,7 +245,7 @@ def build(out: Path, variant: str, say: Callable[[str], None]) -> Image:
         (out / "attested-host.efi").write_bytes(uki)
         image = Image(out, parts, uki, verity)
         boot_disk(image.disk, uki, [Partition("svetovid-root", ROOT, squashed)])
-        _write_papers(image, variant, list_files(staging, root, initrd))
+        _write_papers(image, variant, list_files(staging, root, initrd), _enforced(signer))
     step(f"{image.disk}")
     return image
 
@@ -239,8 +259,8 @@ def boot_disk(target: Path, uki: bytes, further: Sequence[Partition] = ()) -> No
         write_disk(target, [first, *further], hashlib.sha256(uki).digest())
 
 
-def _write_papers(image: Image, variant: str, files: list[File]) -> None:
-    product, version = f"{PRODUCT}-{variant}", 1
+def _write_papers(image: Image, variant: str, files: list[File], enforced: str | None) -> None:
+    product, version = f"{PRODUCT}-{variant}" + ("" if enforced is None else "-enforcing"), 1
     names = ("debian.lock", *WHEELS[variant])
     packages = [f"{p.label} {p.sha256}" for n in names for p in read_lock(HERE / n)]
     locks = hashlib.sha256("\n".join(packages).encode()).hexdigest()
@@ -259,6 +279,7 @@ def _write_papers(image: Image, variant: str, files: list[File]) -> None:
     manifest = {
         "inputs": _inputs(),
         "variant": variant,
+        "enforces": enforced,
         "disk": f"sha256:{disk}",
         "unified_kernel_image": f"sha256:{hashlib.sha256(image.uki).hexdigest()}",
         "command_line": image.parts.command_line,
@@ -281,15 +302,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--variant", choices=sorted(VARIANTS), default="numpy")
     parser.add_argument("--out", type=Path, default=HERE / "build")
     parser.add_argument("--signer", type=Path, help="home of whoever signs the reference values")
+    parser.add_argument("--enforce", type=Path, help="RSA key without whose signature no code runs")
     given = parser.parse_args(arguments)
     try:
         if given.what == "lock":
             lock()
             return 0
-        if is_current(given.out, given.variant):
+        signer = None if given.enforce is None else ImaSigner.read(given.enforce)
+        if is_current(given.out, given.variant, signer):
             _tell(f"nothing changed: {given.out}")
         else:
-            build(given.out, given.variant, _tell)
+            build(given.out, given.variant, _tell, signer)
         for line in tell_values(given.out):
             _tell(line)
         if given.signer is not None:

@@ -1,4 +1,7 @@
-"""What runs before the root file system: busybox, dmsetup, signed modules, the IMA policy."""
+"""What runs before the root file system: busybox, dmsetup, signed modules, the IMA policy.
+
+Where machine code must be signed, also keyctl, and the key that the kernel is to know.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,9 @@ _APPLETS = (
 _LIBRARIES = re.compile(
     r"usr/lib64/ld-linux-x86-64\.so\.2"
     r"|usr/lib/x86_64-linux-gnu/(ld-linux-x86-64|libc|libm|libdevmapper|libselinux|libudev"
-    r"|libpcre2-8)\.so[^/]*"
+    r"|libpcre2-8|libkeyutils)\.so[^/]*"
 )
+_TOOLS = frozenset({"usr/sbin/dmsetup", "usr/bin/keyctl"})
 _MODULE = re.compile(r"usr/lib/modules/[^/]+/kernel/.*\.ko")
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 
@@ -60,15 +64,21 @@ def load_order(kernel: Tree, wanted: Iterable[str]) -> list[str]:
 
 
 def compose_initrd(
-    kernel: Tree, busybox: Tree, libraries: Iterable[Tree], modules: Iterable[str] = MODULES
+    kernel: Tree,
+    busybox: Tree,
+    libraries: Iterable[Tree],
+    modules: Iterable[str] = MODULES,
+    signed_by: bytes | None = None,
 ) -> Tree:
     """The tree of the initial RAM file system.
 
     Args:
         kernel: the kernel's package.
         busybox: the package of the static busybox.
-        libraries: packages of dmsetup and of what it needs.
+        libraries: packages of dmsetup, of keyctl where it is needed, and of what they need.
         modules: drivers that this image can find its disk and network with.
+        signed_by: DER certificate of the key without whose signature no code runs; None for the
+            profile that measures alone.
     """
     tree = Tree()
     program = next(n for p, n in busybox.files() if p == "usr/bin/busybox")
@@ -77,8 +87,8 @@ def compose_initrd(
         tree.link(f"bin/{applet}", "busybox", program.origin)
     for package in libraries:
         for path, node in package:
-            if path == "usr/sbin/dmsetup":
-                tree.put("bin/dmsetup", node)
+            if path in _TOOLS:
+                tree.put("bin/" + PurePosixPath(path).name, node)
             elif _LIBRARIES.fullmatch(path):
                 tree.put(path, node)
     for name in ("bin", "lib", "lib64"):
@@ -91,7 +101,11 @@ def compose_initrd(
         tree.put(f"usr/lib/modules/{name}", kernel[path])
     tree.add("etc/modules", ("\n".join(names) + "\n").encode(), _RECIPE)
     tree.add("etc/sysctl", (GUEST / "sysctl").read_bytes(), _RECIPE)
-    tree.add(POLICY, (GUEST / "ima-policy").read_bytes(), _RECIPE)
+    policy = (GUEST / "ima-policy").read_bytes()
+    if signed_by is not None:
+        tree.add("etc/keys/ima.der", signed_by, _RECIPE)
+        policy += (GUEST / "ima-policy-enforce").read_bytes()
+    tree.add(POLICY, policy, _RECIPE)
     tree.add("init", (GUEST / "init.sh").read_bytes(), _RECIPE, executable=True)
     tree.folder("dev", "proc", "sys", "sysroot")
     return tree

@@ -137,13 +137,14 @@ def finish(tree: Tree, folder: Path, distributions: Iterable[str]) -> None:
 def squash(folder: Path, target: Path) -> None:
     """A squashfs of ``folder``, not compressed: its bytes then depend on no compressor.
 
-    What a block costs to read is dm-verity's hash and IMA's, not the disk's.
+    What a block costs to read is dm-verity's hash and IMA's, not the disk's. Extended
+    attributes are kept: signatures are some, and nothing else sets any.
     """
     tool = shutil.which("mksquashfs", path="/usr/bin:/usr/sbin:/usr/local/bin")
     if tool is None:
         raise BuildError("mksquashfs was not found: apt-get install squashfs-tools")
     target.unlink(missing_ok=True)
-    options = ["-noI", "-noD", "-noF", "-noX", "-no-xattrs", "-all-root", "-all-time", "0"]
+    options = ["-noI", "-noD", "-noF", "-noX", "-xattrs", "-all-root", "-all-time", "0"]
     options += ["-mkfs-time", "0", "-b", "131072", "-processors", "1", "-no-progress", "-quiet"]
     environment = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"}
     done = subprocess.run(

@@ -16,6 +16,13 @@ mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 mount -t devtmpfs -o nosuid,noexec devtmpfs /dev
 mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security
 
+# In the enforcing profile: the one key by which code is signed, in a ring that takes no other.
+if [ -e /etc/keys/ima.der ]; then
+  ring=$(keyctl newring _ima @u) || stop "no key ring"
+  keyctl padd asymmetric "" "$ring" </etc/keys/ima.der >/dev/null || stop "no key in the ring"
+  keyctl restrict_keyring "$ring" || stop "the key ring stays open"
+fi
+
 # The kernel reads the file itself, and measures what it read; there is no second time.
 echo /etc/ima/ima-policy >/sys/kernel/security/ima/policy || stop "no IMA policy"
 

@@ -22,11 +22,11 @@ from attested_host.tree import Tree
 from attested_host.uki import Parts, assemble
 from svetovid.evidence.documents import ReferenceValues
 
-__all__ = ["Lab", "act", "make_lab"]
+__all__ = ["GUEST_INIT", "LAST", "Lab", "act", "make_lab"]
 
 NOTE = b"a file that the reference values list\n"
-_GUEST_INIT = Path(__file__).resolve().parents[1] / "guest" / "init.sh"
-_LAST = "exec switch_root /sysroot /usr/bin/python3.11 -I -B /usr/lib/svetovid/service.py"
+GUEST_INIT = Path(__file__).resolve().parents[1] / "guest" / "init.sh"
+LAST = "exec switch_root /sysroot /usr/bin/python3.11 -I -B /usr/lib/svetovid/service.py"
 _LAB_LAST = """\
 mount -t tmpfs tmpfs /sysroot/mnt
 cat /usr/bin/busybox >/sysroot/mnt/busybox
@@ -52,10 +52,10 @@ class Lab:
 
 def make_lab(image: Image, folder: Path) -> Lab:
     """Make the edition from a built image."""
-    text = _GUEST_INIT.read_text()
-    assert _LAST in text
+    text = GUEST_INIT.read_text()
+    assert LAST in text
     over = Tree()
-    files = {"init": text.replace(_LAST, _LAB_LAST).encode(), "lab/start": _START, "lab/note": NOTE}
+    files = {"init": text.replace(LAST, _LAB_LAST).encode(), "lab/start": _START, "lab/note": NOTE}
     for path, data in files.items():
         over.add(path, data, "lab", executable=path == "init")
     parts = dataclasses.replace(image.parts, initrd=image.parts.initrd + cpio.archive(over))
