@@ -100,8 +100,8 @@ def test_refused_is_exit_3(given_files: Path, capsys: pytest.CaptureFixture[str]
     [
         (["--nonce", "xyz"], "recorded.nonce"),
         (["--ak", "xyz"], "recorded.nonce"),
-        (["--now", "yesterday"], "recorded.time"),
-        (["--now", "9" * 30], "recorded.time"),
+        (["--now", "yesterday"], "cli.time"),
+        (["--now", "9" * 30], "cli.time"),
         (["--reference", "none.json"], "file.unreadable"),
         (["--ca", "none.pem"], "file.unreadable"),
     ],

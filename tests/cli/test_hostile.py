@@ -37,6 +37,16 @@ READERS: dict[str, Callable[[str, str, str], list[str]]] = {
     ],
     "anchors publish": lambda bad, home, pin: ["anchors", "publish", bad, "--home", home],
     "reference publish": lambda bad, home, pin: ["reference", "publish", bad, "--home", home],
+    "reference show": lambda bad, home, pin: ["reference", "show", bad],
+    "reference propose": lambda bad, home, pin: [
+        "reference", "propose", bad, "--known", bad, "--out", bad + ".out",
+    ],
+    "reference make": lambda bad, home, pin: [
+        "reference", "make", "--product", "x", "--debian", bad, "--out", bad + ".out",
+    ],
+    "reference make image": lambda bad, home, pin: [
+        "reference", "make", "--product", "x", "--container", bad, "--out", bad + ".out",
+    ],
     "manager pin": lambda bad, home, pin: ["manager", "pin", bad, "--home", home],
     "policy check": lambda bad, home, pin: ["policy", "check", bad, "--home", home],
     "policy publish": lambda bad, home, pin: ["policy", "publish", bad, "--home", home],

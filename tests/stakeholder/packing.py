@@ -84,7 +84,13 @@ def oci(folder: Path, layers: Sequence[bytes], name: str = "lab/train:1", **more
 
 def saved(layers: Sequence[bytes], tags: Sequence[str] = ("lab/train:1",), **more: object) -> bytes:
     """What ``docker save`` wrote before OCI layouts."""
-    config = json.dumps({"rootfs": {"diff_ids": [sha(layer) for layer in layers]}}).encode()
+    config = json.dumps(
+        {
+            "os": "linux",
+            "architecture": "amd64",
+            "rootfs": {"diff_ids": [sha(layer) for layer in layers]},
+        }
+    ).encode()
     names = [f"{i}/layer.tar" for i in range(len(layers))]
     image = {"Config": "c.json", "RepoTags": list(tags), "Layers": names, **more}
     return tar(

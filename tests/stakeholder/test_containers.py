@@ -76,8 +76,11 @@ def test_what_docker_saved(tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(saved([BASE, NEXT]))
     source = from_container(tmp_path / "image.tar")
     assert (source.files, source.name) == (VALUES, "lab/train:1")
-    config = json.dumps({"rootfs": {"diff_ids": [sha(BASE), sha(NEXT)]}}).encode()
-    assert source.artifact == sha(config)
+    assert from_container(tmp_path / "image.tar", platform="linux/amd64") == source
+    refused("source.platform", tmp_path / "image.tar", platform="linux/arm64")
+    diff_ids = {"diff_ids": [sha(BASE), sha(NEXT)]}
+    config = {"os": "linux", "architecture": "amd64", "rootfs": diff_ids}
+    assert source.artifact == sha(json.dumps(config).encode())
 
 
 def test_a_changed_part_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,8 @@ def test_a_package_that_dpkg_made(tmp_path: Path) -> None:
         deb(ROOT, pack=lambda d: lzma.compress(d)[:-9]),
         deb(ROOT, pack=lambda d: lzma.compress(d) + b"more"),
         deb(ROOT, pack=lambda d: d[:2000]),
+        deb(ROOT, pack=lambda d: d + bytes(1 << 20)),
+        deb(ROOT, pack=lambda d: d + b"more"),
         deb(ROOT, pack=lambda d: d[: d.index(b"ld")]),
         deb(ROOT, pack=lambda d: d.replace(b"ustar", b"ustaR")),
         deb(ROOT, pack=lambda d: d[:1536] + b"x" * 512 + d[2048:]),
@@ -163,9 +166,15 @@ def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_xz_header_that_asks_for_a_machine(tmp_path: Path) -> None:
-    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}]
-    data = deb(ROOT, pack=lambda d: lzma.compress(d, filters=filters))
-    refused("source.malformed", data, tmp_path)
+    def greedy(data: bytes) -> bytes:
+        packed = bytearray(lzma.compress(data))
+        end = 12 + (packed[12] + 1) * 4  # of the block's header: flags, LZMA2, its dictionary
+        assert packed[14:16] == b"\x21\x01"
+        packed[16] = 38  # 2 GiB
+        packed[end - 4 : end] = zlib.crc32(packed[12 : end - 4]).to_bytes(4, "little")
+        return bytes(packed)
+
+    assert "Memory" in refused("source.malformed", deb(ROOT, pack=greedy), tmp_path).reason.observed
 
 
 def test_no_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from svetovid.cli.asset import group as asset
 from svetovid.cli.bench import bench
 from svetovid.cli.conformance import conformance
 from svetovid.cli.demo.command import demo
-from svetovid.cli.documents import anchors, reference
+from svetovid.cli.documents import anchors
 from svetovid.cli.example import example
 from svetovid.cli.host import group as host
 from svetovid.cli.identity import group as identity
@@ -21,6 +21,7 @@ from svetovid.cli.job import group as job
 from svetovid.cli.manager import group as manager
 from svetovid.cli.policy import group as policy
 from svetovid.cli.receipt import output, receipt
+from svetovid.cli.reference import group as reference
 from svetovid.cli.share import share
 from svetovid.cli.tpm import group as tpm
 from svetovid.cli.version import print_version, version

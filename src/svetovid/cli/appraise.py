@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from svetovid.cli.options import moment
 from svetovid.cli.output import emit, note, plain
-from svetovid.errors import InputError, SvetovidError
+from svetovid.errors import SvetovidError
 
 if TYPE_CHECKING:
     from svetovid.evidence.recorded import Expectations, Node, RecordedEvidence, Verdict
@@ -82,31 +82,13 @@ def _read(
     )
 
     wanted = Expectations(
-        now=_time(now),
+        now=int(time.time()) if now is None else moment(now, "--now"),
         nonce=None if nonce is None else parse_nonce(nonce),
         ak_name=None if ak is None else parse_nonce(ak),
         references=read_believed(reference),
         authorities=None if ca is None else read_authorities_file(ca),
     )
     return read_recording(bundle), wanted
-
-
-def _time(text: str | None) -> int:
-    if text is None:
-        return int(time.time())
-    try:
-        if text.isdecimal() and text.isascii():
-            moment = datetime.fromtimestamp(int(text), UTC)
-        else:
-            moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError, OSError) as e:
-        raise InputError(
-            "recorded.time",
-            expected="Unix seconds, or a time as 2026-11-21T12:00:00Z",
-            observed=text,
-            next_step="give --now a time that certificates can have",
-        ) from e
 
 
 def _write(to: Path | None, data: dict[str, Any]) -> None:

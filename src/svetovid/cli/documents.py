@@ -1,4 +1,4 @@
-"""``svetovid anchors`` and ``svetovid reference``: what an owner chooses to believe."""
+"""``svetovid anchors``, and what it shares with ``svetovid reference``: what an owner believes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,6 @@ anchors = typer.Typer(
     epilog="In order: `make`, read what came of it, `publish`, or give it to `svetovid share`.",
     no_args_is_help=True,
 )
-reference = typer.Typer(
-    help="Digests that measured files may have.",
-    epilog="In order: `make`, compare it with what others made, `publish`, or give it to "
-    "`svetovid share`.",
-    no_args_is_help=True,
-)
-
 Product = Annotated[str, typer.Option("--product", help="What the document is called.")]
 Version = Annotated[int, typer.Option("--version", help="Its number; it only rises.")]
 Out = Annotated[Path, typer.Option("--out", help="File to write.")]
@@ -79,45 +72,10 @@ def publish_anchors(file: DocumentFile, home: HomeOption, as_json: AsJson = Fals
     """
     from svetovid.evidence.documents import TrustAnchors
 
-    _publish(file, TrustAnchors, home, as_json)
+    publish_document(file, TrustAnchors, home, as_json)
 
 
-@reference.command("make")
-def make_reference(
-    runtime: Annotated[Path, typer.Argument(help="The runtime tree that jobs run in.")],
-    product: Product,
-    out: Out,
-    version: Version = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Make reference values of a runtime: every file that a job can load, with its digest.
-
-    Example: `svetovid reference make runtime --product runtime --out runtime.references.json`
-    """
-    from svetovid import stakeholder
-    from svetovid.host.runtime import reference_values
-
-    document = reference_values(runtime, product, version)
-    stakeholder.write_public(out, document)
-    emit(
-        {"document": document.digest(), "file": str(out), "files": len(document.files)},
-        [f"{out}: {document.digest()}, {len(document.files)} files"],
-        as_json,
-    )
-
-
-@reference.command("publish")
-def publish_reference(file: DocumentFile, home: HomeOption, as_json: AsJson = False) -> None:
-    """Sign reference values, unless somebody has, and give them to the manager.
-
-    Example: `svetovid reference publish runtime.references.json --home alice`
-    """
-    from svetovid.evidence.documents import ReferenceValues
-
-    _publish(file, ReferenceValues, home, as_json)
-
-
-def _publish(
+def publish_document(
     file: Path, kind: type[TrustAnchors] | type[ReferenceValues], home: Path, as_json: bool
 ) -> None:
     from svetovid import stakeholder

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ __all__ = [
     "Places",
     "PublicOption",
     "ReferencesOption",
+    "moment",
     "passphrase",
     "storage_url",
 ]
@@ -88,6 +90,27 @@ def storage_url(place: str | None) -> str | None:
     if place is None or "://" in place:
         return place
     return Path(place).absolute().as_uri()
+
+
+def moment(text: str, option: str) -> int:
+    """Unix seconds of a time that stands on a command line.
+
+    Raises:
+        InputError: ``cli.time``.
+    """
+    try:
+        if text.isdecimal() and text.isascii():
+            found = datetime.fromtimestamp(int(text), UTC)
+        else:
+            found = datetime.fromisoformat(text)
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError, OSError) as e:
+        raise InputError(
+            "cli.time",
+            expected="Unix seconds, or a time as 2026-11-21T12:00:00Z",
+            observed=text,
+            next_step=f"give {option} a time that certificates can have",
+        ) from e
 
 
 def passphrase(whose: object, *, confirm: bool = False) -> Secret:

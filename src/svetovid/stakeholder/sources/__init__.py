@@ -7,11 +7,19 @@ provenance; :func:`make_references` puts them into one document. Nothing that is
 from svetovid.stakeholder.sources.container import from_container
 from svetovid.stakeholder.sources.debian import from_debian
 from svetovid.stakeholder.sources.directory import from_directory
-from svetovid.stakeholder.sources.making import make_references, supersede
-from svetovid.stakeholder.sources.proposal import Proposal, approved, propose, read_log
+from svetovid.stakeholder.sources.making import make_references, read_signer, supersede
+from svetovid.stakeholder.sources.proposal import (
+    Proposal,
+    all_buffers,
+    approved,
+    propose,
+    read_log,
+    read_proposal,
+)
 
 __all__ = [
     "Proposal",
+    "all_buffers",
     "approved",
     "from_container",
     "from_debian",
@@ -19,5 +27,7 @@ __all__ = [
     "make_references",
     "propose",
     "read_log",
+    "read_proposal",
+    "read_signer",
     "supersede",
 ]

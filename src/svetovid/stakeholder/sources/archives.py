@@ -77,12 +77,10 @@ class Forward:
 
 
 def _check_end(source: Forward) -> None:
-    """Zeros to the end of the stream: ``tarfile`` takes whatever it cannot read for an end."""
-    ends = bool(source.last)
-    while ends and not source.last.strip(b"\0"):
-        if not source.read(CHUNK):
-            return
-    raise malformed("an archive with its end", "one that breaks off")
+    """A block of zeros, then little else: ``tarfile`` takes whatever it cannot read for an end."""
+    last, rest = source.last, source.read(CHUNK)  # to its end, so that checksums are looked at
+    if not last or last.strip(b"\0") or rest.strip(b"\0") or len(rest) == CHUNK:
+        raise malformed("an archive with its end", "one that breaks off, or goes on")
 
 
 def members(

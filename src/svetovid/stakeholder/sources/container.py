@@ -101,7 +101,7 @@ def _which(images: list[str]) -> InputError:
     )
 
 
-def _saved(box: Box) -> tuple[str, str, list[str]]:
+def _saved(box: Box, platform: str) -> tuple[str, str, list[str]]:
     """The same of what ``docker save`` wrote before it wrote OCI layouts."""
     images = read_json(box, "manifest.json")
     if not isinstance(images, list) or len(images) != 1:
@@ -110,7 +110,11 @@ def _saved(box: Box) -> tuple[str, str, list[str]]:
     (image,) = images
     config = text(image, "Config")
     layers = [str(layer) for layer in listed(image, "Layers")]
-    diff_ids = listed(read_json(box, config), "rootfs", "diff_ids")
+    configured = read_json(box, config)
+    made_for = _platform({"platform": configured})
+    if platform and made_for and made_for != platform:
+        raise _which([made_for])
+    diff_ids = listed(configured, "rootfs", "diff_ids")
     for layer, wanted in zip(layers, diff_ids, strict=False):
         with unpack(box.open(layer)) as raw:
             if (observed := file_digest(raw)) != wanted:
@@ -158,7 +162,9 @@ def from_container(
     """
     tree = Tree()
     with opened_box(image) as box:
-        digest, name, layers = _oci(box, platform) if box.has("index.json") else _saved(box)
+        digest, name, layers = (
+            _oci(box, platform) if box.has("index.json") else _saved(box, platform)
+        )
         if len(layers) > _MAX_LAYERS:
             raise malformed(f"at most {_MAX_LAYERS} layers", len(layers))
         for layer in layers:

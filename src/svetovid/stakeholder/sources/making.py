@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 
 from svetovid.crypto.canonical import b64encode
 from svetovid.errors import InputError
 from svetovid.evidence.ima.signatures import load_signer
 from svetovid.evidence.references import ReferenceValues, Source
+from svetovid.stakeholder.home import read_bounded
 
-__all__ = ["make_references", "path_rule", "supersede"]
+__all__ = ["make_references", "path_rule", "read_signer", "supersede"]
 
+_MAX_KEY = 64 << 10
 _KINDS = ("exact", "subtree", "glob")
 
 
@@ -30,6 +41,25 @@ def path_rule(text: str) -> dict[str, str]:
             next_step="for example 'subtree:/var/cache/fontconfig=caches, never code'",
         )
     return {"kind": kind, "path": path, "why": why.strip()}
+
+
+def read_signer(path: Path) -> bytes:
+    """DER SubjectPublicKeyInfo of a public key in PEM.
+
+    Raises:
+        InputError: ``file.*``, ``reference.signer``.
+    """
+    data = read_bounded(path, _MAX_KEY, what="a public key")
+    try:
+        key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm) as e:
+        raise InputError(
+            "reference.signer",
+            expected="a public key in PEM",
+            observed=str(path),
+            next_step="for example: openssl x509 -in cert.pem -pubkey -noout",
+        ) from e
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def supersede(
@@ -64,6 +94,7 @@ def make_references(
     valid_from: int | None = None,
     valid_until: int | None = None,
     provenance: str = "",
+    base: ReferenceValues | None = None,
 ) -> ReferenceValues:
     """A document, not yet signed; read it, then publish it (T2).
 
@@ -77,6 +108,7 @@ def make_references(
         previous: the edition that this one follows, of the same product.
         until: Unix seconds; to then the digests of ``previous`` that are gone stay good, after it
             they are refused. Needed with ``previous``.
+        base: a document whose files, boot and enclave measurements are taken over.
 
     Raises:
         InputError: ``reference.rule``, ``reference.previous``, ``ima.signer``,
@@ -84,14 +116,15 @@ def make_references(
     """
     for key in signers:
         load_signer(key)
-    document = {
+    taken: dict[str, Any] = base.to_json() if base else {}
+    document = taken | {
         "product": product,
         "version": version,
         "sources": [source.to_json() for source in sources],
         "unchecked": [path_rule(rule) for rule in rules],
         "buffers": {name: list(values) for name, values in (buffers or {}).items()},
         "file_signers": [b64encode(key) for key in signers],
-        "provenance": provenance,
+        "provenance": provenance or taken.get("provenance", ""),
     }
     window = {"valid_from": valid_from, "valid_until": valid_until}
     document |= {name: time for name, time in window.items() if time is not None}
@@ -102,7 +135,8 @@ def make_references(
         raise _follows(product, previous)
     if previous.version >= version:
         raise _follows(f"{product} before version {version}", previous)
-    return made.model_copy(update={"superseded": supersede(previous, made.listed, until)})
+    old = supersede(previous, made.listed, until)
+    return ReferenceValues.from_json({**document, "superseded": old})
 
 
 def _follows(expected: str, previous: ReferenceValues | None) -> InputError:

@@ -28,9 +28,10 @@ from svetovid.evidence.ima import MAX_LOG_BYTES, Entry, parse_log
 from svetovid.evidence.references import ReferenceValues, Source
 from svetovid.stakeholder.home import read_bounded
 from svetovid.stakeholder.recordings import read_recording
+from svetovid.stakeholder.sources.directory import printable
 from svetovid.stakeholder.sources.tree import can_be_named
 
-__all__ = ["Proposal", "approved", "propose", "read_log"]
+__all__ = ["Proposal", "all_buffers", "approved", "propose", "read_log", "read_proposal"]
 
 _FIRST = "svetovid proposal 1"
 _LOG = re.compile(r"log (sha256:[0-9a-f]{64}) ([0-9]{1,7}) entries")
@@ -180,6 +181,25 @@ def approved(text: str, name: str) -> Proposal:
     artifact = logs[0] if logs else None
     source = Source(kind="host", name=name, artifact=artifact, files=tables["file"])
     return Proposal(source, tables["buffer"], marks["-"])
+
+
+def read_proposal(path: Path) -> Proposal:
+    """:func:`approved` of a file, whose name the source takes.
+
+    Raises:
+        InputError: ``file.*``, ``proposal.malformed``, ``proposal.undecided``.
+    """
+    data = read_bounded(path, MAX_BYTES, what="a reviewed proposal")
+    return approved(data.decode("utf-8", "replace"), printable(path.name))
+
+
+def all_buffers(reviewed: Sequence[Proposal]) -> dict[str, tuple[str, ...]]:
+    """What several reviews approved that is no file."""
+    found: dict[str, tuple[str, ...]] = {}
+    for proposal in reviewed:
+        for name, values in proposal.buffers.items():
+            found[name] = (*found.get(name, ()), *values)
+    return found
 
 
 def _unquoted(quoted: str, number: int) -> str:
