@@ -51,6 +51,7 @@ class LocalManager:
             tls_certificate=b64encode(SoftCa(f"{name}'s TLS").der),
             url=f"https://{name}.test",
         )
+        self._begun = False
         self._started: list[InProcess] = []
         self.transport: httpx.BaseTransport = _Current(self._started)
         self.start(**more)
@@ -70,11 +71,13 @@ class LocalManager:
             clock=self.clock,
             settings=self.settings,
             door=lambda: self.door,
+            begun=self._begun,
             **more,
         )
 
     def start(self, **more: Any) -> None:
         self.manager = self.open(**more)
+        self._begun = True
         self.app = make_app(self.manager)
         self._started.append(InProcess(self.app))
 

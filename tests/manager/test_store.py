@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from svetovid.crypto import Identity, Secret, sign
 from svetovid.errors import HostError, IntegrityError, SvetovidError
 from svetovid.manager import PassphraseSealer, RootKey
 from svetovid.manager.rootkey import open_root_key
-from svetovid.protocol import SeenFile
+from svetovid.protocol import IdentityRegistration, SeenFile
 from svetovid.transparency.checkpoint import Checkpoint
 
 
@@ -32,6 +33,10 @@ class CountingSealer(PassphraseSealer):
     def increment(self) -> int:
         self.value += 1
         return self.value
+
+
+class CrashError(Exception):
+    pass
 
 
 def sql(world: World, statement: str, *values: Any) -> None:
@@ -170,8 +175,157 @@ def test_a_crash_between_commit_and_counter_is_no_rollback(tmp_path: Path) -> No
     world.close()
 
 
-class CrashError(Exception):
-    pass
+def copy_of(world: World, name: str) -> Path:
+    """The store of a world that was stopped."""
+    copy = world.folder / name
+    for old in world.folder.glob("store.db-*"):
+        old.unlink()
+    shutil.copy(world.folder / "store.db", copy)
+    return copy
+
+
+def put_back(world: World, copy: Path) -> None:
+    for old in world.folder.glob("store.db*"):
+        old.unlink()
+    shutil.copy(copy, world.folder / "store.db")
+
+
+@pytest.mark.parametrize("column", ["anchor", "counter"])
+def test_v14_no_cell_of_the_store_says_how_old_it_is(tmp_path: Path, column: str) -> None:
+    """V14: the manager's signature does, over size, root and counter."""
+    sealer = CountingSealer()
+    world = World(tmp_path, sealer=sealer)
+    world.register()
+    world.stop()
+    old = copy_of(world, "old.db")
+    world.start()
+    world.publish()
+    world.stop()
+    put_back(world, old)
+    with sqlite3.connect(world.folder / "store.db") as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(tip)")]
+        assert columns == ["id", "checkpoint"]
+        connection.execute(f"ALTER TABLE tip ADD COLUMN {column} BIGINT DEFAULT 1000000000")
+    connection.close()
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()
+    (world.folder / "store.db").unlink()
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()  # and the empty one that it made is none either
+
+
+def test_v14_no_store_at_all_is_noticed_without_a_counter(world: World) -> None:
+    world.register()
+    world.stop()
+    (world.folder / "store.db").unlink()
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()
+
+
+def test_v14_a_store_for_a_value_to_come(tmp_path: Path) -> None:
+    """V14: the machine's own TPM was exchanged, or its counter defined anew."""
+    sealer = CountingSealer()
+    world = World(tmp_path, sealer=sealer)
+    world.register()
+    world.stop()
+    sealer.value -= 3
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()
+
+
+def test_v14_of_two_commits_for_one_value_one_counts(tmp_path: Path) -> None:
+    """V14: whoever stops the manager between commit and counter keeps a copy that was never
+    answered. It does not take the place of what was written, and answered, in its stead."""
+    crash: list[str] = []
+
+    def fault(point: str) -> None:
+        if point in crash:
+            raise CrashError(point)
+
+    sealer = CountingSealer()
+    world = World(tmp_path, sealer=sealer)
+    world.register()
+    world.stop()
+    before = copy_of(world, "before.db")
+    world.start(fault=fault)
+    crash.append("after commit")
+    with pytest.raises(SvetovidError):
+        world.publish()
+    crash.clear()
+    world.stop()
+    unanswered = copy_of(world, "unanswered.db")
+    value = sealer.value
+    put_back(world, before)
+    sealer.value = value
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()  # the copy from before the start is older
+    put_back(world, unanswered)
+    world.start()
+    world.publish()
+    world.seal()
+    world.stop()
+    put_back(world, unanswered)
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()
+
+
+def test_v14_what_a_start_signed_does_not_come_back(tmp_path: Path) -> None:
+    sealer = CountingSealer()
+    world = World(tmp_path, sealer=sealer)
+    world.register()
+    world.stop()
+
+    def fault(point: str) -> None:
+        if point == "before anchor at start":
+            raise CrashError(point)
+
+    with pytest.raises(CrashError):
+        world.start(fault=fault)
+    halfway = copy_of(world, "halfway.db")
+    world.start()  # a crash at a start is no rollback
+    world.publish()
+    world.stop()
+    put_back(world, halfway)
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()
+
+
+def test_two_managers_over_one_counter(tmp_path: Path) -> None:
+    """T15: the counter follows one's commit before the other commits, so that both start again."""
+    sealer = CountingSealer()
+    world = World(tmp_path, sealer=sealer)
+    world.register()
+    replica = world.open()
+    reached, go = threading.Event(), threading.Event()
+    real = sealer.increment
+
+    def slow() -> int:
+        sealer.increment = real  # type: ignore[method-assign]
+        reached.set()
+        assert go.wait(30)
+        return real()
+
+    sealer.increment = slow  # type: ignore[method-assign]
+    eve = Identity.generate("eve")
+    card = IdentityRegistration(card=eve.signed_card(), manager=world.me, issued_at=world.now)
+    body = sign(card, eve).canonical()
+    first = threading.Thread(target=world.publish)
+    second = threading.Thread(target=replica.register, args=(body, "127.0.0.1"))
+    first.start()
+    assert reached.wait(30)
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    go.set()
+    first.join(30)
+    second.join(30)
+    replica.close()
+    world.stop()
+    world.start()
+    assert eve.key_id in world.manager._core.state.pinned
+    world.close()
 
 
 @pytest.mark.parametrize("point", ["before commit", "after commit", "after anchor"])

@@ -56,6 +56,7 @@ class Home:
     context: Any
     pin: ManagerPin
     prover: Prover | None = None
+    begun: bool = False
 
 
 def _now() -> int:
@@ -80,6 +81,7 @@ def open_home(
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     root = open_root_key(folder / "root.key", sealer)
+    begun = (folder / "identity.json").exists()
     identity = _identity(folder / "identity.json", root, name)
     certificate_path = folder / "tls.pem"
     tls_key = root.derive("tls")
@@ -94,7 +96,7 @@ def open_home(
         device=None if prover is None else digest(prover.ek),
     )
     write_private(folder / "manager.json", pin.canonical())
-    return Home(folder, identity, root, sealer, context, pin, prover)
+    return Home(folder, identity, root, sealer, context, pin, prover, begun)
 
 
 def _identity(path: Path, root: RootKey, name: str) -> Identity:
@@ -123,6 +125,7 @@ def open_manager(
         settings=settings,
         door=door_of(home.folder),
         prover=home.prover,
+        begun=home.begun,
         **more,
     )
 

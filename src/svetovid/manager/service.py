@@ -61,6 +61,7 @@ class Manager:
         door: whom the administrator lets in, whenever asked.
         fault: for tests that end the process between two steps.
         prover: what this machine can prove, where it has a TPM with a certificate.
+        begun: whether it had a store before; see :class:`Store`.
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class Manager:
         door: Callable[[], Door] = Door,
         fault: Fault = _no_fault,
         prover: Prover | None = None,
+        begun: bool = False,
     ) -> None:
-        self._store = Store(path, identity, clock, sealer=sealer, fault=fault)
+        self._store = Store(path, identity, clock, sealer=sealer, begun=begun, fault=fault)
         core = Core(self._store, identity, root, clock, settings or Settings())
         self._core = core
         deciding = Deciding(core)

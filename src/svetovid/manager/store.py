@@ -9,15 +9,18 @@ Rules:
 3. At the start everything is read again: the tree is rebuilt and must be the checkpoint's; every
    document must be what its name says, and signed; every sealed key must be the one the log names.
    Anything else is ``store.tamper``.
-4. With a counter that cannot go back, a commit names the counter's next value, and the counter
-   follows before anybody is answered. A store that names less than the counter is an older copy:
-   ``store.rollback`` (T15).
+4. With a counter that cannot go back, a checkpoint is signed for the counter's next value, and the
+   counter follows before anybody is answered, or another writer begins. A store whose checkpoint
+   was signed for a lower value is an older copy, and no store at all is one as well for a manager
+   that had one: ``store.rollback`` (T15).
 5. A write that fails, for whatever reason, leaves nothing behind, and nothing is answered but the
    error (A6).
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,6 +53,7 @@ _SUCCESSION = ("rotation", "revocation")
 _CACHE_BYTES = 64 << 20
 """Of envelopes, and of documents again, as written; in memory they take a few times as much."""
 _MANY = 500
+_AT_START = 2
 _FORGET_AT = "00"
 """Every 256th challenge on average: digests are drawn by chance, whatever the log's size."""
 _FORGET_S = 86_400
@@ -66,6 +70,24 @@ def _tampered(what: str, observed: str) -> IntegrityError:
         expected=what,
         observed=observed,
         next_step="somebody changed the store: restore a backup, and find out who",
+    )
+
+
+def _older(expected: str, observed: str) -> IntegrityError:
+    return IntegrityError(
+        "store.rollback",
+        expected=expected,
+        observed=observed,
+        next_step="this is not the newest copy of the store: find that one",
+    )
+
+
+def _unavailable(e: Exception) -> HostError:
+    return HostError(
+        "store.unavailable",
+        expected="a store that can be read and written",
+        observed=type(e).__name__,
+        next_step="check the disk's space and health; nothing was released meanwhile",
     )
 
 
@@ -134,6 +156,7 @@ class Store:
         signer: the manager's identity; signs checkpoints.
         clock: Unix seconds, for checkpoints.
         sealer: its counter anchors the store where it has one.
+        begun: whether this manager had a store before.
         fault: for tests.
 
     Attributes:
@@ -152,6 +175,7 @@ class Store:
         clock: Callable[[], int],
         *,
         sealer: RootSealer,
+        begun: bool = False,
         fault: Fault = _no_fault,
     ) -> None:
         self._signer = signer
@@ -161,6 +185,7 @@ class Store:
         self._lock = threading.RLock()
         self.state = State()
         self.anchored = sealer.counter() is not None
+        self._lock_file = path.with_suffix(".lock") if self.anchored else None
         self._tip: tuple[Envelope | None, MerkleTree] = (None, MerkleTree())
         self._verified = b""
         self.parties: list[frozenset[str]] = []
@@ -170,14 +195,22 @@ class Store:
         self._envelopes: Cache[str, Envelope] = Cache(_CACHE_BYTES)
         self._parsed: Cache[tuple[str, type[Document]], Document] = Cache(_CACHE_BYTES)
         self.key = lru_cache(maxsize=4096)(self._key)
-        with self._guard():
-            with self._writer.begin() as connection:
-                t.metadata.create_all(connection)
-                fresh = connection.execute(sa.select(t.tip)).first() is None
-                if fresh:
-                    self._put_tip(connection, MerkleTree())
-            anchor = self._load()
-        self._anchor_at_start(anchor)
+        try:
+            with self._guard(), self._one_writer():
+                self._open(begun)
+        except BaseException:
+            self._engine.dispose()
+            raise
+
+    def _open(self, begun: bool) -> None:
+        with self._writer.begin() as connection:
+            t.metadata.create_all(connection)
+            if connection.execute(sa.select(t.tip)).first() is None:
+                if begun:
+                    raise _older("the store of this manager", "none, or an empty one")
+                self._put_tip(connection, MerkleTree())
+        self._load()
+        self._anchor_at_start()
 
     @property
     def tip(self) -> tuple[Envelope, MerkleTree]:
@@ -203,7 +236,7 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """One decision. Nothing is kept unless the block ends well and the disk has it all."""
-        with self._lock, self._guard():
+        with self._lock, self._guard(), self._one_writer():
             with self._writer.begin() as connection:
                 self._catch_up(connection)
                 tx = Transaction(connection, self.state, self.tree.size, self._clock())
@@ -212,29 +245,48 @@ class Store:
                     grown = self.tree.copy()
                     for entry, _ in tx.added:
                         grown.append(entry.leaf)
-                    checkpoint, anchor = self._put_tip(connection, grown)
+                    checkpoint = self._put_tip(connection, grown)
                 self._fault("before commit")
             self._fault("after commit")
             if not tx.added:
                 return
-            if anchor:
+            if self.anchored:
                 self._sealer.increment()
             self._fault("after anchor")
             for index, (entry, document) in enumerate(tx.added, self.size):
                 self._take(index, entry, document)
             self._tip, self._verified = (checkpoint, grown), checkpoint.canonical()
 
-    def _put_tip(self, connection: sa.Connection, tree: MerkleTree) -> tuple[Envelope, int]:
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        """From before a commit until the counter followed it: among all managers on this store."""
+        if self._lock_file is None:
+            yield
+            return
+        try:
+            fd = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise _unavailable(e) from e
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _put_tip(self, connection: sa.Connection, tree: MerkleTree, ahead: int = 1) -> Envelope:
+        counter = self._sealer.counter()
         checkpoint = Checkpoint(
-            log=self._signer.key_id, size=tree.size, root=tree.root(), issued_at=self._clock()
+            log=self._signer.key_id,
+            size=tree.size,
+            root=tree.root(),
+            issued_at=self._clock(),
+            counter=None if counter is None else counter + ahead,
         )
         envelope = sign(checkpoint, self._signer)
-        counter = self._sealer.counter()
-        anchor = 0 if counter is None else counter + 1
         connection.execute(sa.delete(t.tip))
-        row = {"id": 1, "checkpoint": envelope.canonical(), "anchor": anchor}
+        row = {"id": 1, "checkpoint": envelope.canonical()}
         connection.execute(sa.insert(t.tip).values(**row))
-        return envelope, anchor
+        return envelope
 
     def _take(self, index: int, entry: LogEntry, document: Envelope | None) -> None:
         self.state.apply(index, entry, document)
@@ -342,22 +394,16 @@ class Store:
         try:
             yield
         except SQLAlchemyError as e:
-            raise HostError(
-                "store.unavailable",
-                expected="a store that can be read and written",
-                observed=type(e).__name__,
-                next_step="check the disk's space and health; nothing was released meanwhile",
-            ) from e
+            raise _unavailable(e) from e
 
-    def _load(self) -> int:
+    def _load(self) -> None:
         with self._engine.begin() as connection:
             for row in connection.execute(sa.select(t.documents)):
                 self._check_document(row.digest, row.envelope)
-            anchor = self._catch_up(connection)
+            self._catch_up(connection)
             for key in connection.execute(sa.select(t.keys)):
                 if digest(_bytes(key.sealed)) != self.state.sealed.get((key.label, key.subject)):
                     raise _tampered(f"the sealed key of {key.subject}", "another")
-        return anchor
 
     def _check_document(self, name: str, data: bytes) -> None:
         try:
@@ -368,11 +414,11 @@ class Store:
         if name not in (envelope.payload_digest(), envelope.digest()):
             raise _tampered(f"document {name}", envelope.payload_digest())
 
-    def _catch_up(self, connection: sa.Connection) -> int:
+    def _catch_up(self, connection: sa.Connection) -> None:
         tip = connection.execute(sa.select(t.tip)).one()
         # These very bytes were verified, and the tree compared with them, by this process.
         if tip.checkpoint == self._verified:
-            return int(tip.anchor)
+            return
         try:
             envelope = Envelope.parse(_bytes(tip.checkpoint))
             checkpoint = envelope.open(Checkpoint, by=self._signer.key_id)
@@ -393,7 +439,6 @@ class Store:
                 f"another log of {tree.size} entries",
             )
         self._tip, self._verified = (envelope, tree), tip.checkpoint
-        return int(tip.anchor)
 
     def _replay(self, connection: sa.Connection, index: int, data: bytes) -> bytes:
         try:
@@ -408,16 +453,25 @@ class Store:
             raise _tampered(f"a readable entry {index}", type(e).__name__) from e
         return entry.leaf
 
-    def _anchor_at_start(self, anchor: int) -> None:
+    def _anchor_at_start(self) -> None:
+        """Compare the store with the counter; then make every other copy an older one.
+
+        A writer that was stopped between its commit and the counter leaves a checkpoint signed for
+        one more, a start leaves one signed for two more. Whoever stops writers at will could keep
+        such a copy, and put it in the place of what was written in its stead. So each start signs
+        what it found for two more, and nothing that was signed before holds any longer.
+        """
         counter = self._sealer.counter()
         if counter is None:
             return
-        if anchor < counter:
-            raise IntegrityError(
-                "store.rollback",
-                expected=f"a store written for counter {counter}",
-                observed=f"one written for {anchor}",
-                next_step="this is an older copy of the store: find the newest one",
-            )
-        if anchor > counter:
+        signed = self.tip[0].peek(Checkpoint).counter
+        if signed is None or not counter <= signed <= counter + _AT_START:
+            raise _older(f"a store signed for counter {counter}", f"one signed for {signed}")
+        for _ in range(signed - counter):
             self._sealer.increment()
+        with self._writer.begin() as connection:
+            checkpoint = self._put_tip(connection, self.tree, _AT_START)
+        self._fault("before anchor at start")
+        for _ in range(_AT_START):
+            self._sealer.increment()
+        self._tip, self._verified = (checkpoint, self.tree), checkpoint.canonical()

@@ -79,9 +79,8 @@ tip = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("checkpoint", sa.LargeBinary, nullable=False),
-    sa.Column("anchor", sa.BigInteger, nullable=False),
 )
-"""One row: the newest signed checkpoint, and the counter's value that it was written for."""
+"""One row: the newest signed checkpoint."""
 
 WRITE = "svetovid_write"
 

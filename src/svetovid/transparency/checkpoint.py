@@ -31,6 +31,8 @@ class Checkpoint(Document):
         size: entries.
         root: RFC 9162 root over them.
         issued_at: the manager's clock, Unix seconds.
+        counter: value that the manager's counter takes with this checkpoint, where it has one that
+            no restored store turns back.
     """
 
     TYPE: ClassVar[str] = "checkpoint"
@@ -38,6 +40,7 @@ class Checkpoint(Document):
     size: Annotated[int, Field(ge=0, le=MAX_LEAVES)]
     root: Digest
     issued_at: int
+    counter: Annotated[int, Field(ge=0)] | None = None
 
 
 def verify_consistency(seen: Checkpoint, new: Checkpoint, proof: Sequence[str]) -> None:
