@@ -346,3 +346,28 @@ def test_the_quick_way_escapes_as_the_reference_does(text: str) -> None:
     assert canonical({text if text.isascii() else "k": [text, (text,)]}) == rfc8785.dumps(
         {text if text.isascii() else "k": [text, [text]]}
     )
+
+
+class Small(Document):
+    MAX_MEMBERS: ClassVar[int] = 3
+    value: tuple[int, ...]
+
+
+def test_d1_many_wrong_values_are_refused_before_they_are_looked_at() -> None:
+    """D1: 90,000 unknown members would be 90,000 errors in memory, 100 MB of them."""
+    assert Small.parse(b'{"value":[1,2,3,4]}').value == (1, 2, 3, 4)
+    for refuse in (
+        lambda: Small.parse(b'{"value":[1,2,3,4,5]}'),
+        lambda: Small.from_json({"value": [1, 2, 3, 4, 5]}),
+        lambda: Small.from_json({",,,,": 0}),
+    ):
+        with pytest.raises(LimitError) as e:
+            refuse()
+        assert e.value.code == "document.members"
+    many = b"{" + b",".join(b'"k%d":0' % i for i in range(140_000)) + b"}"
+    with pytest.raises(LimitError) as e:
+        Document.parse(many)
+    assert e.value.code == "document.members"
+    with pytest.raises(LimitError) as e:
+        Document.parse(many, max_bytes=1000)
+    assert e.value.code == "json.size"

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from softtpm import SoftCa
 from svetovid.crypto import Document, Envelope, Identity, b64encode, canonical, digest, sign
-from svetovid.errors import RefusalError, SvetovidError
+from svetovid.errors import LimitError, RefusalError, SvetovidError
 from svetovid.protocol import (
     Answer,
+    EvidenceRequest,
     ManagerClient,
     ManagerPin,
+    ProofRequest,
     RequestToken,
     SeenFile,
     SeenMemory,
@@ -301,3 +303,12 @@ def test_a_pin_with_any_field_changed(data: Any) -> None:
     except SvetovidError:
         return
     assert name == "url" or changed == fields
+
+
+@pytest.mark.parametrize("kind", [Envelope, EvidenceRequest, ProofRequest])
+def test_d1_what_strangers_send_has_few_members(kind: type[Envelope]) -> None:
+    """D1: anybody may send these; 4 MiB of unknown members took half a gigabyte to refuse."""
+    data = b"{" + b",".join(b'"k%d":0' % i for i in range(1100)) + b"}"
+    with pytest.raises(LimitError) as e:
+        kind.parse(data)
+    assert e.value.code == "document.members"

@@ -260,12 +260,14 @@ class Document(BaseModel):
     """A strict, frozen record with one canonical form; the base of all that is signed or sent.
 
     Subclasses set ``TYPE``, which is bound into every signature over them, and ``MAX_BYTES`` where
-    their canonical form may be longer or shorter than most when it is signed.
+    their canonical form may be longer or shorter than most when it is signed. ``MAX_MEMBERS``
+    bounds how many values one holds: each that is wrong costs a kilobyte to refuse.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
     TYPE: ClassVar[str] = ""
     MAX_BYTES: ClassVar[int] = MAX_SIGNED_BYTES
+    MAX_MEMBERS: ClassVar[int] = 1 << 17
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_none=True)
@@ -281,6 +283,7 @@ class Document(BaseModel):
         """Validate a parsed JSON value.
 
         Raises:
+            LimitError: ``document.members``.
             ParseError: ``document.invalid``, ``json.value``.
         """
         try:
@@ -291,6 +294,7 @@ class Document(BaseModel):
             raise ParseError(
                 "json.value", expected="a JSON value", observed=str(e), next_step=_NEXT_STEP
             ) from e
+        cls._few(text)
         try:
             return cls.model_validate_json(text)
         except ValidationError as e:
@@ -306,6 +310,19 @@ class Document(BaseModel):
         """Strictly parse JSON bytes into this document.
 
         Raises:
-            InputError: ``json.*`` or ``document.invalid``.
+            InputError: ``json.*``, ``document.members`` or ``document.invalid``.
         """
+        if len(data) <= max_bytes:
+            cls._few(data)
         return cls.from_json(load_json(data, max_bytes=max_bytes))
+
+    @classmethod
+    def _few(cls, text: bytes) -> None:
+        """Values are told apart by commas; those within strings count as well."""
+        if (count := text.count(b",")) > cls.MAX_MEMBERS:
+            raise LimitError(
+                "document.members",
+                expected=f"at most {cls.MAX_MEMBERS} commas in a {cls.TYPE or cls.__name__}",
+                observed=count,
+                next_step=_NEXT_STEP,
+            )

@@ -96,6 +96,7 @@ class Envelope(Document):
     """
 
     TYPE: ClassVar[str] = "envelope"
+    MAX_MEMBERS: ClassVar[int] = 256
     payload: Payload
     payloadType: Annotated[str, StringConstraints(max_length=128)]  # noqa: N815 (DSSE's own name)
     signatures: tuple[Signature, ...] = Field(min_length=1, max_length=16)

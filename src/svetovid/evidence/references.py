@@ -140,6 +140,7 @@ class ReferenceValues(Document):
     """
 
     TYPE: ClassVar[str] = "reference-values"
+    MAX_MEMBERS: ClassVar[int] = 1 << 24
     product: Name
     version: Annotated[int, Field(ge=1)]
     files: Files = {}

@@ -110,6 +110,7 @@ class ProofRequest(Document):
     """
 
     TYPE: ClassVar[str] = "proof-request"
+    MAX_MEMBERS: ClassVar[int] = 1024
     challenge: Envelope
     credential: Annotated[Base64, Field(max_length=2048)]
     secret: Annotated[Base64, Field(max_length=2048)]
@@ -301,6 +302,7 @@ class EvidenceRequest(Document):
     """Evidence in answer to a challenge: for a release, or for the renewal of ``lease``."""
 
     TYPE: ClassVar[str] = "evidence-request"
+    MAX_MEMBERS: ClassVar[int] = 1024
     evidence: Evidence
     lease: Digest | None = None
 

@@ -7,7 +7,7 @@ observed is shown to that owner alone, and bound to the entry by a salted digest
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -30,6 +30,7 @@ class Record(Document):
 class RecordsPage(Document):
     """Records from ``first`` on; ``size`` is how many there are."""
 
+    MAX_MEMBERS: ClassVar[int] = 1 << 21
     first: Size
     size: Size
     records: Annotated[tuple[Record, ...], Field(max_length=1000)]
