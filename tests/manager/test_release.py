@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,10 +16,21 @@ from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, b64encode, sign
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import SvetovidError
-from svetovid.evidence.documents import Challenge
+from svetovid.evidence.documents import Challenge, TrustAnchors
 from svetovid.manager import Settings
+from svetovid.manager import deciding as deciding_module
 from svetovid.manager import freshness as freshness_module
-from svetovid.policy.documents import Consent, Export, Grant, Import, Job, JobLimits, Limits
+from svetovid.policy.documents import (
+    Consent,
+    Export,
+    Grant,
+    Import,
+    Job,
+    JobLimits,
+    Limits,
+    Pin,
+    Recipient,
+)
 from svetovid.protocol import (
     EvidenceRequest,
     HeadUpdate,
@@ -638,6 +651,52 @@ def test_t5_a_consent_from_the_future_gives_way_to_one_of_now(world: World) -> N
     host.release(job)
 
 
+def test_t12_no_end_in_another_boot(world: World) -> None:
+    """T12: no receipt over two boots verifies, so none is countersigned, and nothing used up."""
+    job = world.ready()
+    host = world.host()
+    release = host.release(job)
+    host.tpm.reset()
+    host.boot()
+    world.restart()  # so that it asks for the whole log
+    _, _, hand_in = finish(world, host, release)
+    assert refused(hand_in).code == "tpm.reset"
+    assert world.clients["alice"].job(job).state == "running"
+
+
+def test_a_replica_knows_what_was_decided_a_moment_ago(world: World) -> None:
+    """F2, V6: whichever manager over the store is asked."""
+    job = world.ready()
+    host = world.host()
+    first = world.manager
+    lease = host.release(job).lease.id
+    world.start()  # another over the same store, and the way leads to it
+    release = world.manager._core.state.jobs[job].release
+    host.client.end_lease(lease, "measured", host.job_key)
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(world, "manager", first)
+        world._started.reverse()
+        lease = host.release(job).lease.id
+        world.clients["bob"].revoke(world.bob.revoke(world.bob.key_id, "stolen", world.now))
+        world._started.reverse()
+    assert world.manager._core.state.jobs[job].release == release
+    assert refused(world.clients["bob"].job, job).code == "key.revoked"
+    assert world.manager._core.state.jobs[job].lease == lease
+    first.close()
+
+
+def test_v6_a_rotated_key_receives_in_no_new_job(world: World) -> None:
+    """V6: whoever stole it could make a card with a receiving key of its own."""
+    job = world.ready()
+    world.client(world.recipient).register_identity(world.recipient.signed_card())
+    _, rotation = world.recipient.rotate(world.now)
+    world.client(world.recipient).rotate(rotation)
+    thief = Identity("rita", world.recipient.signing_seed, ReceivingKey.generate())
+    stolen = world.job_document(recipients=(Recipient(card=thief.signed_card()),))
+    assert refused(world.propose, stolen).code == "recipient.rotated"
+    world.host().release(job)  # what was agreed before stays
+
+
 def test_a_receipt_on_a_host_gone_bad(world: World) -> None:
     job = world.ready()
     host = world.host()
@@ -834,6 +893,24 @@ def test_an_importer_consents_in_the_owners_stead(world: World) -> None:
     assert runs[world.alice.key_id, left.manifest] == 1
 
 
+@contextmanager
+def meanwhile_published(
+    world: World, monkeypatch: pytest.MonkeyPatch, anchors: TrustAnchors
+) -> Iterator[None]:
+    """After evidence was appraised and before it is decided on, Alice publishes ``anchors``."""
+    appraise = deciding_module.appraise
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        found = appraise(*args, **more)
+        registry = world.manager._registry
+        registry.publish(sign(anchors, world.alice), frozenset({world.alice.key_id}))
+        return found
+
+    with monkeypatch.context() as m:
+        m.setattr(deciding_module, "appraise", meanwhile)
+        yield
+
+
 def test_a_policy_replaced_while_evidence_is_examined(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -856,17 +933,28 @@ def test_a_policy_replaced_while_evidence_is_examined(
 def test_a_document_withdrawn_while_evidence_is_examined(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """K5, T2: what was appraised by values or keys of before counts for nothing any more."""
+    """K5, T2: what was appraised by values of before counts for nothing any more; nor is it held
+    against the host, which asks again."""
+    world.register()
+    pin = Pin(signer=world.alice.key_id, product="test-anchors", min_version=1)
+    job = world.ready(anchors=pin)
+    host = world.host()
+    lease = host.release(job).lease.id
+    newest = world.anchors.model_copy(update={"version": 2})
+    with meanwhile_published(world, monkeypatch, newest):
+        assert refused(host.renew, job, lease).code == "policy.changed"
+    store = world.manager._core.store
+    assert store.entry(store.size - 1).body["payload"] == newest.digest()
+    host.renew(job, lease)
+
+
+def test_v12_what_strangers_publish_meanwhile_is_nobodys_business(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V12: nobody ends other people's leases by publishing something."""
     job = world.ready()
     host = world.host()
-    verify = freshness_module.verify_evidence
-
-    def meanwhile(*args: Any, **more: Any) -> Any:
-        newer = world.references.model_copy(update={"version": 2})
-        world.manager._registry.publish(sign(newer, world.alice), frozenset({world.alice.key_id}))
-        return verify(*args, **more)
-
-    with monkeypatch.context() as m:
-        m.setattr(freshness_module, "verify_evidence", meanwhile)
-        assert refused(host.release, job).code == "policy.changed"
-    host.release(job)
+    lease = host.release(job).lease.id
+    other = world.anchors.model_copy(update={"product": "something-else"})
+    with meanwhile_published(world, monkeypatch, other):
+        host.renew(job, lease)

@@ -369,6 +369,17 @@ def test_a_late_owner_does_not_end_what_its_importer_began(
     host.renew(importers.job, lease)
 
 
+def test_another_policy_of_the_exporter_ends_nothing(world: World, importers: Importers) -> None:
+    """T5: of an owner who said nothing, the policy counts that the importer looked at."""
+    importers.policy("ivo")
+    importers.consent("ivo")
+    host = world.host()
+    lease = host.release(importers.job).lease.id
+    unrelated = world.policy_of(world.alice, name="aaa", grants=())
+    world.clients["alice"].put_policy(sign(unrelated, world.alice))
+    host.renew(importers.job, lease)
+
+
 def test_the_administrators_door(tmp_path: Path) -> None:
     alice, bob = Identity.generate("alice"), Identity.generate("bob")
     now = door_of(tmp_path)

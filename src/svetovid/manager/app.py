@@ -244,6 +244,7 @@ def _index(text: str) -> int:
 def _answer(
     manager: Manager, work: Work, request: Request, path: str, body: bytes, seen: int
 ) -> Envelope:
+    manager.refresh()
     header = request.headers.get("authorization", "")
     name = request_digest(request.method, path, body, header)
     return manager.answer(name, seen, work(request, path, body))

@@ -53,7 +53,7 @@ class Views:
         appraisals: by owner; missing where its pins cannot be resolved.
         references: by owner, digests of the reference values used.
         reasons: why a view is missing.
-        standing: see :meth:`Deciding.standing`.
+        choices: by owner, the anchors and reference values that its pins resolved to.
     """
 
     names: dict[str, str] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Views:
     appraisals: dict[str, Appraisal] = field(default_factory=dict)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
     reasons: tuple[Reason, ...] = ()
-    standing: tuple[int, int] = (0, 0)
+    choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Deciding:
@@ -90,10 +90,12 @@ class Deciding:
                 continue
             views.appraisals[owner] = made[mine.key]
             views.references[owner] = mine.names
+            views.choices[owner] = mine.key
         return replace(views, reasons=tuple(reasons))
 
     def in_force(self, state: State, job: Job, name: str, role: Role) -> dict[str, str]:
-        """By owner: digest of the policy its consent names if in force, else the first in force.
+        """By owner: digest of the policy its consent names if that is in force; of an owner that
+        did not consent, the one that an importer pins; else the first in force.
 
         Before a release: of owners of assets held here, and of importers who consented to a slot
         that its owner said nothing to, and are exported to still. After it, of the parties to it:
@@ -107,13 +109,13 @@ class Deciding:
             parties = set(
                 cast(dict[str, str], self._core.store.entry(held.release).body["policies"])
             )
-        out: dict[str, str] = {}
-        for owner in sorted(parties):
-            current = [d for _, d in sorted(state.owned.get(owner, {}).items())]
-            if current:
-                named = held.policies.get(owner, "")
-                out[owner] = named if named in current else current[0]
-        return out
+        held_by = {o: [d for _, d in sorted(state.owned.get(o, {}).items())] for o in parties}
+        out = {o: _first(ds, {held.policies.get(o, "")}) for o, ds in held_by.items() if ds}
+        named = [self._core.store.document(d, Policy) for d in out.values()]
+        pins = {i.policy for policy in named for i in policy.imports}
+        for owner in out.keys() - held.policies.keys():
+            out[owner] = _first(held_by[owner], pins)
+        return dict(sorted(out.items()))
 
     def _importers(self, held: JobState, job: Job, here: list[tuple[str, JobAsset]]) -> set[str]:
         given = {
@@ -126,14 +128,20 @@ class Deciding:
     def started(self, job: Job, name: str, role: Role) -> Views:
         """Whose policies take part, before anything is appraised."""
         state, store = self._core.state, self._core.store
-        standing = self.standing(state)
         names = self.in_force(state, job, name, role)
         policies = {o: store.document(d, Policy) for o, d in names.items()}
-        return Views(names, policies, standing=standing)
+        return Views(names, policies)
 
-    def standing(self, state: State) -> tuple[int, int]:
-        """Changes with all that an owner's pins may resolve to: what was published and revoked."""
-        return (len(state.publications), len(state.revoked))
+    def unchanged(self, views: Views) -> bool:
+        """Whether what the evidence was appraised by is still each owner's choice.
+
+        Only that counts: what strangers publish meanwhile is no business of this decision.
+        """
+        try:
+            found = {o: self._choice(views.names[o], views.policies[o]).key for o in views.choices}
+        except SvetovidError:
+            return False
+        return found == views.choices
 
     def _choice(self, name: str, policy: Policy) -> _Choice:
         state = self._core.state
@@ -234,3 +242,8 @@ class Deciding:
     def waiting_for(self, job: Job, held: JobState) -> tuple[str, ...]:
         """Owners whose consent is still missing."""
         return tuple(sorted({a.owner for a in job.assets.values()} - set(held.consents)))
+
+
+def _first(digests: list[str], wanted: set[str]) -> str:
+    """The first of those that are wanted; else the first."""
+    return next((d for d in digests if d in wanted), digests[0])

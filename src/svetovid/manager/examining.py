@@ -37,7 +37,8 @@ __all__ = ["Case", "Examiner", "boot_of", "require"]
 _MAX_REASONS = 256
 """Of one owner in one record: what many grants refuse for one cause need not be told for each."""
 _CHARGE_BYTES = 64 << 10
-_NOT_RECORDED = frozenset({"challenge.used"})
+_NOT_RECORDED = frozenset({"challenge.used", "policy.changed"})
+"""Nothing was found against whoever asks: it may ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class Examiner:
                         raise _used(admitted.name)
                     self._freshness.unexpired(admitted.challenge)
                     self.no_older_boot(proven, admitted)
-                    if self._deciding.standing(tx.state) != views.standing:
+                    if not self._deciding.unchanged(views):
                         raise _overtaken()
                     answer = granted(tx, case, proven, views)
                 self._freshness.carry_on(proven)

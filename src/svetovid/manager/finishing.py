@@ -13,14 +13,14 @@ from typing import cast
 
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Card, Envelope
-from svetovid.errors import IntegrityError, LimitError, PolicyError, Reason
+from svetovid.errors import EvidenceError, IntegrityError, LimitError, PolicyError, Reason
 from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Views
-from svetovid.manager.examining import Case, Examiner
+from svetovid.manager.examining import Case, Examiner, boot_of
 from svetovid.manager.imported import policies_behind
 from svetovid.manager.leasing import check_same, live_lease
-from svetovid.manager.state import State
+from svetovid.manager.state import LeaseState, State
 from svetovid.manager.store import Transaction
 from svetovid.policy.documents import Consent, Job
 from svetovid.policy.speaking import owner_keys
@@ -111,7 +111,7 @@ class Finishing:
             IntegrityError: ``receipt.scope``, ``output.manifest``, ``output.scope``,
                 ``signature.*``.
             LimitError: ``output.limit``.
-            EvidenceError: ``lease.scope``, or what is wrong with the evidence.
+            EvidenceError: ``lease.scope``, ``tpm.reset``, or what is wrong with the evidence.
         """
         core = self._core
         held = core.state.leases.get(request.lease)
@@ -121,7 +121,9 @@ class Finishing:
             receipt = request.receipt.open(Receipt, by=held.keys.signing)
 
             def granted(tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
-                check_same(case, proven, live_lease(tx.state, request.lease, core.now()))
+                lease = live_lease(tx.state, request.lease, core.now())
+                check_same(case, proven, lease)
+                _one_boot(proven, lease)
                 self._scope(receipt, case)
                 _check_outputs(receipt, request.outputs, case.job)
                 self._standing(tx.state, case)
@@ -217,6 +219,18 @@ class Finishing:
         entry = self._core.store.entry(index)
         path = tree.inclusion(index)
         return LogProof(index=index, entry=entry, path=path, checkpoint=checkpoint)
+
+
+def _one_boot(proven: Proven, lease: LeaseState) -> None:
+    """Refuse an end in another boot than that of the lease: no receipt over both verifies (T12)."""
+    before, now = (lease.reset_count, lease.restart_count), boot_of(proven)[:2]
+    if now != before:
+        raise EvidenceError(
+            "tpm.reset",
+            expected=f"resets and restarts {before}, as when the lease was granted",
+            observed=str(now),
+            next_step="resume the job from its last checkpoint",
+        )
 
 
 def _check_outputs(receipt: Receipt, manifests: Mapping[str, Manifest], job: Job) -> None:

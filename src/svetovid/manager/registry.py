@@ -7,6 +7,7 @@ work, and inside the transaction, where what others wrote meanwhile is known.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from svetovid.assets.manifest import Manifest
@@ -17,6 +18,7 @@ from svetovid.evidence.documents import ReferenceValues, TrustAnchors
 from svetovid.manager.admission import Admission
 from svetovid.manager.consenting import held_already, spoken
 from svetovid.manager.core import Core
+from svetovid.manager.state import State
 from svetovid.policy.documents import Job, Policy
 from svetovid.policy.lint import lint
 from svetovid.policy.modes import require_available
@@ -187,7 +189,7 @@ class Registry:
         """A signed :class:`Job`. Its checkpoint key is made here and never changes (T11).
 
         Raises:
-            PolicyError: ``mode.unavailable`` (T17), ``job.manager``.
+            PolicyError: ``mode.unavailable`` (T17), ``job.manager``, ``recipient.rotated``.
             IntegrityError: ``signature.*``, ``key.*``.
         """
         core = self._core
@@ -207,6 +209,7 @@ class Registry:
         with core.store.write() as tx:
             core.opened(envelope, Job, job.proposer)
             if name not in tx.state.jobs:
+                _current(tx.state, recipients)
                 body = {
                     "document": name,
                     "sealed": digest(sealed),
@@ -217,6 +220,18 @@ class Registry:
                 parties = [job.proposer, *job.owners, *recipients]
                 tx.append(core.entry("job", parties, body), envelope)
         return {"job": name}
+
+
+def _current(state: State, recipients: Iterable[str]) -> None:
+    """Refuse a new job for a key that was rotated: a card of it may be whoever stole that key's."""
+    for key in recipients:
+        if key in state.pinned and state.history(key).current != key:
+            raise PolicyError(
+                "recipient.rotated",
+                expected=f"a card of {state.history(key).current}, to which it was rotated",
+                observed=f"one of {key}",
+                next_step="propose the job with the recipient's newest card",
+            )
 
 
 def key_of(policy: Policy) -> tuple[str, str]:

@@ -145,6 +145,10 @@ class Manager:
         """Names this process; see :class:`Access`."""
         return self._access.epoch
 
+    def refresh(self) -> None:
+        """Take in what another manager over the same store added: before every request."""
+        self._store.refresh()
+
     def register(self, body: bytes, source: str) -> JsonObject:
         """A registration that came from the network address ``source``."""
         return self._identities.register(Envelope.parse(body, max_bytes=MAX_BODY_BYTES), source)

@@ -162,7 +162,6 @@ class Watching:
     ) -> _Found | None:
         """What the parties to the host's live lease object to; on the record where they do."""
         core = self._core
-        core.store.refresh()
         lease = self._lease(core.state, admitted.challenge.host)
         if lease is None:
             return None
