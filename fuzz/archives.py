@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import lzma
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from fuzz.targets import Target
-from svetovid.evidence.ima import parse_log
-from svetovid.stakeholder.sources import approved, from_container, from_debian, propose
+from svetovid.stakeholder.sources import approved, from_container, from_debian
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
@@ -58,14 +58,21 @@ def _proposal(data: bytes) -> None:
     approved(data.decode("utf-8", "replace"), "review")
 
 
-def _proposals() -> Iterable[bytes]:
-    from fuzz.evidence import good
+def _named(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
 
-    log = good()["ima.bin"]
-    assert parse_log(log)
-    text, _ = propose([log])
-    yield text.encode()
-    yield text.replace("?", "+").encode()
+
+def _proposals() -> Iterable[bytes]:
+    """As docs/spec/evidence.md writes one, decided and not."""
+    one, long = "sha256:" + "1" * 64, "sha384:" + "2" * 96
+    lines = [
+        *("svetovid proposal 1", f"log {one} 1834 entries", "# 2 of 3 logs have it"),
+        *(f'+ file {one} "/usr/bin/python3.11"', f'- buffer {one} "kexec-cmdline"', ""),
+        *(f'+ file verity:{long} "/opt/a \\u017e"', f'+ line {_named(b"quiet")} "quiet"'),
+        *(f'+ kernel 4 {one} "Linux"', f'+ event 9 {one} "initrd"'),
+    ]
+    yield "\n".join(lines).encode()
+    yield "\n".join(lines[:4]).replace("+ file", "? file").encode()
 
 
 _FORWARD = ("svetovid.stakeholder.sources.archives", "svetovid.stakeholder.sources.streams")

@@ -72,6 +72,7 @@ def _summary(document: ReferenceValues) -> tuple[dict[str, Any], list[str]]:
         ],
         "unchecked": [rule.to_json() for rule in document.unchecked],
         "superseded": superseded,
+        "boot": document.boot is not None,
         "valid_from": document.valid_from,
         "valid_until": document.valid_until,
     }
@@ -82,6 +83,10 @@ def _summary(document: ReferenceValues) -> tuple[dict[str, Any], list[str]]:
     if len(document.sources) > _SHOWN:
         lines.append(f"  and {len(document.sources) - _SHOWN} more sources")
     lines += [f"  UNCHECKED {r.kind} {r.path}: {r.why}" for r in document.unchecked]
+    if document.boot:
+        events = sum(map(len, document.boot.events.values()))
+        lines.append(f"  boot: {len(document.boot.kernels)} kernels, {events} events")
+        lines += [f"  boot: {line}" for line in document.boot.command_lines]
     if superseded:
         lines.append(f"  {superseded} superseded digests")
     return data, lines
@@ -160,6 +165,7 @@ def make(
         version,
         [*found, *(r.source for r in reviewed)],
         buffers=sources.all_buffers(reviewed),
+        boot=sources.merged_boots(r.boot for r in reviewed),
         rules=unchecked or [],
         signers=[sources.read_signer(path) for path in signer or []],
         previous=None if after is None else read_believed([after])[0],
@@ -179,7 +185,8 @@ def make(
 @group.command()
 def propose(
     logs: Annotated[
-        list[Path], typer.Argument(help="Measurement logs, or recorded evidence, of hosts.")
+        list[Path],
+        typer.Argument(help="A measurement log, or a folder with ima.bin, bios.bin, cmdline.txt."),
     ],
     out: Annotated[Path, typer.Option("--out", help="Text to write, for review.")],
     known: Annotated[
@@ -187,7 +194,7 @@ def propose(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Propose what hosts have run and no reference values list. Then review it, line by line.
+    """Propose what hosts have booted and run that no reference values list, for review.
 
     Nothing is believed until you have written + before its line; - refuses it.
 
@@ -197,7 +204,7 @@ def propose(
     from svetovid.stakeholder import sources
     from svetovid.stakeholder.recordings import read_believed
 
-    text, count = sources.propose([sources.read_log(p) for p in logs], read_believed(known or []))
+    text, count = sources.propose([sources.read_host(p) for p in logs], read_believed(known or []))
     write_private(out, text.encode(), replace=False)
     emit(
         {"file": str(out), "undecided": count},

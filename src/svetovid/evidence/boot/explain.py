@@ -11,12 +11,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from svetovid.evidence.boot.describe import describe
-from svetovid.evidence.boot.log import SEPARATORS, hash_data
+from svetovid.evidence.boot.log import SEPARATORS, BootEvent, hash_data
 from svetovid.evidence.boot.replay import Boot
 from svetovid.evidence.claims import Claim
 from svetovid.evidence.documents import BootReferences
 
-__all__ = ["CODE_PCRS", "KERNEL_PCRS", "LINE_PCRS", "kernels", "line_digests", "pcr_claims"]
+__all__ = [
+    "CODE_PCRS",
+    "KERNEL_PCRS",
+    "LINE_PCRS",
+    "kernels",
+    "line_digests",
+    "pcr_claims",
+    "unlisted",
+]
 
 CODE_PCRS = (0, 2, 4, 8, 9, 11, 12, 13)
 """Firmware, option ROMs, boot applications, grub, what the kernel's stub and systemd's measure."""
@@ -73,7 +81,7 @@ def _allowed(edition: BootReferences, pcr: int, bank: str) -> set[str]:
     return found
 
 
-def _events(boot: Boot, pcr: int, allowed: set[str], source: str) -> Iterator[Claim]:
+def _unlisted(boot: Boot, pcr: int, allowed: set[str]) -> Iterator[tuple[BootEvent, str]]:
     once = set(_everywhere(boot.bank).get(pcr, ()))
     for event, value in boot.events.get(pcr, ()):
         if value in allowed:
@@ -81,6 +89,18 @@ def _events(boot: Boot, pcr: int, allowed: set[str], source: str) -> Iterator[Cl
         if value in once:
             once.remove(value)
             continue
+        yield event, value
+
+
+def unlisted(boot: Boot, editions: Sequence[BootReferences]) -> Iterator[tuple[BootEvent, str]]:
+    """Every event of the PCRs that hold code which no edition names, with its digest."""
+    for pcr in CODE_PCRS:
+        allowed: set[str] = set().union(*(_allowed(e, pcr, boot.bank) for e in editions))
+        yield from _unlisted(boot, pcr, allowed)
+
+
+def _events(boot: Boot, pcr: int, allowed: set[str], source: str) -> Iterator[Claim]:
+    for event, value in _unlisted(boot, pcr, allowed):
         yield Claim(
             name="boot.event",
             ok=False,

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from svetovid.crypto.canonical import b64encode
 from svetovid.errors import InputError
 from svetovid.evidence.ima.signatures import load_signer
-from svetovid.evidence.references import ReferenceValues, Source
+from svetovid.evidence.references import BootReferences, ReferenceValues, Source
 from svetovid.stakeholder.home import read_bounded
 
 __all__ = ["make_references", "path_rule", "read_signer", "supersede"]
@@ -87,6 +87,7 @@ def make_references(
     sources: Sequence[Source],
     *,
     buffers: Mapping[str, tuple[str, ...]] | None = None,
+    boot: BootReferences | None = None,
     rules: Sequence[str] = (),
     signers: Sequence[bytes] = (),
     previous: ReferenceValues | None = None,
@@ -102,13 +103,13 @@ def make_references(
         product, version, valid_from, valid_until, provenance: as :class:`ReferenceValues` says.
         sources: of :func:`from_directory`, :func:`from_debian`, :func:`from_container` and
             :func:`approved`.
-        buffers: approved ones.
+        buffers, boot: approved ones.
         rules: path rules as ``KIND:PATH=WHY``.
         signers: DER SubjectPublicKeyInfo of keys that sign files.
         previous: the edition that this one follows, of the same product.
         until: Unix seconds; to then the digests of ``previous`` that are gone stay good, after it
             they are refused. Needed with ``previous``.
-        base: a document whose files, boot and enclave measurements are taken over.
+        base: a document whose files and enclave measurements are taken over.
 
     Raises:
         InputError: ``reference.rule``, ``reference.previous``, ``ima.signer``,
@@ -126,6 +127,8 @@ def make_references(
         "file_signers": [b64encode(key) for key in signers],
         "provenance": provenance or taken.get("provenance", ""),
     }
+    if boot is not None:
+        document["boot"] = boot.to_json()
     window = {"valid_from": valid_from, "valid_until": valid_until}
     document |= {name: time for name, time in window.items() if time is not None}
     made = ReferenceValues.from_json(document)

@@ -8,6 +8,9 @@ until somebody has written ``+`` before it::
     # 2 of 3 logs have it
     ? file sha256:9f86… "/usr/bin/python3.11"
     ? buffer sha256:60ae… "kexec-cmdline"
+    ? event 0 sha256:2a81… "event 3: the log claims: Fv(7CB8BDC9…)"
+    ? kernel 4 sha256:83c1… "event 31: the log claims: \\boot\\vmlinuz-6.1.0"
+    ? line sha256:77b0… "root=/dev/sda2 ima_policy=tcb"
 
 ``+`` approves a line, ``-`` refuses it, ``?`` is still to be decided. Names are JSON strings in
 ASCII: no two look alike, and none hides the next line.
@@ -24,19 +27,29 @@ from pathlib import Path
 
 from svetovid.crypto.canonical import b64decode, digest
 from svetovid.errors import InputError, ParseError
-from svetovid.evidence.ima import MAX_LOG_BYTES, Entry, parse_log
-from svetovid.evidence.references import ReferenceValues, Source
+from svetovid.evidence.ima import Entry, parse_log
+from svetovid.evidence.ima.listing import IMA_POLICY
+from svetovid.evidence.recorded import FILES, MAX_BUNDLE_BYTES, RecordedEvidence
+from svetovid.evidence.references import BootReferences, ReferenceValues, Source
 from svetovid.stakeholder.home import read_bounded
-from svetovid.stakeholder.recordings import read_recording
+from svetovid.stakeholder.sources.booted import Approved, Line, boot_lines
 from svetovid.stakeholder.sources.directory import printable
 from svetovid.stakeholder.sources.tree import can_be_named
 
-__all__ = ["Proposal", "all_buffers", "approved", "propose", "read_log", "read_proposal"]
+__all__ = [
+    "HostLogs",
+    "Proposal",
+    "all_buffers",
+    "approved",
+    "propose",
+    "read_host",
+    "read_proposal",
+]
 
 _FIRST = "svetovid proposal 1"
 _LOG = re.compile(r"log (sha256:[0-9a-f]{64}) ([0-9]{1,7}) entries")
 _LINE = re.compile(
-    r"([-+?]) (file|buffer) "
+    r"([-+?]) (file|buffer|line|(?:event|kernel) [0-9]{1,2}) "
     r"((?:verity:)?(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})) "
     r'("[ -~]{1,32768}")'
 )
@@ -49,57 +62,89 @@ class Proposal:
 
     Attributes:
         source: its artifact is the digest of the first log.
-        buffers: as in :class:`ReferenceValues`.
+        buffers, boot: as in :class:`ReferenceValues`.
         refused: lines that somebody said no to.
     """
 
     source: Source
     buffers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    boot: BootReferences | None = None
     refused: int = 0
 
 
-def read_log(path: Path) -> bytes:
-    """A measurement log: bare, or out of recorded evidence (a bundle, or a directory).
+@dataclass(frozen=True, slots=True)
+class HostLogs:
+    """What a host measured, as it says.
+
+    Attributes:
+        ima: ``binary_runtime_measurements``.
+        boot: ``binary_bios_measurements``, where it is at hand.
+        line: the kernel's command line, where it is at hand.
+    """
+
+    ima: bytes
+    boot: bytes | None = None
+    line: str = ""
+
+
+def read_host(path: Path) -> HostLogs:
+    """A measurement log alone, a bundle, or a directory with ``ima.bin``, and with ``bios.bin``
+    and ``cmdline.txt`` where there are; nothing else of recorded evidence is needed.
 
     Raises:
-        InputError: ``file.*``, ``recorded.*``, ``json.*``, ``document.invalid``,
-            ``proposal.log`` where a recording has none.
+        InputError: ``file.*``, ``json.*``, ``document.invalid``, ``proposal.log`` where there is
+            no measurement log.
     """
-    if not path.is_dir():
-        data = read_bounded(path, MAX_LOG_BYTES, what="a measurement log or recorded evidence")
-        if not data.lstrip().startswith(b"{"):
-            return data
-    recorded = read_recording(path)
-    if recorded.ima is None:
+    if path.is_dir():
+        parts = {
+            name: read_bounded(path / name, FILES[name], what=f"a host's logs ({name})")
+            for name in ("ima.bin", "bios.bin", "cmdline.txt")
+            if (path / name).exists()
+        }
+        line = parts.get("cmdline.txt", b"").decode("utf-8", "replace").strip()
+        return HostLogs(_needed(parts.get("ima.bin"), path), parts.get("bios.bin"), line)
+    data = read_bounded(path, MAX_BUNDLE_BYTES, what="a measurement log or recorded evidence")
+    if not data.lstrip().startswith(b"{"):
+        return HostLogs(data)
+    found = RecordedEvidence.parse(data, max_bytes=MAX_BUNDLE_BYTES)
+    ima, boot = (None if log is None else b64decode(log) for log in (found.ima, found.bios))
+    return HostLogs(_needed(ima, path), boot, (found.cmdline or "").strip())
+
+
+def _needed(log: bytes | None, path: Path) -> bytes:
+    if log is None:
         raise InputError(
             "proposal.log",
-            expected="recorded evidence with a measurement log",
+            expected="a measurement log",
             observed=str(path),
-            next_step="record binary_runtime_measurements as well",
+            next_step="record binary_runtime_measurements as well, as ima.bin",
         )
-    return b64decode(recorded.ima)
+    return log
 
 
 def _quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=True)
 
 
-def propose(logs: Sequence[bytes], known: Sequence[ReferenceValues] = ()) -> tuple[str, int]:
+def propose(hosts: Sequence[HostLogs], known: Sequence[ReferenceValues] = ()) -> tuple[str, int]:
     """A text for review, and how many lines are to be decided.
 
     Left out is what ``known`` lists already, and ``boot_aggregate``, which follows from the boot.
 
     Args:
-        logs: ``binary_runtime_measurements`` of one or more hosts.
+        hosts: the logs of one or more.
         known: reference values that are believed already.
 
     Raises:
-        InputError, EvidenceError: ``ima.*`` for a log that cannot be read.
+        InputError, EvidenceError: ``ima.*``, ``boot.*`` for a log that cannot be read.
     """
-    head, seen, violations = [], Counter[tuple[str, str, str]](), list[str]()
-    for log in logs:
-        entries = parse_log(log)
-        head.append(f"log {digest(log)} {len(entries)} entries")
+    head, seen, violations = [], Counter[Line](), list[str]()
+    boots = [r.boot for r in known if r.boot]
+    for host in hosts:
+        entries = parse_log(host.ima)
+        head.append(f"log {digest(host.ima)} {len(entries)} entries")
+        if host.boot is not None:
+            seen.update(set(boot_lines(host.boot, host.line, boots)))
         violations += [e.path for e in entries if e.violation]
         seen.update(
             {
@@ -110,12 +155,15 @@ def propose(logs: Sequence[bytes], known: Sequence[ReferenceValues] = ()) -> tup
         )
     new = [line for line in sorted(seen) if not _known(*line, known)]
     text = [_FIRST, *head, "# + approves a line, - refuses it; all must be decided."]
+    if any(kind.startswith("event") for kind, _, _ in new):
+        text.append("# Of what was measured into PCR 4, 9 or 11, write kernel for event where it")
+        text.append("# is the kernel itself. Firmware and loaders are events.")
     for name in sorted(set(violations)):
         text.append(f"# written while it was measured, on some host: {_quoted(name)}")
     for line in new:
         kind, name, value = line
-        if len(logs) > 1:
-            text.append(f"# {seen[line]} of {len(logs)} logs have it")
+        if len(hosts) > 1:
+            text.append(f"# {seen[line]} of {len(hosts)} hosts have it")
         text.append(f"? {kind} {value} {_quoted(name)}")
     return "\n".join(text) + "\n", len(new)
 
@@ -125,13 +173,15 @@ def _kind(entry: Entry) -> str:
 
 
 def _known(kind: str, name: str, value: str, known: Sequence[ReferenceValues]) -> bool:
+    if kind not in ("buffer", "file"):
+        return False
     return any(value in (r.buffers if kind == "buffer" else r.listed).get(name, ()) for r in known)
 
 
 def _malformed(number: int, observed: str) -> ParseError:
     return ParseError(
         "proposal.malformed",
-        expected='+, - or ?, then file or buffer, a digest and a name in "…"',
+        expected='+, - or ?, then a kind, a digest and a name in "…", as proposed',
         observed=f"line {number}: {observed[:120]!r}",
         next_step="change only the first character of a line",
     )
@@ -153,7 +203,7 @@ def approved(text: str, name: str) -> Proposal:
         raise _malformed(1, lines[0] if lines else "")
     logs: list[str] = []
     tables: dict[str, dict[str, tuple[str, ...]]] = {"file": {}, "buffer": {}}
-    marks, once = Counter[str](), set[str]()
+    marks, once, boot = Counter[str](), set[str](), Approved()
     for number, line in enumerate(lines[1:], 2):
         if not line.strip() or line.startswith("#"):
             continue
@@ -168,9 +218,14 @@ def approved(text: str, name: str) -> Proposal:
         once.add(line[1:])
         mark, kind, value, quoted = found.groups()
         marks[mark] += 1
-        if mark == "+":
-            table, key = tables[kind], _unquoted(quoted, number)
-            table[key] = (*(d for d in table.get(key, ()) if d != value), value)
+        key = _unquoted(quoted, number)
+        if mark == "+" and kind in tables:
+            tables[kind][key] = (*tables[kind].get(key, ()), value)
+        elif mark == "+":
+            try:
+                boot.add(kind, key, value)
+            except ValueError as e:
+                raise _malformed(number, f"{e}: {line}") from e
     if marks["?"]:
         raise InputError(
             "proposal.undecided",
@@ -180,7 +235,13 @@ def approved(text: str, name: str) -> Proposal:
         )
     artifact = logs[0] if logs else None
     source = Source(kind="host", name=name, artifact=artifact, files=tables["file"])
-    return Proposal(source, tables["buffer"], marks["-"])
+    # Whoever approved a policy file as a file wants it loaded, and no other.
+    measured = [IMA_POLICY] if IMA_POLICY in tables["file"] else []
+    try:
+        booted = boot.references(measured)
+    except ValueError as e:
+        raise _malformed(1, str(e)) from e
+    return Proposal(source, tables["buffer"], booted, marks["-"])
 
 
 def read_proposal(path: Path) -> Proposal:
