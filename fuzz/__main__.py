@@ -28,6 +28,10 @@ _SLACK_S = 120
 _SHORTER = 400
 
 
+class ChildError(Exception):
+    """A parser could not be fuzzed."""
+
+
 def read_log() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = json.loads(LOG.read_text()) if LOG.exists() else {}
     return found
@@ -107,11 +111,11 @@ def _fuzzed(target: Target, seconds: float, engine: str) -> tuple[dict[str, Any]
             check=False,
         )
     except subprocess.TimeoutExpired as e:
-        raise SystemExit(f"{target.name}: hangs, and nothing is kept of the input") from e
+        raise ChildError("hangs, and nothing is kept of the input") from e
     said = [line for line in done.stdout.splitlines() if line.startswith("{")]
     left = [p.read_bytes() for p in sorted(findings.glob("*"))]
     if done.returncode not in (0, FOUND_ONE) and not left:
-        raise SystemExit(f"{target.name}: {done.stderr[-2000:]}")
+        raise ChildError(done.stderr[-2000:])
     return (json.loads(said[-1]) if said else {"inputs": 0, "seconds": 0.0}), left
 
 
@@ -130,12 +134,17 @@ def _kept(target: Target, left: Sequence[bytes]) -> int:
 
 
 def run(targets: Sequence[Target], minutes: float, engine: str) -> int:
-    """Fuzz; how many findings."""
+    """Fuzz; how many findings, and parsers that could not be fuzzed."""
     log, found = read_log(), 0
     seconds = max(1.0, minutes * 60 / len(targets))
     for target in sorted(targets, key=lambda t: spent(log, t)):
         before = target.sources()
-        said, left = _fuzzed(target, seconds, engine)
+        try:
+            said, left = _fuzzed(target, seconds, engine)
+        except ChildError as e:
+            print(f"{target.name:<20} DID NOT RUN: {e}", flush=True)
+            found += 1
+            continue
         count = _kept(target, left)
         found += count
         # Time before a finding is no time of a parser that stays as it is; nor is an edited one's.

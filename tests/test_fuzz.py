@@ -158,3 +158,14 @@ def test_a_run_finds_keeps_and_counts(tmp_path: Path, monkeypatch: pytest.Monkey
     (kept,) = (tmp_path / "found" / "picky").iterdir()
     assert kept.read_bytes() == b"\xde\xad"
     assert "picky" not in json.loads((tmp_path / "log.json").read_text())
+
+
+def test_a_parser_that_does_not_run_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(driver, "LOG", tmp_path / "log.json")
+    monkeypatch.setattr(driver, "WORK", tmp_path / "work")
+    unknown = Target("unknown", _picky, ("svetovid.errors",), lambda: [b"seed"])
+    assert driver.run([unknown], 1 / 60, "chance") == 1
+    assert "DID NOT RUN" in capsys.readouterr().out
+    assert driver.read_log() == {}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from softtpm import SoftCa
 from svetovid.crypto import Document, Envelope, Identity, b64encode, canonical, digest, sign
+from svetovid.crypto.identity import Card, Revocation, Rotation
 from svetovid.errors import LimitError, RefusalError, SvetovidError
 from svetovid.protocol import (
     Answer,
@@ -305,7 +306,13 @@ def test_a_pin_with_any_field_changed(data: Any) -> None:
     assert name == "url" or changed == fields
 
 
-@pytest.mark.parametrize("kind", [Envelope, EvidenceRequest, ProofRequest])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(Envelope, EvidenceRequest, ProofRequest, messages.RequestToken, messages.EnrolRequest),
+        *(messages.IdentityRegistration, messages.ChallengeRequest, Card, Rotation, Revocation),
+    ],
+)
 def test_d1_what_strangers_send_has_few_members(kind: type[Envelope]) -> None:
     """D1: anybody may send these; 4 MiB of unknown members took half a gigabyte to refuse."""
     data = b"{" + b",".join(b'"k%d":0' % i for i in range(1100)) + b"}"

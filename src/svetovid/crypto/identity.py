@@ -23,6 +23,7 @@ class Card(Document):
     """The public half of an identity, signed by itself."""
 
     TYPE: ClassVar[str] = "card"
+    MAX_MEMBERS: ClassVar[int] = 256
     name: Name
     signing: KeyId
     receiving: Annotated[Base64, Field(max_length=2048)]
@@ -42,6 +43,7 @@ class Rotation(Document):
     """``old`` hands over to ``new``. Signed by both. What ``old`` agreed to before stays agreed."""
 
     TYPE: ClassVar[str] = "rotation"
+    MAX_MEMBERS: ClassVar[int] = 256
     old: KeyId
     new: Card
     issued_at: int
@@ -51,6 +53,7 @@ class Revocation(Document):
     """``key`` signs nothing more from now on. Signed by the key itself or by its successor."""
 
     TYPE: ClassVar[str] = "revocation"
+    MAX_MEMBERS: ClassVar[int] = 256
     key: KeyId
     why: Text
     issued_at: int

@@ -140,6 +140,7 @@ class RequestToken(Document):
     """
 
     TYPE: ClassVar[str] = "request"
+    MAX_MEMBERS: ClassVar[int] = 1024
     manager: KeyId
     method: Literal["GET", "POST"]
     path: Path
@@ -190,6 +191,7 @@ class IdentityRegistration(Document):
     """A stakeholder makes itself known to one manager. Signed by the card's own key."""
 
     TYPE: ClassVar[str] = "identity-registration"
+    MAX_MEMBERS: ClassVar[int] = 1024
     card: Envelope
     manager: KeyId
     issued_at: int
@@ -220,6 +222,7 @@ class EnrolRequest(Document):
     """A host asks to be enrolled (T3). Signed by the agent key in the operator's statement."""
 
     TYPE: ClassVar[str] = "enrol-request"
+    MAX_MEMBERS: ClassVar[int] = 1024
     MAX_BYTES: ClassVar[int] = 256 << 10
     manager: KeyId
     statement: Envelope
@@ -289,6 +292,7 @@ class ChallengeRequest(Document):
     """
 
     TYPE: ClassVar[str] = "challenge-request"
+    MAX_MEMBERS: ClassVar[int] = 1024
     manager: KeyId
     host: Digest
     job: Digest
@@ -416,6 +420,7 @@ class FinishRequest(Document):
     """
 
     TYPE: ClassVar[str] = "finish-request"
+    MAX_MEMBERS: ClassVar[int] = 1 << 14
     lease: Digest
     evidence: Evidence
     receipt: Envelope
