@@ -29,6 +29,7 @@ __all__ = ["MAX_YAML_BYTES", "load_job", "load_policy", "load_yaml"]
 
 MAX_YAML_BYTES = 256 << 10
 MAX_YAML_DEPTH = 16
+MAX_YAML_VALUES = 50_000
 _MAX_INT = 2**53 - 1
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,16})", re.ASCII)
@@ -85,6 +86,7 @@ class _Reader:
 
     def __init__(self, events: Iterator[yaml.Event]) -> None:
         self._events = events
+        self._values = 0
 
     def next(self) -> yaml.Event | None:
         return next(self._events, None)
@@ -98,6 +100,13 @@ class _Reader:
             raise _bad("no anchors", f"&{event.anchor}", event)
         if event.tag is not None:
             raise _bad("no tags", event.tag, event)
+        self._values += 1
+        if self._values > MAX_YAML_VALUES:
+            raise LimitError(
+                "limit.size",
+                expected=f"at most {MAX_YAML_VALUES} keys and values of YAML",
+                next_step="split the policy",
+            )
         if isinstance(event, yaml.ScalarEvent):
             return _scalar(event)
         if depth >= MAX_YAML_DEPTH:
@@ -126,7 +135,8 @@ def load_yaml(data: bytes) -> Any:
     """One strict YAML document as a JSON value.
 
     Raises:
-        LimitError: ``limit.size`` beyond :data:`MAX_YAML_BYTES`, ``limit.depth``.
+        LimitError: ``limit.size`` beyond :data:`MAX_YAML_BYTES` or :data:`MAX_YAML_VALUES`,
+            ``limit.depth``.
         ParseError: ``policy.yaml`` for anything outside the subset.
     """
     if len(data) > MAX_YAML_BYTES:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 MAX_BOOT_LOG_BYTES = 16 << 20
-MAX_BOOT_EVENTS = 100_000
+MAX_BOOT_EVENTS = 50_000
 BANKS: Mapping[str, int] = {
     "sha1": Alg.SHA1,
     "sha256": Alg.SHA256,
