@@ -254,7 +254,7 @@ def test_whatever_json_can_say_survives(value: object) -> None:
 
 def test_v10_d1_many_values_end_early() -> None:
     """V10, D1: 256 KiB of zeros took more than a second."""
-    assert load_yaml(b"a: [" + b"0," * 49_990 + b"0]") == {"a": [0] * 49_991}
+    assert load_yaml(b"a: [" + b"0," * 19_990 + b"0]") == {"a": [0] * 19_991}
     with pytest.raises(LimitError) as e:
         load_yaml(b"a: [" + b"0," * 100_000 + b"0]")
     assert e.value.code == "limit.size"

@@ -2,8 +2,9 @@
 
 The subset (``docs/spec/policy.md``, section 5) leaves out whatever could make evaluation costly or
 its meaning depend on the engine: ``map`` and ``filter`` (they can double a value at each step),
-``matches``, timestamps, bytes, escapes in strings, nested comprehensions. What is left always ends
-quickly, and every field it reads is known before it runs.
+``matches``, timestamps, bytes, escapes in strings, nested comprehensions. A loop goes over a field
+or a list of literals, and its body knows its own variable and literals only. What is left always
+ends quickly, and every field it reads is known before it runs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ __all__ = ["ROOTS", "Expression", "parse"]
 
 MAX_SOURCE = 1024
 MAX_DEPTH = 16
+MAX_ARITHMETIC = 16
+"""Of ``+ - * / %``: each ``+`` may copy the lists on both sides of it."""
+MAX_LOOP_TOKENS = 128
+"""In the bodies of all loops of a condition: each is looked at once an element."""
 ROOTS = ("claims", "job")
 
 _TOKEN = re.compile(
@@ -37,6 +42,7 @@ _LEVELS: tuple[tuple[str, ...], ...] = (
     ("+", "-"),
     ("*", "/", "%"),
 )
+_ARITHMETIC = frozenset("+-*/%")
 _MACROS = frozenset({"all", "exists", "exists_one"})
 _METHODS = frozenset({"size", "contains", "startsWith", "endsWith"})
 _FUNCTIONS = frozenset({"size", "int", "double"})
@@ -77,6 +83,15 @@ def _refuse(expected: str, observed: str) -> NoReturn:
     )
 
 
+def _refuse_loop(expected: str, observed: str) -> NoReturn:
+    raise ParseError(
+        "policy.cel_loop",
+        expected=expected,
+        observed=observed,
+        next_step="compare the loop's variable with literals; `x in job.list` needs no loop",
+    )
+
+
 def _tokens(source: str) -> Iterator[tuple[str, str]]:
     at = 0
     last = ""
@@ -103,6 +118,9 @@ class _Parser:
         self._at = 0
         self._depth = 0
         self._bound: str | None = None
+        self._arithmetic = 0
+        self._loop_tokens = 0
+        self._reads = 0
         self.paths: set[Path] = set()
         self.tested: set[Path] = set()
         self.literals: list[str | int | float | bool] = []
@@ -153,8 +171,16 @@ class _Parser:
             return
         self._binary(level + 1)
         while self._peek() in _LEVELS[level]:
-            self._take()
+            if self._take()[1] in _ARITHMETIC:
+                self._sum()
             self._binary(level + 1)
+
+    def _sum(self) -> None:
+        if self._bound is not None:
+            _refuse_loop("no arithmetic in a loop", self._bound)
+        self._arithmetic += 1
+        if self._arithmetic > MAX_ARITHMETIC:
+            _refuse(f"at most {MAX_ARITHMETIC} of + - * / %", "more")
 
     def _unary(self) -> None:
         if self._peek() in ("!", "-"):
@@ -162,14 +188,16 @@ class _Parser:
         self._member()
 
     def _member(self) -> None:
+        literal, before = self._peek() == "[", self._reads
         path = self._primary()
+        literal = literal and self._reads == before
         while True:
             if self._accept("."):
                 name = self._name()
                 if self._peek() == "(":
                     self._close(path)
-                    self._method(name)
-                    path = None
+                    self._method(name, plain=literal or path is not None)
+                    path, literal = None, False
                 elif path is not None:
                     path = (*path, name)
             elif self._accept("["):
@@ -182,7 +210,7 @@ class _Parser:
                     path = (*path, text[1:-1])
                 else:
                     self._close(path)
-                    path = None
+                    path, literal = None, False
             else:
                 self._close(path)
                 return
@@ -213,12 +241,15 @@ class _Parser:
             self._arguments("]")
         elif text in ("true", "false"):
             self.literals.append(text == "true")
+        elif self._bound is not None and text in (*ROOTS, "has"):
+            _refuse_loop("a loop's own variable and literals", text)
         elif text == "has":
             self._has()
         elif text in _FUNCTIONS and self._accept("("):
             if self._arguments(")") != 1:
                 _refuse(f"one argument to {text}", text)
         elif kind == "word" and (text in ROOTS or text == self._bound):
+            self._reads += 1
             return (text,)
         elif text != "null":
             _refuse("claims, job, a literal or a known function", text)
@@ -249,7 +280,7 @@ class _Parser:
             _refuse("has(claims.name) or has(job.name)", ".".join(path))
         self.tested.add(path)
 
-    def _method(self, name: str) -> None:
+    def _method(self, name: str, *, plain: bool) -> None:
         self._expect("(")
         if name in _METHODS:
             if self._arguments(")") != (name != "size"):
@@ -260,10 +291,16 @@ class _Parser:
         variable = self._name()
         if variable in ROOTS or variable in _FUNCTIONS:
             _refuse("a variable with a name of its own", variable)
+        if not plain:
+            _refuse_loop("a loop over a field or a list of literals", name)
         self._expect(",")
         self._bound = variable
+        start = self._at
         self._expression()
         self._bound = None
+        self._loop_tokens += self._at - start
+        if self._loop_tokens > MAX_LOOP_TOKENS:
+            _refuse_loop(f"at most {MAX_LOOP_TOKENS} words and signs in loops", "more")
         self._expect(")")
 
 
@@ -272,7 +309,8 @@ def parse(source: str) -> Expression:
 
     Raises:
         LimitError: ``limit.size`` beyond 1024 bytes, ``limit.depth`` beyond 16 levels.
-        ParseError: ``policy.cel`` for what is not in the subset.
+        ParseError: ``policy.cel`` for what is not in the subset, ``policy.cel_loop`` for a loop
+            that does more than compare its variable with literals.
     """
     if len(source) > MAX_SOURCE:
         raise LimitError(

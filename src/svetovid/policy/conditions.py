@@ -1,7 +1,8 @@
 """Conditions: CEL over exactly two variables, ``claims`` and ``job``; only ``true`` is a yes.
 
 The expression is parsed by :mod:`svetovid.policy.cel_subset` first, which bounds its cost (attack
-V10), and then evaluated by a CEL engine. An error, a missing field, a number, a null: a no (V9).
+V10), and then evaluated by a CEL engine, which is given what the expression reads and no more. An
+error, a missing field, a number, a null: a no (V9).
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from svetovid.errors import InputError
 from svetovid.policy.cel_subset import Expression, Path, parse
 from svetovid.policy.documents import Job, OutputSpec
 
-__all__ = ["CLAIM_FIELDS", "JOB_FIELDS", "Outcome", "evaluate", "job_view", "output_bytes"]
+__all__ = [
+    "CLAIM_FIELDS",
+    "JOB_FIELDS",
+    "Outcome",
+    "evaluate",
+    "job_view",
+    "output_bytes",
+    "work",
+]
 
 CLAIM_FIELDS: Mapping[str, type] = {
     "affirmed": bool,
@@ -61,7 +70,10 @@ JOB_FIELDS: Mapping[str, type] = {
 }
 """What a condition can read of a job."""
 
-MAX_VIEW_BYTES = 256 << 10
+MAX_READ_BYTES = 32 << 10
+"""Of all the fields that one condition reads, as JSON."""
+_COLLECTION_WORK = 128
+_SEEN = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +139,63 @@ def _at(path: Path, view: Mapping[str, Any]) -> Any:
     return value
 
 
+def _read(expression: Expression, view: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``view``, what ``expression`` reads or asks for: the engine copies all it is given."""
+    out: dict[str, Any] = {}
+    whole: set[Path] = set()
+    for path in sorted(expression.paths | expression.tested):  # a whole before its parts
+        if any(path[:n] in whole for n in range(1, len(path))):
+            continue
+        whole.add(path)
+        value, into = view, out
+        for part in path[:-1]:
+            if not isinstance(inner := value.get(part), Mapping):
+                if part in value:
+                    into[part] = inner
+                break
+            value, into = inner, into.setdefault(part, {})
+        else:
+            if path[-1] in value:
+                into[path[-1]] = value[path[-1]]
+    return out
+
+
+def work(source: str) -> int:
+    """What a condition takes at the most, in characters of one that reads no list or map.
+
+    Reading and evaluating take time with its length; each whole list or map of the job that it
+    reads counts as 128 characters more.
+
+    Raises:
+        InputError: as :func:`svetovid.policy.cel_subset.parse`.
+    """
+    expression = _parsed(source)
+    collections = [
+        p
+        for p in expression.paths | expression.tested
+        if p[0] == "job" and len(p) == 2 and JOB_FIELDS.get(p[1]) in (list, dict)
+    ]
+    return len(source) + _COLLECTION_WORK * len(collections)
+
+
 def _seen(expression: Expression, view: Mapping[str, Any]) -> str:
-    return ", ".join(
+    told = ", ".join(
         f"{'.'.join(path)} = {_at(path, view)!r}" for path in sorted(expression.paths)[:8]
     )
+    return told[:_SEEN]
 
 
 @lru_cache(maxsize=1024)
-def _compiled(source: str) -> tuple[Expression, Any]:
-    expression = parse(source)
+def _parsed(source: str) -> Expression:
+    return parse(source)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(source: str) -> Any:
+    _parsed(source)
     import cel  # brings a command line of its own along: only who has conditions waits for it
 
-    return expression, cel.compile(source)
+    return cel.compile(source)
 
 
 def evaluate(source: str, claims: Mapping[str, Any], job: Mapping[str, Any]) -> Outcome:
@@ -152,15 +209,16 @@ def evaluate(source: str, claims: Mapping[str, Any], job: Mapping[str, Any]) -> 
         claims: the appraisal's facts.
         job: from :func:`job_view`.
     """
-    view = {"claims": dict(claims), "job": dict(job)}
+    view = {"claims": claims, "job": job}
     try:
-        if len(json.dumps(view, allow_nan=False)) > MAX_VIEW_BYTES:
-            return Outcome(False, "policy.error", "more facts than a condition may read")
-        expression, program = _compiled(source)
+        expression = _parsed(source)
+        read = {"claims": {}, "job": {}} | _read(expression, view)
+        if len(json.dumps(read, allow_nan=False)) > MAX_READ_BYTES:
+            return Outcome(False, "policy.error", f"it reads more than {MAX_READ_BYTES} bytes")
         for path in sorted(expression.paths):
             if _at(path, view) is _MISSING:
                 return Outcome(False, "policy.error", f"{'.'.join(path)} is missing")
-        result = program.execute(view)
+        result = _compiled(source).execute(read)
     except InputError as e:
         return Outcome(False, "policy.error", str(e))
     except BaseException as e:

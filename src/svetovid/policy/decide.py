@@ -27,6 +27,7 @@ Calling loop::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from svetovid.crypto.identity import Card
@@ -37,6 +38,7 @@ from svetovid.policy.consents import Consents
 from svetovid.policy.documents import JobAsset
 from svetovid.policy.grant_clauses import Context, check_slot
 from svetovid.policy.modes import NEXT_STEP, NOT_BUILT
+from svetovid.policy.once import Once
 from svetovid.policy.owner_clauses import check_owner
 from svetovid.policy.request import Book, Decision, Request, Subject
 
@@ -51,6 +53,7 @@ def decide(request: Request) -> Decision:
     ``recipient.revoked``,
     ``asset.manager``, ``asset.unknown``, ``asset.owner``, ``consent.*``, ``policy.*``,
     ``grant.*``, ``host.revoked``, ``mode.evidence``, ``limit.*`` or a code of the evidence itself.
+    However many slots, grants and importers there are, it ends soon: see :mod:`.once`.
     """
     book = Book()
     purpose(book, request, "release")
@@ -139,7 +142,7 @@ def everything(book: Book, request: Request, *, counting: bool) -> Subject:
         next_step="ask the managers that the job names",
     )
     consents = Consents(request)
-    ctx = Context(request, recipients, view, counting)
+    ctx = Context(request, recipients, counting, Once(request, view))
     importers: dict[str, str] = {}
     for slot, asset in slots:
         importer = None
@@ -152,8 +155,13 @@ def everything(book: Book, request: Request, *, counting: bool) -> Subject:
     parties = tuple(sorted({a.owner for _, a in here} | {*importers.values()}))
     for owner in parties:
         check_owner(book, request, owner)
-    for slot, asset in here:
-        check_slot(book, ctx, asset, importers.get(slot))
+    # Slots that hold one asset in one use are admitted by the same clauses: noted once.
+    noted = {
+        (a.owner, a.manifest, a.use, importers.get(slot)): check_slot(ctx, a, importers.get(slot))
+        for slot, a in here
+    }
+    for clauses in noted.values():
+        book.clauses.extend(clauses.clauses)
     return Subject(tuple(sorted({a.manifest for _, a in here})), parties, importers)
 
 
@@ -164,12 +172,14 @@ def _importer(ctx: Context, consents: Consents, slot: str, asset: JobAsset) -> s
     """
     candidates = consents.importers(slot, asset)
     for owner in candidates:
-        attempt = Book()
-        check_owner(attempt, ctx.request, owner)
-        check_slot(attempt, ctx, asset, owner)
-        if attempt.ok:
+        stands = ctx.once.noted(("owner", owner), partial(_owner, ctx.request, owner))
+        if stands.ok and check_slot(ctx, asset, owner).ok:
             return owner
     return candidates[0] if candidates else None
+
+
+def _owner(request: Request, owner: str, book: Book) -> None:
+    check_owner(book, request, owner)
 
 
 def _recipients(book: Book, request: Request) -> tuple[str, ...] | None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from svetovid.policy.conditions import evaluate
 from svetovid.policy.documents import Grant, JobAsset, Policy
+from svetovid.policy.once import MAX_ALTERNATIVES, Noted, Once
 from svetovid.policy.request import Book, GrantUse, Request
 
 __all__ = ["Context", "check_slot"]
 
 _NAMED = 4
+_NEAREST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +21,27 @@ class Context:
 
     Attributes:
         recipients: the job's recipients, or ``None`` where a card does not hold.
-        view: the job as conditions see it.
         counting: whether this decision uses up a run: releases do, renewals do not.
+        once: what this decision found out so far.
     """
 
     request: Request
     recipients: tuple[str, ...] | None
-    view: Mapping[str, Any]
     counting: bool
+    once: Once
 
 
-def check_slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> None:
-    """Note the clauses of the grant that admits ``asset``: the owner's own, or an export.
+def check_slot(ctx: Context, asset: JobAsset, importer: str | None) -> Noted:
+    """The clauses of the grant that admits ``asset``: the owner's own, or an export.
 
     With several grants for one asset, one that holds as a whole is enough; where none does, the
-    clauses of all are noted.
+    clauses of the eight that come nearest are noted.
     """
+    key = ("grants", asset.owner, asset.manifest, asset.use, importer)
+    return ctx.once.noted(key, lambda book: _slot(book, ctx, asset, importer))
+
+
+def _slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> None:
     policy = ctx.request.policies.get(asset.owner)
     if policy is None:
         return
@@ -87,6 +92,17 @@ def _one_of(
             next_step="ask the owner to grant it",
         )
         return
+    if len(candidates) > MAX_ALTERNATIVES:
+        book.check(
+            False,
+            "limit.grants",
+            f"policy {policy.name} grants",
+            owner=policy.owner,
+            observed=f"{len(candidates)} grants of one asset in one use",
+            expected=f"at most {MAX_ALTERNATIVES}",
+            next_step="the owner must merge them",
+        )
+        return
     tried: list[Book] = []
     for where, grant in candidates:
         attempt = Book()
@@ -95,7 +111,8 @@ def _one_of(
             tried = [attempt]
             break
         tried.append(attempt)
-    for attempt in tried:
+    nearest = sorted(range(len(tried)), key=lambda i: sum(not c.ok for c in tried[i].clauses))
+    for attempt in (tried[i] for i in sorted(nearest[:_NEAREST])):
         book.clauses.extend(attempt.clauses)
 
 
@@ -141,9 +158,8 @@ def _grant(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> No
         expected=", ".join(grant.devices) or "no device",
         next_step="propose the job without these devices, or ask the owner to grant them",
     )
-    facts = ctx.request.appraisals[owner].facts() if owner in ctx.request.appraisals else {}
     for i, condition in enumerate(grant.conditions):
-        outcome = evaluate(condition.cel, facts, ctx.view)
+        outcome = ctx.once.condition(owner, condition.cel)
         book.check(
             outcome.ok,
             outcome.code,

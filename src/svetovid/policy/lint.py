@@ -5,6 +5,7 @@ Errors are refused when a policy is signed and when a manager is given one; warn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,7 @@ from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS
 from svetovid.policy.documents import Condition, Export, Grant, JobLimits, Policy
 from svetovid.policy.lattice import enumerable, outcomes
 from svetovid.policy.modes import NOT_BUILT
+from svetovid.policy.once import MAX_ALTERNATIVES, MAX_POLICY_WORK, policy_work
 
 __all__ = ["Finding", "lint", "require_sound"]
 
@@ -43,7 +45,8 @@ def lint(policy: Policy, *, now: int | None = None, warnings: bool = True) -> li
 
     Codes: ``lint.any_tpm``, ``lint.accepts``, ``lint.any_code``, ``lint.no_recipients``,
     ``lint.plain``, ``lint.no_limits``, ``lint.expired``, ``lint.duplicate``, ``lint.mode``,
-    ``lint.self_export``, ``lint.no_grants``, ``lint.cel``, ``lint.unknown_claim``,
+    ``lint.self_export``, ``lint.no_grants``, ``lint.grants``, ``lint.cel``, ``lint.cel_loop``,
+    ``lint.conditions``, ``lint.unknown_claim``,
     ``lint.unknown_field``, ``lint.never``, ``lint.always``, ``lint.pinned_by_signer``,
     ``lint.unavailable``.
 
@@ -52,7 +55,7 @@ def lint(policy: Policy, *, now: int | None = None, warnings: bool = True) -> li
         warnings: try conditions on values that can only lead to warnings, which takes seconds for
             many of them. Without, all errors are found, and only some warnings.
     """
-    found = [*_policy(policy)]
+    found = [*_policy(policy), *_work(policy)]
     seen: dict[tuple[str, str, str], str] = {}
     entries: list[tuple[str, Grant]] = [
         *((f"grants[{i}]", g) for i, g in enumerate(policy.grants)),
@@ -129,6 +132,33 @@ def _policy(policy: Policy) -> Iterator[Finding]:
             )
 
 
+def _work(policy: Policy) -> Iterator[Finding]:
+    """Whether decisions under this policy end soon: else they refuse (V10)."""
+    alternatives = Counter((g.asset, g.use, "") for g in policy.grants)
+    alternatives += Counter((e.asset, e.use, e.to) for e in policy.exports)
+    if alternatives and max(alternatives.values()) > MAX_ALTERNATIVES:
+        yield Finding(
+            "error",
+            "lint.grants",
+            "grants",
+            f"more than {MAX_ALTERNATIVES} grants of one asset in one use",
+            "merge grants: each can name 64 code bundles and 64 recipients",
+        )
+    try:
+        taken = policy_work(policy)
+    except InputError:  # told of the condition itself
+        return
+    if taken > MAX_POLICY_WORK:
+        yield Finding(
+            "error",
+            "lint.conditions",
+            "grants",
+            f"different conditions of {taken} characters together, of at most {MAX_POLICY_WORK};"
+            " each list or map of a job that one reads whole counts as 128 more",
+            "write fewer or shorter conditions; equal ones count once",
+        )
+
+
 def _grant(policy: Policy, where: str, grant: Grant, now: int | None) -> Iterator[Finding]:
     if not grant.code and grant.use != "code":
         yield Finding(
@@ -192,7 +222,8 @@ def _condition(
     try:
         expression = parse(condition.cel)
     except InputError as e:
-        yield Finding("error", "lint.cel", where, str(e), e.reason.next_step or "shorten it")
+        code = "lint.cel_loop" if e.code == "policy.cel_loop" else "lint.cel"
+        yield Finding("error", code, where, str(e), e.reason.next_step or "shorten it")
         return
     unknown = list(_unknown(where, expression))
     if unknown:

@@ -29,7 +29,7 @@ __all__ = ["MAX_YAML_BYTES", "load_job", "load_policy", "load_yaml"]
 
 MAX_YAML_BYTES = 256 << 10
 MAX_YAML_DEPTH = 16
-MAX_YAML_VALUES = 50_000
+MAX_YAML_VALUES = 20_000
 _MAX_INT = 2**53 - 1
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,16})", re.ASCII)
