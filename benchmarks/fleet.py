@@ -68,7 +68,7 @@ from pathlib import Path
 from svetovid.crypto import Secret
 from svetovid.manager import PassphraseSealer, Settings, serve
 serve(Path(sys.argv[1]), PassphraseSealer(Secret(b"benchmark")), port=int(sys.argv[2]),
-      settings=Settings(attest_s=int(sys.argv[3])), ready=lambda pin: print(pin.url, flush=True))
+      settings=Settings(interval_s=int(sys.argv[3])), ready=lambda pin: print(pin.url, flush=True))
 """
 
 

@@ -15,7 +15,7 @@ from svetovid.manager.core import Bounds
 from svetovid.protocol.records import LogEntry
 
 D = "sha256:" + "%064d"
-LATE = 2 * Settings().attest_s + 1 + 1
+LATE = 2 * Settings().interval_s + 1 + 1
 
 
 def refused(call: Any, *args: Any, **more: Any) -> SvetovidError:

@@ -34,7 +34,7 @@ class Settings:
     Attributes:
         challenge_s: how long a challenge may be answered.
         lease_s: how long a lease lasts unless renewed; a third of it before hosts should renew.
-        attest_s: how often a host that attests at an interval does so.
+        interval_s: how often a host that attests at an interval does so.
         skew_s: how far a caller's clock may be off, either way.
         open_challenges: unanswered challenges one host may have.
         log_entries: of all hosts' measurement logs together, how many are kept in memory.
@@ -45,7 +45,7 @@ class Settings:
 
     challenge_s: int = 60
     lease_s: int = 60
-    attest_s: int = 10
+    interval_s: int = 10
     skew_s: int = CLOCK_SKEW_S
     open_challenges: int = 16
     log_entries: int = 2_000_000

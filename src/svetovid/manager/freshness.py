@@ -108,7 +108,7 @@ class Freshness:
         core = self._core
         now = core.now()
         log = None if fresh else self._logs.get(host)
-        more = core.settings.attest_s if role == "attest" else 0
+        more = core.settings.interval_s if role == "attest" else 0
         challenge = Challenge(
             nonce=b64encode(secrets.token_bytes(32)),
             manager=core.me,

@@ -101,7 +101,7 @@ class Watching:
         self.heard(host)
         return Attested(
             challenge=self._freshness.next(host),
-            interval=self._core.settings.attest_s,
+            interval=self._core.settings.interval_s,
             lost=(found.lease.id,) if found and found.reasons else (),
             codes=tuple(sorted({r.code for r in found.reasons})) if found else (),
         ).to_json()
@@ -120,7 +120,7 @@ class Watching:
         if unwritten:
             core.store.put_heard(unwritten)
         core.store.refresh()
-        late = core.now() - (2 * core.settings.attest_s + _GRACE_S)
+        late = core.now() - (2 * core.settings.interval_s + _GRACE_S)
         if late <= self._started:
             return  # nobody knows what became of them while this process was not there
         watched = [h for h, s in core.state.standings.items() if s == "fresh"]
