@@ -147,6 +147,11 @@ def broken(copied: Path, what: str) -> None:
             change(case, lambda c: c["given"].update(references=["../../secret.json"]))
         case "a member":
             change(case, lambda c: c.update(trusted=True))
+        case "many files":
+            for i in range(64):
+                (case / f"{i}").touch()
+        case "a large file":
+            (case / "ima.bin").write_bytes(bytes((1 << 20) + 1))
         case "no earlier log":
             change(case, lambda c: c["given"].update(after="cases/m1-cut", offset=1))
 
@@ -160,6 +165,8 @@ def broken(copied: Path, what: str) -> None:
         ("no file", "conformance.suite"),
         ("a path", "document.invalid"),
         ("a member", "document.invalid"),
+        ("many files", "conformance.suite"),
+        ("a large file", "file.size"),
         ("no earlier log", "conformance.suite"),
     ],
 )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WORLDS, CASES = "worlds", "cases"
 MAX_CASES = 10_000
+MAX_FILES = 64
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -106,11 +107,10 @@ def _files(folder: Path) -> dict[str, bytes]:
 
     if not folder.is_dir():
         raise _refused("a world of the suite", folder)
-    return {
-        p.name: read_bounded(p, MAX_FILE_BYTES, what="a file of the suite")
-        for p in folder.iterdir()
-        if not p.is_dir()
-    }
+    files = [p for p in folder.iterdir() if not p.is_dir()]
+    if len(files) > MAX_FILES:
+        raise _refused(f"at most {MAX_FILES} files in {folder}", len(files))
+    return {p.name: read_bounded(p, MAX_FILE_BYTES, what="a file of the suite") for p in files}
 
 
 def _read(root: Path, folder: Path) -> tuple[ConformanceCase, dict[str, bytes]]:
