@@ -9,10 +9,11 @@ from svetovid.crypto import Identity, ReceivingKey, Secret
 from svetovid.host.attester import Attester
 from svetovid.host.checkpoints import CheckpointStore
 from svetovid.host.deliver import deliver, metrics_blob, metrics_digest
+from svetovid.host.heads import joint_key, newest_head
 from svetovid.host.link import ManagerLink
 from svetovid.host.receipts import finish_with_receipt
 from svetovid.policy.documents import Job
-from svetovid.protocol import Head, HeadUpdate
+from svetovid.protocol import Head
 from svetovid.protocol.output import OutputPackage
 from svetovid.transparency import METRICS, ReceiptBundle
 
@@ -71,22 +72,19 @@ class Run:
 
     def checkpoints(self) -> CheckpointStore:
         prefix = f"file://{self.world.folder}/{self.job.digest()[7:23]}.checkpoint"
-        return CheckpointStore(prefix, self.job, self.main.checkpoint_key(), self.main.release.head)
+        name = self.job.digest()
+        key = joint_key(name, {x.client.manager: x.checkpoint_key() for x in self.links})
+        head = newest_head(name, {x.client.manager: x.release.head for x in self.links})
+        return CheckpointStore(prefix, self.job, key, head)
 
-    def record(self, head: Head) -> Head:
-        update = HeadUpdate(
-            manager=self.main.client.manager,
-            lease=self.main.lease_id,
-            job=head.job,
-            sequence=head.sequence,
-            checkpoint=head.checkpoint,
-            predecessor=head.predecessor,
-        )
-        return self.main.client.record_head(update, self.signer)
+    def record(self, head: Head) -> None:
+        for link in self.links:
+            link.record_head(head, self.signer)
 
     def save(self, store: CheckpointStore, data: bytes) -> Head:
         head = store.save(data)
-        store.recorded(self.record(head))
+        self.record(head)
+        store.recorded(head)
         return head
 
     def give_back(self, why: str = "stopped") -> None:

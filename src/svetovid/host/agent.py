@@ -24,6 +24,7 @@ from svetovid.host.alone import lone_job
 from svetovid.host.attester import Attester
 from svetovid.host.checkpoints import CheckpointStore
 from svetovid.host.deliver import deliver, metrics_blob, metrics_digest, put
+from svetovid.host.heads import joint_key, newest_head
 from svetovid.host.home import HostHome
 from svetovid.host.link import ManagerLink
 from svetovid.host.progress import ProgressNotes
@@ -31,7 +32,7 @@ from svetovid.host.receipts import finish_with_receipt
 from svetovid.host.runner import SandboxJob, SandboxResult, run_sandboxed
 from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
-from svetovid.protocol.messages import HeadUpdate
+from svetovid.protocol.messages import Head
 from svetovid.protocol.output import OutputPackage
 from svetovid.transparency import MAX_BUNDLE_BYTES, METRICS, ReceiptBundle
 
@@ -137,32 +138,25 @@ class _Run:
             link.stop_renewing()
 
     def _execute(self, stack: contextlib.ExitStack) -> SandboxResult:
-        job = self._job
+        job, name = self._job, self._job.digest()
         with self._timed("open_s"):
             readers = self._open(stack)
             code = load_bundle(readers[next(s for s, a in job.assets.items() if a.use == "code")])
             checkpoints = CheckpointStore(
                 f"{self._prefix}{job.name}.checkpoint",
                 job,
-                self._main.checkpoint_key(),
-                self._main.release.head,
+                joint_key(name, {x.client.manager: x.checkpoint_key() for x in self._links}),
+                newest_head(name, {x.client.manager: x.release.head for x in self._links}),
             )
             resume = checkpoints.load()
             self._checkpoints = checkpoints
+            if checkpoints.head is not None:  # opened first: only what is good is recorded further
+                self._record(checkpoints.head)
         self._event("opened")
         notes = stack.enter_context(ProgressNotes(job, f"{self._prefix}{job.name}.progress.json"))
 
         def save(data: bytes) -> None:
-            head = checkpoints.save(data)
-            update = HeadUpdate(
-                manager=self._main.client.manager,
-                lease=self._main.lease_id,
-                job=head.job,
-                sequence=head.sequence,
-                checkpoint=head.checkpoint,
-                predecessor=head.predecessor,
-            )
-            checkpoints.recorded(self._main.record_head(update, self._signer))
+            self._record(checkpoints.save(data))
 
         self._event("running")
         spec = SandboxJob(
@@ -195,6 +189,16 @@ class _Run:
         self._raise_if_lost()
         self._timings.update(result.timings)
         return result
+
+    def _record(self, head: Head) -> None:
+        """Have ``head`` recorded by every manager, the first in order first (T11).
+
+        A resume sends it to all of them again: whoever has it keeps it, whoever a crash left one
+        step behind takes that step.
+        """
+        for link in self._links:
+            link.record_head(head, self._signer)
+        self._checkpoints.recorded(head)
 
     def _raise_if_lost(self) -> None:
         """A job that was stopped because a lease ended says so, not that it was stopped."""

@@ -1,8 +1,8 @@
 """Sealed checkpoints: only the newest one of this very job can be resumed from (T11).
 
-A checkpoint is a container under a key that the manager makes for the job. Its plaintext begins
-with what it belongs to (job, code, environment, sequence, predecessor), and the manager holds the
-digest of the newest one: an older, foreign or altered checkpoint is refused.
+A checkpoint is a container under a key that all managers of the job give together. Its plaintext
+begins with what it belongs to (job, code, environment, sequence, predecessor), and the managers
+hold the digest of the newest one: an older, foreign or altered checkpoint is refused.
 
 How much a checkpoint holds is for the job's code to choose, and the operator sees how long its file
 is. So it is filled up to a multiple of the job's ``checkpoint_step_bytes``, and never shorter than
@@ -49,8 +49,9 @@ class CheckpointStore:
     Args:
         prefix: fsspec URL prefix; ``<prefix>.<sequence>`` are the containers.
         job: the agreed job.
-        key: the job's checkpoint key, from the release.
-        head: the head that the manager recorded, if the job ran before.
+        key: the job's checkpoint key (:func:`svetovid.host.heads.joint_key`).
+        head: the newest recorded head (:func:`svetovid.host.heads.newest_head`), if the job ran
+            before.
     """
 
     def __init__(self, prefix: str, job: Job, key: Secret, head: Head | None) -> None:
@@ -75,8 +76,8 @@ class CheckpointStore:
     def save(self, data: bytes) -> Head:
         """Write the next checkpoint durably; the head to have recorded before it counts.
 
-        The one before stays until :meth:`recorded` is called: whichever head the manager holds
-        after a crash, its container is there.
+        The one before stays until :meth:`recorded` is called: whichever head is the newest after
+        a crash, its container is there.
         """
         sequence = 1 if self.head is None else self.head.sequence + 1
         predecessor = None if self.head is None else self.head.checkpoint
@@ -112,10 +113,10 @@ class CheckpointStore:
         )
 
     def recorded(self, head: Head) -> None:
-        """The manager holds ``head`` now: what came before it can go."""
-        before, self.head = self.head, head
-        if before is not None:
-            discard(self._url(before.sequence))
+        """Every manager holds ``head`` now: what came before it can go."""
+        self.head = head
+        if head.sequence > 1:
+            discard(self._url(head.sequence - 1))
 
     def clear(self) -> None:
         """The job is finished: nothing will be resumed."""
@@ -124,6 +125,8 @@ class CheckpointStore:
 
     def load(self) -> bytes | None:
         """The recorded checkpoint's data; None where the job never saved one.
+
+        The one before it stays, as after :meth:`save`: a crash may have left a manager behind.
 
         Raises:
             HostError: ``checkpoint.missing`` where the container is gone.
@@ -134,7 +137,7 @@ class CheckpointStore:
         if self.head is None:
             return None
         try:
-            data = self._read(self.head)
+            return self._read(self.head)
         except InputError as e:
             if e.code != "asset.missing":
                 raise
@@ -144,9 +147,6 @@ class CheckpointStore:
                 observed="no such file",
                 next_step="restore the job's output folder, or propose the job anew",
             ) from e
-        if self.head.sequence > 1:  # left behind by a crash after its successor was recorded
-            discard(self._url(self.head.sequence - 1))
-        return data
 
     def _read(self, head: Head) -> bytes:
         url = self._url(head.sequence)
@@ -156,7 +156,7 @@ class CheckpointStore:
                 "checkpoint.head",
                 expected=head.checkpoint,
                 observed=manifest.digest(),
-                next_step="resume from the checkpoint that the manager recorded",
+                next_step="resume from the checkpoint that the managers recorded",
             )
         with open_asset(url, manifest, self._key, expected=head.checkpoint) as reader:
             self._size = reader.size
@@ -178,6 +178,6 @@ class CheckpointStore:
                 "checkpoint.head",
                 expected="a checkpoint of this job, code, environment and sequence",
                 observed=f"job {header.job}, sequence {header.sequence}",
-                next_step="resume from the checkpoint that the manager recorded",
+                next_step="resume from the checkpoint that the managers recorded",
             )
         return reader.read_at(_PREFIX.size + length, size)

@@ -1,7 +1,8 @@
 """One manager of a job, as the host deals with it: challenge, evidence, release, renewal, end.
 
 Evidence is asked for once more, with the whole measurement log, where the manager knows nothing
-(any more) of the challenge that it answers: a manager forgets its challenges with its process.
+(any more) of the challenge that it answers: a manager forgets its challenges with its process. So
+it is where an owner changed its mind while the evidence was looked at.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ T_co = TypeVar("T_co", covariant=True)
 _NOT_RELEASED = "release comes first"
 _RETRY_S = 1.0
 _TICK_S = 0.25
-_FORGOTTEN = "challenge.unknown"
+_ANEW = frozenset({"challenge.unknown", "policy.changed"})
 
 
 class _Asking(Protocol[T_co]):
@@ -38,11 +39,12 @@ class _Asking(Protocol[T_co]):
 
 
 def once_more(ask: _Asking[T], *, fresh: bool = False) -> T:
-    """``ask``; where the manager forgot what it challenged, once more, ``fresh`` this time."""
+    """``ask``; where the manager forgot what it challenged, or an owner's choice was changed while
+    it looked at the evidence, once more, ``fresh`` this time."""
     try:
         return ask(fresh=fresh)
     except RefusalError as e:
-        if e.code != _FORGOTTEN:
+        if e.code not in _ANEW:
             raise
     return ask(fresh=True)
 
@@ -157,7 +159,7 @@ class ManagerLink:
         return out
 
     def checkpoint_key(self) -> Secret:
-        """The key of this job's checkpoints (T11)."""
+        """This manager's part of the key of the job's checkpoints (T11)."""
         assert self._challenge is not None, _NOT_RELEASED
         context = checkpoint_context(
             self._job.digest(), self._host_id, self._challenge.digest(), self.client.manager
@@ -220,9 +222,28 @@ class ManagerLink:
                 raise self.lost or expired("an answer before the lease ran out")
         return answer.result()
 
-    def record_head(self, update: HeadUpdate, signer: Signer) -> Head:
-        """Have a checkpoint recorded; waits for a manager that is away while the lease lasts."""
-        return self._while_leased(lambda: self.client.record_head(update, signer))
+    def record_head(self, head: Head, signer: Signer) -> None:
+        """Have a checkpoint recorded; waits for a manager that is away while the lease lasts.
+
+        Raises:
+            IntegrityError: ``checkpoint.recorded`` where the manager answers with another head.
+        """
+        update = HeadUpdate(
+            manager=self.client.manager,
+            lease=self.lease_id,
+            job=head.job,
+            sequence=head.sequence,
+            checkpoint=head.checkpoint,
+            predecessor=head.predecessor,
+        )
+        recorded = self._while_leased(lambda: self.client.record_head(update, signer))
+        if recorded != head:
+            raise IntegrityError(
+                "checkpoint.recorded",
+                expected=f"checkpoint {head.sequence}, {head.checkpoint}",
+                observed=f"checkpoint {recorded.sequence}, {recorded.checkpoint}",
+                next_step="report this manager to its stakeholders",
+            )
 
     def stop_renewing(self) -> None:
         if self._keeper is not None:

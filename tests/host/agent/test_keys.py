@@ -84,7 +84,7 @@ def test_t8_no_key_is_anywhere_in_the_sandbox(
     )
     opened: list[Secret] = []
     keys = agent.ManagerLink.keys
-    checkpoint = agent.ManagerLink.checkpoint_key
+    checkpoint, joint = agent.ManagerLink.checkpoint_key, agent.joint_key
 
     def kept(self: Any) -> Any:
         out = keys(self)
@@ -95,15 +95,20 @@ def test_t8_no_key_is_anywhere_in_the_sandbox(
         opened.append(checkpoint(self))
         return opened[-1]
 
+    def kept_joint(*given: Any) -> Any:
+        opened.append(joint(*given))
+        return opened[-1]
+
     monkeypatch.setattr(agent.ManagerLink, "keys", kept)
     monkeypatch.setattr(agent.ManagerLink, "checkpoint_key", kept_too)
+    monkeypatch.setattr(agent, "joint_key", kept_joint)
     watched(Secret, "random")
     outcome = world.run()
     dump = world.open(outcome.outputs["answer"], world.rita)
     assert DATA.tobytes() in dump  # the search would find what is there
     assert b"libc.so" in dump
     secrets = {key.reveal() for key in (*opened, *world.keys.values())} | set(made)
-    assert len(secrets) >= 4
+    assert len(secrets) >= 5
     for secret in secrets:
         assert len(secret) >= 32
         assert secret not in dump

@@ -204,8 +204,12 @@ def test_t11_what_a_crash_left_behind_the_head_is_removed(
 ) -> None:
     store.recorded(store.save(b"one"))
     head = store.save(b"two")  # recorded at the manager; the host fell over before it knew
-    assert again(store, head=head).load() == b"two"
+    resumed = again(store, head=head)
+    assert resumed.load() == b"two"
+    assert (world.out / "c.1").exists()  # until every manager has the second
+    resumed.recorded(head)
     assert not (world.out / "c.1").exists()
+    assert resumed.load() == b"two"
 
 
 def test_t11_a_checkpoint_of_another_job_is_refused(store: CheckpointStore) -> None:
