@@ -81,6 +81,7 @@ def test_f9_the_first_evidence_of_an_attester_brings_its_whole_log(make: Make) -
     ("code", "asked"),
     [
         ("challenge.unknown", [False, True]),
+        ("policy.changed", [False, True]),
         ("challenge.used", [False]),
         ("ima.offset", [False]),
     ],
