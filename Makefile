@@ -7,6 +7,7 @@ export PYTHON
 BIN := .venv/bin
 COVERAGE_FLOOR := 90
 IMAGE := images/attested-host
+VARIANT := numpy
 BENCHMARKS := train seal release appraise fleet
 MINUTES ?= 10
 
@@ -22,7 +23,7 @@ demo: setup ## owners who trust nobody train one model, end to end, and what is 
 	@$(BIN)/svetovid demo
 
 image: setup ## the attested host image, into images/attested-host/build; its README names the options
-	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.build \
+	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.build --variant $(VARIANT) \
 	  $(if $(SIGNER),--signer $(SIGNER)) $(if $(ENFORCE),--enforce $(ENFORCE))
 
 demo-vm: image ## that image in a virtual machine: the main job, and what is refused

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attested_host import references
 from attested_host.cbor import Tagged, encode
 from attested_host.corim import corim
 from attested_host.lock import BuildError
 from attested_host.papers import identity_in, sign_papers
 from attested_host.references import SECURE_BOOT, File
+from attested_host.uki import Parts
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from svetovid.crypto import Envelope, Identity
-from svetovid.evidence.documents import ReferenceValues
+from svetovid.evidence.documents import BootReferences, ReferenceValues
 
 A, B, C = ("sha256:" + digit * 64 for digit in "abc")
 FILES = [
@@ -116,6 +118,30 @@ def test_both_forms_are_signed(tmp_path: Path) -> None:
     key.verify(signature, encode(["Signature1", protected, b"", payload]))
     with pytest.raises(InvalidSignature):
         key.verify(signature, encode(["Signature1", protected, b"", payload + b"x"]))
+
+
+def test_what_is_too_much_for_one_document_is_in_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "_MAX_FILES", 2)
+    monkeypatch.setattr(references, "boot_references", lambda *_: BootReferences())
+    parts = Parts(b"", b"", b"", "", b"")
+    files = [File(f"/{i}", A, "p 1") for i in range(5)]
+    made = references.reference_values(
+        files, parts, b"", product="p", version=3, provenance="a test"
+    )
+    assert [d.product for d in made] == ["p", "p-2", "p-3"]
+    assert [sorted(d.files) for d in made] == [["/0", "/1"], ["/2", "/3"], ["/4"]]
+    assert [d.boot is not None for d in made] == [True, False, False]
+    references.write_values(tmp_path, made)
+    (tmp_path / "references.corim").write_bytes(b"")
+    sign_papers(tmp_path, Identity.generate("vera"))
+    assert [p.name for p in references.values_in(tmp_path)] == [
+        "references.json",
+        "references-2.json",
+        "references-3.json",
+    ]
+    assert (tmp_path / "references-3.signed.json").exists()
 
 
 def test_signing_needs_a_passphrase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

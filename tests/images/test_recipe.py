@@ -220,6 +220,13 @@ def test_there_is_nothing_to_log_in_to(tmp_path: Path) -> None:
     assert not {"manager/app.py", "cli/main.py"} & own
 
 
+def test_what_wheels_put_beside_each_other() -> None:
+    wheel = Tree()
+    for name in ("torch/nn/a.py", "torch/b.py", "torch-2.dist-info/METADATA", "six.py"):
+        wheel.add(f"{wheels.SITE}/{name}", b"", ORIGIN)
+    assert rootfs.top_level([wheel, Tree()]) == ("six.py", "torch", "torch-2.dist-info")
+
+
 # -- the initrd -------------------------------------------------------------------------------
 
 

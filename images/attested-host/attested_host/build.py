@@ -4,7 +4,8 @@ The same lock, recipe and source give the same bytes. What it leaves in its fold
 
     attested-host.img    the disk: an EFI system partition and the root file system
     attested-host.efi    the unified kernel image on it
-    references.json      the reference values that it implies, for somebody to sign
+    references.json      the reference values that it implies, for somebody to sign; of a large
+                         image also references-2.json and so on
     references.corim     the same as a CoRIM, for other verifiers
     manifest.json        digests of all this, predicted PCRs, every file and its package
 
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from attested_host import cpio, rootfs
@@ -42,6 +44,7 @@ from attested_host.references import (
     predicted_pcrs,
     reference_values,
     sha256,
+    write_values,
 )
 from attested_host.signing import ImaSigner, sign_programs
 from attested_host.tree import Tree
@@ -54,16 +57,18 @@ __all__ = ["VARIANTS", "Image", "boot_disk", "build", "command_line", "is_curren
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKOUT = HERE.parents[1]
-KERNEL = "linux-image-6.1.0-56-cloud-amd64"
+_KERNEL = "linux-image-"
+_KERNEL_OF_THE_DAY = "linux-image-cloud-amd64"
 _STUB = "systemd-boot-efi"
 _STUB_FILE = "usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+_STUB_KEPT = "linuxx64.efi.stub"
 _BUSYBOX = "busybox-static"
 _INITRD_ONLY = ("dmsetup", "libdevmapper1.02.1", "libudev1")
 _KEYCTL = "keyutils"
 _INITRD_ALSO = ("libc6", "libselinux1", "libpcre2-8-0")
 _SEEDS = (
     *("libpython3.11-stdlib", "python3.11-minimal", "bubblewrap", "libstdc++6"),
-    *(_BUSYBOX, "dmsetup", KERNEL, _STUB, _KEYCTL),
+    *(_BUSYBOX, "dmsetup", _KERNEL_OF_THE_DAY, _STUB, _KEYCTL),
 )
 _NEVER = (
     *("debconf", "debconf-2.0", "dpkg", "kmod", "initramfs-tools", "linux-initramfs-tool"),
@@ -108,17 +113,17 @@ def command_line(verity: Verity) -> str:
 # -- the lock ---------------------------------------------------------------------------------
 
 
-def lock() -> None:
-    """Write both lock files anew from apt's lists and the project's constraints."""
+def lock(folder: Path = HERE) -> None:
+    """Write the lock files anew, from apt's lists and the project's constraints."""
     stamp = now_stamp()
     head = ["Debian packages of the image: name, version, SHA-256, path.", f"archive of {stamp}"]
-    write_lock(HERE / "debian.lock", resolve(_SEEDS, _NEVER), head)
+    write_lock(folder / "debian.lock", resolve(_SEEDS, _NEVER), head)
     constraints = CHECKOUT / "constraints.txt"
     wheels = resolve_wheels(_AGENT, constraints, ())
-    write_lock(HERE / "wheels.lock", wheels, ["Python wheels of every image."])
+    write_lock(folder / "wheels.lock", wheels, ["Python wheels of every image."])
     known = {"setuptools", *(p.name for p in wheels)}
     further = resolve_wheels(["torch"], constraints, known)
-    write_lock(HERE / "wheels-torch.lock", further, ["What the variant torch has besides."])
+    write_lock(folder / "wheels-torch.lock", further, ["What the variant torch has besides."])
 
 
 def _stamp_of(path: Path) -> str:
@@ -131,8 +136,8 @@ def _stamp_of(path: Path) -> str:
 # -- the image --------------------------------------------------------------------------------
 
 
-def _packages() -> dict[str, Tree]:
-    file = HERE / "debian.lock"
+def _packages(locks: Path) -> dict[str, Tree]:
+    file = locks / "debian.lock"
     stamp = _stamp_of(file)
     return {p.name: unpack(p, fetch(p, addresses(p.path, stamp))) for p in read_lock(file)}
 
@@ -141,14 +146,14 @@ def _wheels(packages: Sequence[Package]) -> list[Tree]:
     return [unpack_wheel(p, path) for p, path in fetch_wheels(packages).items()]
 
 
-def _inputs() -> str:
+def _inputs(locks: Path) -> str:
     """One digest for all that an image is made from, but the tools of the build machine."""
-    files = sorted(HERE.glob("*.lock"))
-    files += [*Path(__file__).parent.glob("*.py"), *rootfs.GUEST.glob("*")]
+    files = [*Path(__file__).parent.glob("*.py"), *rootfs.GUEST.glob("*")]
     files += rootfs.source_files(CHECKOUT / "src" / "svetovid")
+    names = {path: path.relative_to(CHECKOUT).as_posix() for path in files}
+    names.update({path: path.name for path in locks.glob("*.lock")})
     h = hashlib.sha256()
-    for path in sorted(files):
-        name = path.relative_to(CHECKOUT).as_posix()
+    for path, name in sorted(names.items(), key=lambda item: item[1]):
         h.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return h.hexdigest()
 
@@ -160,7 +165,7 @@ def is_current(folder: Path, variant: str, signer: ImaSigner | None = None) -> b
     except (OSError, ValueError):
         return False
     found = tuple(known.get(name) for name in ("inputs", "variant", "enforces"))
-    return found == (_inputs(), variant, _enforced(signer))
+    return found == (_inputs(HERE), variant, _enforced(signer))
 
 
 def _enforced(signer: ImaSigner | None) -> str | None:
@@ -173,7 +178,7 @@ def load(folder: Path) -> Image:
     uki = (folder / "attested-host.efi").read_bytes()
     found = {s.name: uki[s.raw : s.raw + s.size] for s in sections(uki)}
     parts = Parts(
-        stub=_stub(),
+        stub=(folder / _STUB_KEPT).read_bytes(),
         linux=found[".linux"],
         os_release=found[".osrel"],
         command_line=found[".cmdline"].decode("ascii"),
@@ -183,22 +188,21 @@ def load(folder: Path) -> Image:
     return Image(folder, parts, uki, Verity(root["blocks"], root["hash"]))
 
 
-def _stub() -> bytes:
-    file = HERE / "debian.lock"
-    package = next(p for p in read_lock(file) if p.name == _STUB)
-    return unpack(package, fetch(package, addresses(package.path, _stamp_of(file))))[
-        _STUB_FILE
-    ].data
-
-
 def _kernel_image(kernel: Tree) -> bytes:
-    return next(n.data for p, n in kernel.files() if p.startswith("boot/vmlinuz-"))
+    return next((n.data for p, n in kernel.files() if p.startswith("boot/vmlinuz-")), b"")
 
 
 def build(
-    out: Path, variant: str, say: Callable[[str], None], signer: ImaSigner | None = None
+    out: Path,
+    variant: str,
+    say: Callable[[str], None],
+    signer: ImaSigner | None = None,
+    locks: Path = HERE,
 ) -> Image:
     """Build the image into ``out``; with ``signer``, in the enforcing profile.
+
+    Args:
+        locks: folder of the lock files.
 
     Raises:
         BuildError: whatever stands in the way.
@@ -209,10 +213,12 @@ def build(
         say(f"{time.monotonic() - begun:6.1f} s  {text}")
 
     out.mkdir(parents=True, exist_ok=True)
-    debian = _packages()
-    wheels = _wheels([p for file in WHEELS[variant] for p in read_lock(HERE / file)])
+    debian = _packages(locks)
+    wheels = [_wheels(read_lock(locks / file)) for file in WHEELS[variant]]
     step("packages unpacked")
-    kernel, busybox = debian.pop(KERNEL), debian.pop(_BUSYBOX)
+    kernels = [debian.pop(name) for name in list(debian) if name.startswith(_KERNEL)]
+    kernel = next(tree for tree in kernels if _kernel_image(tree))
+    busybox = debian.pop(_BUSYBOX)
     stub = debian.pop(_STUB)[_STUB_FILE].data
     wanted = [debian[n] for n in _INITRD_ONLY + _INITRD_ALSO]
     keyctl = debian.pop(_KEYCTL)
@@ -223,10 +229,12 @@ def build(
         initrd = compose_initrd(kernel, busybox, wanted, signed_by=signer.certificate())
     for name in _INITRD_ONLY:
         del debian[name]
-    root = rootfs.compose([*debian.values(), *wheels], CHECKOUT / "src" / "svetovid")
+    root = rootfs.compose([*debian.values(), *chain(*wheels)], CHECKOUT / "src" / "svetovid")
+    for old in out.glob("references*"):
+        old.unlink()
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         staging = Path(scratch) / "root"
-        rootfs.finish(root, staging, VARIANTS[variant])
+        rootfs.finish(root, staging, VARIANTS[variant], rootfs.top_level(chain(*wheels[1:])))
         step("runtime and byte code made by the image's own Python")
         if signer is not None:
             step(f"{sign_programs(staging, signer)} programs and libraries signed")
@@ -243,9 +251,11 @@ def build(
         )
         uki = assemble(parts)
         (out / "attested-host.efi").write_bytes(uki)
+        (out / _STUB_KEPT).write_bytes(stub)
         image = Image(out, parts, uki, verity)
         boot_disk(image.disk, uki, [Partition("svetovid-root", ROOT, squashed)])
-        _write_papers(image, variant, list_files(staging, root, initrd), _enforced(signer))
+        files = list_files(staging, root, initrd)
+        _write_papers(image, variant, files, _enforced(signer), locks)
     step(f"{image.disk}")
     return image
 
@@ -259,25 +269,27 @@ def boot_disk(target: Path, uki: bytes, further: Sequence[Partition] = ()) -> No
         write_disk(target, [first, *further], hashlib.sha256(uki).digest())
 
 
-def _write_papers(image: Image, variant: str, files: list[File], enforced: str | None) -> None:
+def _write_papers(
+    image: Image, variant: str, files: list[File], enforced: str | None, locks: Path
+) -> None:
     product, version = f"{PRODUCT}-{variant}" + ("" if enforced is None else "-enforcing"), 1
     names = ("debian.lock", *WHEELS[variant])
-    packages = [f"{p.label} {p.sha256}" for n in names for p in read_lock(HERE / n)]
-    locks = hashlib.sha256("\n".join(packages).encode()).hexdigest()
+    packages = [f"{p.label} {p.sha256}" for n in names for p in read_lock(locks / n)]
+    made_of = hashlib.sha256("\n".join(packages).encode()).hexdigest()
     values = reference_values(
         files, image.parts, image.uki,
         product=product, version=version,
-        provenance=f"predicted from the image's files, before it booted; packages {locks[:16]}",
+        provenance=f"predicted from the image's files, before it booted; packages {made_of[:16]}",
     )  # fmt: skip
     pcrs = predicted_pcrs(image.parts, image.uki)
-    (image.folder / "references.json").write_bytes(values.canonical())
+    write_values(image.folder, values)
     (image.folder / "references.corim").write_bytes(
         corim(files, pcrs, product=product, version=version)
     )
     with image.disk.open("rb") as f:
         disk = hashlib.file_digest(f, "sha256").hexdigest()
     manifest = {
-        "inputs": _inputs(),
+        "inputs": _inputs(locks),
         "variant": variant,
         "enforces": enforced,
         "disk": f"sha256:{disk}",
@@ -285,7 +297,7 @@ def _write_papers(image: Image, variant: str, files: list[File], enforced: str |
         "command_line": image.parts.command_line,
         "root": {"blocks": image.verity.blocks, "hash": image.verity.root},
         "pcrs": dict(pcrs),
-        "references": values.digest(),
+        "references": [document.digest() for document in values],
         "files": [dataclasses.asdict(f) for f in files],
     }
     (image.folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attested_host.corim import signed_corim
 from attested_host.lock import BuildError
+from attested_host.references import values_in
 from svetovid.crypto import Secret, sign
 from svetovid.crypto.envelope import Signer
 from svetovid.evidence.documents import ReferenceValues
@@ -24,7 +25,7 @@ def tell_values(folder: Path) -> Iterator[str]:
     known = json.loads((folder / "manifest.json").read_bytes())
     for name, value in known["pcrs"].items():
         yield f"PCR {name}: {value}"
-    yield f"reference values of {len(known['files'])} files: {known['references']}"
+    yield f"reference values of {len(known['files'])} files: {', '.join(known['references'])}"
 
 
 def identity_in(home: Path) -> Signer:
@@ -42,7 +43,8 @@ def identity_in(home: Path) -> Signer:
 
 def sign_papers(folder: Path, signer: Signer) -> None:
     """Sign the reference values that lie in ``folder``, in both of their forms."""
-    values = ReferenceValues.parse((folder / "references.json").read_bytes())
-    (folder / "references.signed.json").write_bytes(sign(values, signer).canonical())
+    for path in values_in(folder):
+        values = ReferenceValues.parse(path.read_bytes())
+        path.with_suffix(".signed.json").write_bytes(sign(values, signer).canonical())
     unsigned = (folder / "references.corim").read_bytes()
     (folder / "references.signed.corim").write_bytes(signed_corim(unsigned, signer))

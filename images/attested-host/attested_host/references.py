@@ -9,7 +9,7 @@ own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 PRODUCT = "attested-host"
+_MAX_FILES = 12_000
 SECURE_BOOT = "4 under secure boot"
 _SHOWN_AT_WORK = ("/" + POLICY, "/usr/lib/svetovid/service.py")
 """Paths that every measurement log must hold: the policy that was loaded, and a file that is read
@@ -103,19 +104,39 @@ def boot_references(parts: Parts, uki: bytes) -> BootReferences:
 
 def reference_values(
     files: list[File], parts: Parts, uki: bytes, *, product: str, version: int, provenance: str
-) -> ReferenceValues:
-    """The document that owners pin (T2)."""
+) -> list[ReferenceValues]:
+    """The documents that owners pin (T2): one, or more where one would be too large to be read.
+
+    What is listed is the union of all; the first speaks of the boot as well.
+    """
     allowed: dict[str, tuple[str, ...]] = {}
     for file in files:
         known = allowed.get(file.path, ())
         allowed[file.path] = known if file.digest in known else (*known, file.digest)
-    return ReferenceValues(
-        product=product,
-        version=version,
-        files=dict(sorted(allowed.items())),
-        boot=boot_references(parts, uki),
-        provenance=provenance,
-    )
+    entries = sorted(allowed.items())
+    return [
+        ReferenceValues(
+            product=product if at == 0 else f"{product}-{at // _MAX_FILES + 1}",
+            version=version,
+            files=dict(entries[at : at + _MAX_FILES]),
+            boot=boot_references(parts, uki) if at == 0 else None,
+            provenance=provenance,
+        )
+        for at in range(0, len(entries), _MAX_FILES)
+    ]
+
+
+def write_values(folder: Path, documents: Sequence[ReferenceValues]) -> None:
+    """Write ``references.json``, ``references-2.json`` and so on."""
+    for number, document in enumerate(documents, 1):
+        name = "references.json" if number == 1 else f"references-{number}.json"
+        (folder / name).write_bytes(document.canonical())
+
+
+def values_in(folder: Path) -> list[Path]:
+    """The documents of a built image, none of them signed; the one with the boot first."""
+    found = [p for p in folder.glob("references*.json") if not p.name.endswith(".signed.json")]
+    return sorted(found, key=lambda p: (len(p.name), p.name))
 
 
 def predicted_pcrs(parts: Parts, uki: bytes) -> Mapping[str, str]:

@@ -13,7 +13,16 @@ from attested_host.lock import BuildError
 from attested_host.tree import Tree
 from attested_host.wheels import SITE
 
-__all__ = ["GUEST", "OS_RELEASE", "RUNTIME", "compose", "finish", "source_files", "squash"]
+__all__ = [
+    "GUEST",
+    "OS_RELEASE",
+    "RUNTIME",
+    "compose",
+    "finish",
+    "source_files",
+    "squash",
+    "top_level",
+]
 
 GUEST = Path(__file__).with_name("guest")
 RUNTIME = "usr/lib/svetovid/runtime"
@@ -47,11 +56,14 @@ for name in sys.argv[1:]:
 # The agent runs its byte code unasked, which is half as much to measure. What a job imports is held
 # against its source at each import: both are measured, and a person can read what an owner lists.
 _BUILD = """\
-import os, pathlib, py_compile, sys
+import os, pathlib, py_compile, shutil, sys
 sys.path.insert(0, "/{site}")
 from svetovid.host.runtime import build_runtime
 tree = build_runtime(pathlib.Path("/{runtime}"), {distributions!r}, byte_code=False)
 pathlib.Path("/{runtime}.json").unlink()
+for name in {jobs_only!r}:
+    path = pathlib.Path("/{site}", name)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 modes = py_compile.PycInvalidationMode
 def compile_all(folder, root, mode):
     for path in sorted(pathlib.Path(folder).rglob("*.py")):
@@ -104,13 +116,30 @@ def compose(packages: Iterable[Tree], source: Path) -> Tree:
     return tree
 
 
-def finish(tree: Tree, folder: Path, distributions: Iterable[str]) -> None:
+def top_level(wheels: Iterable[Tree]) -> tuple[str, ...]:
+    """What these wheels put right below the folder that packages are imported from."""
+    paths = (path for wheel in wheels for path, _ in wheel)
+    return tuple(sorted({p.removeprefix(SITE + "/").partition("/")[0] for p in paths}))
+
+
+def finish(
+    tree: Tree, folder: Path, distributions: Iterable[str], jobs_only: Iterable[str] = ()
+) -> None:
     """Write ``tree`` to ``folder``, and let its own Python make the runtime and the byte code.
 
     It runs in namespaces of its own, with nothing of the build machine in sight but the kernel.
+
+    Args:
+        distributions: what jobs can import.
+        jobs_only: what of it, by the names right below the packages' folder, the agent must not.
     """
     tree.write(folder)
-    script = _BUILD.format(site=SITE, runtime=RUNTIME, distributions=tuple(distributions))
+    script = _BUILD.format(
+        site=SITE,
+        runtime=RUNTIME,
+        distributions=tuple(distributions),
+        jobs_only=tuple(jobs_only),
+    )
     ldd = folder.with_name(folder.name + ".ldd")
     ldd.write_text(_LDD)
     ldd.chmod(0o755)

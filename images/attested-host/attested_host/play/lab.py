@@ -47,7 +47,7 @@ class Lab:
     """The edition: its boot disk, which needs the image's behind it, and its reference values."""
 
     disks: tuple[Path, ...]
-    references: ReferenceValues
+    references: list[ReferenceValues]
 
 
 def make_lab(image: Image, folder: Path) -> Lab:
@@ -65,7 +65,9 @@ def make_lab(image: Image, folder: Path) -> Lab:
     return Lab((disk, image.disk), _values(image, parts, uki, files))
 
 
-def _values(image: Image, parts: Parts, uki: bytes, files: dict[str, bytes]) -> ReferenceValues:
+def _values(
+    image: Image, parts: Parts, uki: bytes, files: dict[str, bytes]
+) -> list[ReferenceValues]:
     manifest = json.loads((image.folder / "manifest.json").read_bytes())
     known = [File(**f) for f in manifest["files"] if f["path"] != "/init"]
     busybox = next(f.digest for f in known if f.path == "/usr/bin/busybox")

@@ -24,7 +24,7 @@ from svetovid.transparency import MAX_BUNDLE_BYTES, ReceiptBundle
 __all__ = ["Story"]
 
 Say = Callable[[str], None]
-_BOOT_S = 240.0
+_BOOT_S = 600.0
 _LINE = 200
 _CHANGED = "opt/site/numpy/version.py"
 _LATE = "numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so"
@@ -61,7 +61,7 @@ class Story:
         world = self.world
         world.open_house()
         self.say("keys are made, the manager runs, the operator signed the machine's statement")
-        world.publish_references([] if self._lab is None else [self._lab.references])
+        world.publish_references([] if self._lab is None else self._lab.references)
         self.say("the auditor signed the reference values that the image implies")
         world.share()
         world.propose("main")

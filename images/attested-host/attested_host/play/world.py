@@ -32,6 +32,7 @@ from attested_host.machine import (
 )
 from attested_host.play.firmware import kept_values, propose
 from attested_host.play.people import Person
+from attested_host.references import values_in
 from attested_host.rootfs import RUNTIME
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import ReferenceValues
@@ -40,8 +41,9 @@ from svetovid.host.home import HostConfig
 __all__ = ["World"]
 
 _PEOPLE = ("alice", "bob", "carol", "rita", "olga", "vera")
-_JOB = Path(__file__).with_name("job.py")
-_BOOT_S = 240.0
+_JOBS = {"numpy": "job.py", "torch": "job_torch.py"}
+_JOB_MIB = {"numpy": 512, "torch": 1024}
+_BOOT_S = 600.0
 _EPOCHS = 50
 
 
@@ -78,6 +80,7 @@ class World:
         for name in ("public", "storage", "papers", "vm"):
             (folder / name).mkdir()
         self.people = {n: Person(folder, n) for n in (*_PEOPLE, "manager", "host")}
+        self._variant = str(json.loads((image / "manifest.json").read_bytes())["variant"])
         self.machine = Machine(folder / "vm")
         self.port = 0
         self._products: list[str] = []
@@ -141,7 +144,8 @@ class World:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(proposed.canonical())
         shutil.copy(kept, self.public / "firmware.references.json")
-        shutil.copy(self.image / "references.json", self.public / "image.references.json")
+        for number, path in enumerate(values_in(self.image), 1):
+            shutil.copy(path, self.public / f"image-{number}.references.json")
         for values in further:
             path = self.public / f"{values.product}.references.json"
             path.write_bytes(values.canonical())
@@ -157,7 +161,7 @@ class World:
         truth = random.normal(size=8)
         code = self.folder / "papers" / "code"
         code.mkdir()
-        shutil.copy(_JOB, code / "train.py")
+        shutil.copy(Path(__file__).with_name(_JOBS[self._variant]), code / "train.py")
         self._share("carol", code, "train", self._policy("carol", "code", []))
         shares = []
         for owner in ("alice", "bob"):
@@ -221,7 +225,11 @@ class World:
             },
             "metrics": {"loss": {"type": "float", "max_count": _EPOCHS}},
             "recipients": ["$rita"],
-            "limits": {"wall_s": 240, "memory_mib": 512, "output_bytes": 100_000},
+            "limits": {
+                "wall_s": 480,
+                "memory_mib": _JOB_MIB[self._variant],
+                "output_bytes": 100_000,
+            },
         }
         paper = self.folder / "papers" / f"{name}.job.yaml"
         paper.write_text(json.dumps(job))
