@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,13 @@ def test_a_policy_file_that_was_approved_may_be_loaded() -> None:
     assert found is not None
     assert found.measured == (IMA_POLICY,)
     assert approved(text.replace("+ event", "- event"), "ann").boot is None
+
+
+def test_a_command_line_that_nothing_measured_is_not_proposed() -> None:
+    for line in ("root=/dev/sda ima_policy=tcb", "", "é", HOST.line + " "):
+        text, _ = propose([replace(HOST, line=line)])
+        assert "? line" not in text
+        assert "? event 9" in text
 
 
 def test_several_boots_are_one_edition() -> None:

@@ -46,6 +46,13 @@ VALUES = {
 }
 
 
+MEMBERS = [
+    ("debian-binary", b"2.0\n"),
+    ("control.tar", tar({"./control": CONTROL})),
+    ("data.tar", tar(ROOT)),
+]
+
+
 def refused(code: str, data: bytes, tmp_path: Path) -> SvetovidError:
     path = tmp_path / "bad.deb"
     path.write_bytes(data)
@@ -102,7 +109,9 @@ def test_a_package_that_dpkg_made(tmp_path: Path) -> None:
         deb(ROOT).replace(b"2.0\n", b"3.0\n"),
         deb(ROOT, control=b"Package: x\n"),
         ar([("debian-binary", b"2.0\n"), ("data.tar", tar(ROOT))]),
-        ar([("debian-binary", b"2.0\n")] + [("data.tar", tar(ROOT))] * 2),
+        ar([*MEMBERS, ("data.tar.xz", tar(ROOT))]),
+        ar([*MEMBERS[:1], ("control.tar", tar([("./control", CONTROL)] * 2)), *MEMBERS[2:]]),
+        ar([*MEMBERS[:2], ("data.tar", tar({"a": b"x" * 512})[:1024])]),
         deb(ROOT, pack=lambda d: gzip.compress(d)[:-9]),
         deb(ROOT, pack=lambda d: lzma.compress(d)[:-9]),
         deb(ROOT, pack=lambda d: lzma.compress(d) + b"more"),

@@ -61,12 +61,10 @@ def _manifests(box: Box) -> dict[str, tuple[str, str]]:
     """Digest of each image's manifest, with its platform and name; indexes are followed."""
     found: dict[str, tuple[str, str]] = {}
     indexes: list[tuple[str, str]] = [("index.json", "")]
-    for count in range(_MAX_INDEXES + 1):
+    for _ in range(_MAX_INDEXES):
         if not indexes:
             return found
         where, named = indexes.pop()
-        if count == _MAX_INDEXES:
-            break
         for descriptor in listed(read_json(box, where), "manifests"):
             digest = text(descriptor, "digest")
             name = text(descriptor, "annotations", _REFERENCE_NAME) or named
@@ -78,7 +76,7 @@ def _manifests(box: Box) -> dict[str, tuple[str, str]]:
                 indexes.append((_blob(box, digest), name))
             else:
                 found[digest] = (_platform(descriptor), name)
-    raise malformed(f"at most {_MAX_INDEXES} indexes", "more")
+    raise malformed(f"fewer than {_MAX_INDEXES} indexes", "more")
 
 
 def _oci(box: Box, platform: str) -> tuple[str, str, list[str]]:
