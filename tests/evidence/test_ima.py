@@ -219,6 +219,34 @@ def test_sizes(monkeypatch):
     assert isinstance(refused("ima.size", go, LINES[2:5], state=state, offset=3), LimitError)
 
 
+def test_a_state_knows_how_long_its_log_is():
+    """However it came in, and whatever lines were ahead of the quote meanwhile (D1)."""
+    lines, whole = LINES, len(b"".join(LINES))
+    assert go(lines).size == whole
+    ahead = go(lines, pcr10=value(lines[:3]))
+    assert (ahead.size, ahead.pending_size) == (whole, len(b"".join(lines[3:])))
+    for state in (ahead, go(lines[:3])):
+        done = go(lines[3:], state=state, offset=3)
+        assert (done.size, done.pending_size) == (whole, 0)
+        assert done == go(lines)
+    again = go(lines[3:], state=go(lines[:3]), offset=3, pcr10=value(lines[:4]))
+    assert (again.size, again.pending_size) == (whole, len(lines[4]))
+
+
+def test_a_log_is_bounded_over_all_its_parts(monkeypatch):
+    """Its receipt must carry the whole of it (T13)."""
+    whole = len(b"".join(LINES))
+    monkeypatch.setattr("svetovid.evidence.ima.state.MAX_LOG_BYTES", whole - 1)
+    state = go(LINES[:4])
+    assert go([], state=state, offset=4).size == len(b"".join(LINES[:4]))
+    e = refused("ima.log_size", go, LINES[4:], state=state, offset=4)
+    assert isinstance(e, LimitError)
+    ahead = go(LINES[:4], pcr10=value(LINES[:2]))
+    assert go(LINES[2:4], state=ahead, offset=2).count == 4
+    monkeypatch.setattr("svetovid.evidence.ima.state.MAX_LOG_BYTES", whole)
+    assert go(LINES[4:], state=state, offset=4).count == 5
+
+
 def test_good_log_in_steps():
     whole = go(LINES)
     state = go(LINES[:2])

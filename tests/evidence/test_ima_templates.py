@@ -21,6 +21,7 @@ from svetovid.evidence import ReferenceValues
 from svetovid.evidence.ima import boot_aggregate_digest, build_entry, parse_log, replay
 from svetovid.evidence.ima.listing import compare
 from svetovid.evidence.ima.signatures import check_signature, load_signer
+from svetovid.evidence.ima.templates import MAX_SIGNATURE, Detail
 from svetovid.evidence.references import Current
 
 CONTENT = b"x"
@@ -181,7 +182,22 @@ def test_a_buffer_cannot_pass_for_a_file_nor_a_file_for_a_buffer(name):
 def test_m16_a_buffer_with_another_digest():
     refused("ima.buf", parse_log, entry(b"ima-buf", D_NG, b"name\0", b"other"))
     sha384 = b"sha384:\0" + hashlib.sha384(b"other").digest()
-    assert parse_log(entry(b"ima-buf", sha384, b"name\0", b"other"))[0].detail.buffer == b"other"
+    # That it was one is kept, and it is not: whoever is root can measure any amount of bytes.
+    assert parse_log(entry(b"ima-buf", sha384, b"name\0", b"other"))[0].detail == Detail(
+        buffer=True
+    )
+    violation = entry(b"ima-buf", sha384, b"name\0", b"else", sha1=bytes(20))
+    assert parse_log(violation)[0].detail == Detail(buffer=True)
+
+
+@pytest.mark.parametrize("name", [b"ima-sig", b"ima-sigv2", b"ima-modsig"])
+def test_a_signature_is_no_place_for_a_megabyte(name):
+    """Signatures are kept in memory, with the log of each host (D1)."""
+    d = D_V2 if name == b"ima-sigv2" else D_NG
+    rest = (b"", b"") if name == b"ima-modsig" else ()
+    (found,) = parse_log(entry(name, d, PATH, bytes(MAX_SIGNATURE), *rest))
+    assert found.detail == Detail(signature=bytes(MAX_SIGNATURE))
+    refused("ima.sig_size", parse_log, entry(name, d, PATH, bytes(MAX_SIGNATURE + 1), *rest))
 
 
 @settings(max_examples=300, deadline=None)

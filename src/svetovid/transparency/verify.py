@@ -19,7 +19,6 @@ values to say: that makes the verdict's claims, not an error.
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -43,7 +42,7 @@ from svetovid.evidence import (
     check_no_reset,
     verify_evidence,
 )
-from svetovid.evidence.ima.entries import parse_log
+from svetovid.evidence.ima.entries import length_of, parse_log
 from svetovid.evidence.ima.growing import Entries
 from svetovid.evidence.tpm.structures import parse_attest
 from svetovid.policy.consents import open_consents
@@ -60,7 +59,6 @@ from svetovid.transparency.receipt import (
 
 __all__ = ["Verdict", "not_verified", "verify_receipt"]
 
-_U32 = struct.Struct("<I")
 _SKEW_S = 300
 """Seconds by which the reader's clock, or a replica's, may be off."""
 
@@ -280,17 +278,14 @@ def _prefix(evidence: TpmEvidence, log: bytes, offset: int) -> tuple[LogState | 
     entries = parse_log(log)
     if offset > len(entries):
         _equal("receipt.log", f"at least {offset} entries", f"{len(entries)} entries")
+    held, at = entries[:offset], length_of(log, offset)
     pcr = bytes(32)
-    at = 0
-    for entry in entries[:offset]:
+    for entry in held:
         pcr = hashlib.sha256(pcr + entry.extension).digest()
-        (name,) = _U32.unpack_from(log, at + 24)
-        (data,) = _U32.unpack_from(log, at + 28 + name)
-        at += 32 + name + data
     clock = parse_attest(b64decode(evidence.quote)).clock
-    held = entries[:offset]
     boot = (clock.reset_count, clock.restart_count)
-    return LogState(Entries(held), pcr, (), boot, sum(e.violation for e in held)), log[at:]
+    violations = sum(e.violation for e in held)
+    return LogState(Entries(held), pcr, (), boot, violations, size=at), log[at:]
 
 
 def _continuous(start: Proven, end: Proven) -> None:

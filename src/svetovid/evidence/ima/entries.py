@@ -45,12 +45,14 @@ __all__ = [
     "boot_aggregate_digest",
     "build_entry",
     "extension",
+    "length_of",
     "parse_log",
     "parse_plain",
     "too_large",
 ]
 
 MAX_LOG_BYTES = 32 << 20
+"""Of one boot's whole log, however it comes in: a receipt carries it to its end."""
 MAX_ENTRIES = 1 << 18
 """Entries of one boot that are held in memory; about 100 MB."""
 _TEMPLATE = b"ima-ng"
@@ -172,7 +174,7 @@ def parse_plain(data: bytes, bank: str = "sha256") -> list[Plain]:
             or ``sha512``.
 
     Raises:
-        LimitError: ``ima.size``.
+        LimitError: ``ima.size``, ``ima.sig_size``.
         ParseError: ``ima.malformed``.
         EvidenceError: ``ima.template_unknown``, ``ima.template`` (the SHA-1 field is not that of
             the template data), ``ima.alg``, ``ima.path``, ``ima.pcr``, ``ima.buf`` (a digest of
@@ -204,6 +206,16 @@ def parse_plain(data: bytes, bank: str = "sha256") -> list[Plain]:
     if len(out) > MAX_ENTRIES:
         raise too_large(f"{len(out)} entries")
     return out
+
+
+def length_of(data: bytes, count: int) -> int:
+    """Bytes of the first ``count`` entries of a log that was parsed."""
+    at = 0
+    for _ in range(count):
+        (name,) = _U32.unpack_from(data, at + 24)
+        (body,) = _U32.unpack_from(data, at + 28 + name)
+        at += 32 + name + body
+    return at
 
 
 def too_large(observed: str) -> LimitError:

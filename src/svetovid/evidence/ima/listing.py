@@ -131,7 +131,7 @@ class _Judge:
     def mismatch(self, entry: Entry) -> Mismatch | None:
         """Why an entry is not good; None where it is after all."""
         value, detail = entry.named_digest, entry.detail
-        if detail is not None and detail.buffer is not None:
+        if detail is not None and detail.buffer:
             listed = _listed(entry.path, self._buffers)
             if any(value in digests for digests in listed):
                 return None

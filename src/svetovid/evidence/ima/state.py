@@ -19,15 +19,17 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from svetovid.errors import EvidenceError
+from svetovid.errors import EvidenceError, LimitError
 from svetovid.evidence.ima.entries import (
     BOOT_AGGREGATE,
     MAX_ENTRIES,
+    MAX_LOG_BYTES,
     VIOLATIONS,
     Entry,
     Plain,
     as_entries,
     boot_aggregate_digest,
+    length_of,
     parse_plain,
     too_large,
 )
@@ -50,6 +52,9 @@ class LogState:
         boot: reset and restart count of the TPM: another power-on is another log.
         violations: violation entries among ``entries`` and ``pending``.
         kexecs: how often another kernel was started by kexec: the boot log says nothing of it.
+        size: bytes of the log that ``entries`` and ``pending`` stand for. In memory they take about
+            three times as many where paths are short, and less than that otherwise.
+        pending_size: of these, bytes of ``pending``.
         listing: which entries were already held against which reference values. It only saves
             time: two equal states give equal appraisals.
     """
@@ -60,6 +65,8 @@ class LogState:
     boot: tuple[int, int]
     violations: int
     kexecs: int = 0
+    size: int = 0
+    pending_size: int = 0
     listing: Listing = field(default_factory=Listing, compare=False, repr=False)
 
     @property
@@ -157,6 +164,7 @@ def advance(
 
     Raises:
         InputError, EvidenceError: ``ima.*`` as in the rules above and in :func:`parse_plain`.
+        LimitError: ``ima.log_size`` where the whole log would be longer than a receipt can carry.
     """
     known = state.count if state else 0
     boot = (clock.reset_count, clock.restart_count)
@@ -164,6 +172,14 @@ def advance(
         raise _offset(f"the log from entry {known} on", f"from entry {offset} on")
     if state and state.boot != boot:
         raise _offset(f"the same power-on {state.boot}", boot)
+    size = (state.size - state.pending_size if state else 0) + len(data)
+    if state and size > MAX_LOG_BYTES:
+        raise LimitError(
+            "ima.log_size",
+            expected=f"a log of at most {MAX_LOG_BYTES} bytes since the power-on",
+            observed=f"{size} bytes",
+            next_step="restart the host, and measure less",
+        )
     new = parse_plain(data, bank)
     old = state.entries if state else Entries()
     if len(old) + len(new) > MAX_ENTRIES:
@@ -193,6 +209,8 @@ def advance(
         boot=boot,
         violations=counted + len([e for e in new if e[2] in VIOLATIONS]),
         kexecs=kexecs + _kexecs(new if old else new[1:], first),
+        size=size,
+        pending_size=len(data) - length_of(data, proven) if proven < len(new) else 0,
         listing=state.listing if state else Listing(),
     )
 

@@ -19,12 +19,13 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from svetovid.errors import EvidenceError, ParseError
+from svetovid.errors import EvidenceError, LimitError, ParseError
 
 __all__ = [
     "BOOT_AGGREGATE",
     "DIGEST_BYTES",
     "MAX_PATH",
+    "MAX_SIGNATURE",
     "TEMPLATES",
     "Detail",
     "check_path",
@@ -35,6 +36,8 @@ __all__ = [
 
 MAX_PATH = 4096
 _MAX_NAME = 255
+MAX_SIGNATURE = 4096
+"""Bytes of a ``sig`` field: an RSA signature of 16,384 bits has half of it."""
 BOOT_AGGREGATE = "boot_aggregate"
 DIGEST_BYTES: Mapping[str, int] = {"sha256": 32, "sha384": 48, "sha512": 64}
 _U32 = struct.Struct("<I")
@@ -58,12 +61,13 @@ class Detail(NamedTuple):
     Attributes:
         verity: the digest is fs-verity's, of a Merkle tree over the file.
         signature: of the file, as :func:`~.signatures.check_signature` reads it; empty for none.
-        buffer: no file was measured but these bytes, for example a key or a command line.
+        buffer: no file was measured but some bytes, for example a key or a command line. They were
+            held against their digest, and are not kept: whoever is root can measure any amount.
     """
 
     verity: bool = False
     signature: bytes = b""
-    buffer: bytes | None = None
+    buffer: bool = False
 
 
 def malformed(expected: str, observed: object) -> ParseError:
@@ -186,7 +190,18 @@ def _evm(fields: Mapping[str, bytes], where: str) -> None:
         raise malformed("owner and group of 4 bytes, mode of 2", where)
 
 
-def _buffer(name: str, digest: bytes, data: bytes, where: str) -> Detail:
+def _signature(field: bytes, where: str) -> bytes:
+    if len(field) > MAX_SIGNATURE:
+        raise LimitError(
+            "ima.sig_size",
+            expected=f"a signature of at most {MAX_SIGNATURE} bytes",
+            observed=f"{len(field)} bytes, {where}",
+            next_step="sign the file anew, restart the host and attest again",
+        )
+    return field
+
+
+def _check_buffer(name: str, digest: bytes, data: bytes, where: str) -> None:
     algorithm = next(a for a, size in DIGEST_BYTES.items() if size == len(digest))
     if hashlib.new(algorithm, data).digest() != digest:
         raise EvidenceError(
@@ -195,7 +210,6 @@ def _buffer(name: str, digest: bytes, data: bytes, where: str) -> Detail:
             observed=f"{digest.hex()}, {where}",
             next_step="send the log unchanged",
         )
-    return Detail(buffer=data)
 
 
 def template_fields(template: bytes, where: str) -> tuple[str, ...]:
@@ -223,6 +237,7 @@ def read_fields(
 
     Raises:
         ParseError: ``ima.malformed``.
+        LimitError: ``ima.sig_size``.
         EvidenceError: ``ima.alg``, ``ima.path``, ``ima.buf``.
     """
     split = _split(body, len(names), where)
@@ -238,9 +253,9 @@ def read_fields(
         _evm(fields, where)
     if "buf" in fields:
         name = _check_name(raw[:-1])
-        if violation:
-            return name, digest, Detail(buffer=fields["buf"])
-        return name, digest, _buffer(name, digest, fields["buf"], where)
-    signature = fields.get("sig", b"")
+        if not violation:
+            _check_buffer(name, digest, fields["buf"], where)
+        return name, digest, Detail(buffer=True)
+    signature = _signature(fields.get("sig", b""), where)
     detail = Detail(verity, signature) if verity or signature else None
     return check_path(raw[:-1]), digest, detail

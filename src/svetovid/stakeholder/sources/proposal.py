@@ -169,7 +169,7 @@ def propose(hosts: Sequence[HostLogs], known: Sequence[ReferenceValues] = ()) ->
 
 
 def _kind(entry: Entry) -> str:
-    return "buffer" if entry.detail and entry.detail.buffer is not None else "file"
+    return "buffer" if entry.detail and entry.detail.buffer else "file"
 
 
 def _known(kind: str, name: str, value: str, known: Sequence[ReferenceValues]) -> bool:
