@@ -23,6 +23,7 @@ from svetovid.errors import HostError, InputError, SvetovidError
 from svetovid.evidence import ReferenceValues
 from svetovid.stakeholder.sources import (
     archives,
+    directory,
     from_debian,
     from_directory,
     make_references,
@@ -235,6 +236,12 @@ def test_a_folder(tmp_path: Path) -> None:
             from_directory(tmp_path, at=at)
     with pytest.raises(HostError, match=r"source\.unreadable"):
         from_directory(tmp_path / "none")
+
+
+def test_the_root_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "_regular", lambda root: [f"{root}usr/bin/env"])
+    assert list(from_directory(Path("/")).files) == ["/usr/bin/env"]
+    assert list(from_directory(Path("/"), at="/srv").files) == ["/srv/usr/bin/env"]
 
 
 def test_a_folder_that_changes_while_it_is_read(

@@ -76,7 +76,7 @@ def from_directory(
         raise _unreadable(folder, "no folder")
     files: dict[str, tuple[str, ...]] = {}
     for path in _regular(root):
-        shown = below(at, path.removeprefix(root))
+        shown = below(at, path.removeprefix(root.rstrip("/")))
         if can_be_named(shown):
             files[shown] = (_digest(path, progress),)
         if len(files) > MAX_FILES:
