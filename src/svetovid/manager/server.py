@@ -242,7 +242,7 @@ def serve(
         fault: for tests.
 
     What bounds a slow or greedy peer: 4,096 connections, 15 s without a whole request, 16 KiB of
-    headers, 20 s and 8 MiB of body, TLS 1.3 without resumption.
+    headers, 20 s and 16 MiB of body, TLS 1.3 without resumption.
 
     Raises:
         SvetovidError: as :func:`open_home` and :class:`Manager` do.

@@ -193,5 +193,5 @@ class Manager:
         return self._core.sign(Answer.from_json(answer))
 
 
-MAX_BODY_BYTES = 8 << 20
+MAX_BODY_BYTES = 16 << 20
 """The largest request body."""

@@ -192,6 +192,8 @@ class Store:
         self.leaves: list[bytes] = []
         self._engine = t.open_engine(path)
         self._writer = self._engine.execution_options(**{t.WRITE: True})
+        self._watch = self._engine.connect()
+        self._version = -1
         self._envelopes: Cache[str, Envelope] = Cache(_CACHE_BYTES)
         self._parsed: Cache[tuple[str, type[Document]], Document] = Cache(_CACHE_BYTES)
         self.key = lru_cache(maxsize=4096)(self._key)
@@ -199,7 +201,7 @@ class Store:
             with self._guard(), self._one_writer():
                 self._open(begun)
         except BaseException:
-            self._engine.dispose()
+            self.close()
             raise
 
     def _open(self, begun: bool) -> None:
@@ -229,6 +231,7 @@ class Store:
         return self.tree.size
 
     def close(self) -> None:
+        self._watch.close()
         self._engine.dispose()
 
     # -- writing
@@ -296,9 +299,14 @@ class Store:
     # -- reading
 
     def refresh(self) -> None:
-        """Take in what another manager over the same store added."""
-        with self._lock, self._guard(), self._engine.begin() as connection:
-            self._catch_up(connection)
+        """Take in what another manager over the same store added: asked before every request."""
+        with self._lock, self._guard():
+            version = t.data_version(self._watch)
+            if version == self._version:
+                return
+            with self._engine.begin() as connection:
+                self._catch_up(connection)
+            self._version = version
 
     def document(self, name: str, kind: type[D]) -> D:
         """A held document, parsed; its signatures were verified when it came."""
