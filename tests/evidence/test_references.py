@@ -171,7 +171,7 @@ def test_pending_lines_under_a_rule_count_as_well() -> None:
 
 
 def test_a_rule_is_silent_about_what_stands_in_a_set() -> None:
-    """M5: a wide rule, here or in another set, hides no changed file that somebody lists."""
+    """A wide rule, here or in another set, hides no changed file that somebody lists."""
     world = World()
     path = next(iter(FILES))
     world.measure(path, NEW)
@@ -192,7 +192,7 @@ def test_a_rule_is_silent_about_what_the_boot_is_judged_by() -> None:
         assert "ima.unlisted" not in codes(world, good)
 
 
-def test_a_rule_is_no_word_on_violations_and_kernels() -> None:
+def test_m5_a_rule_is_no_word_on_violations_and_kernels() -> None:
     world = World()
     world.append(raw_entry(b"/var/a", bytes(32), sha1=bytes(20)), b"\xff" * 32)
     assert codes(world, values(unchecked=(rule("subtree", "/var"),))) == ["ima.violation"]
@@ -269,7 +269,7 @@ def test_a_host_appraised_before_is_refused_from_that_time_on() -> None:
     assert found == [True, True, False, False, True]
 
 
-def test_what_one_set_supersedes_no_other_makes_good() -> None:
+def test_m17_what_one_set_supersedes_no_other_makes_good() -> None:
     """An older edition, a rule and a signature each say yes; the newer edition says no."""
     older = values(files={**values().files, PATH: (OLD,)})
     rules = values(product="rules", unchecked=(rule("subtree", "/usr"),))
