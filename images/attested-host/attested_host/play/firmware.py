@@ -1,8 +1,9 @@
 """Reference values of a machine's firmware: proposed from a boot that was watched, then reviewed.
 
 Nothing but the machine's maker could predict them. For a virtual machine the firmware is a file,
-so what was once seen of it is kept under that file's digest: in the recipe's folder for Debian's
-present edition, in the cache for another.
+so what was once seen of it is kept under that file's digest, and the size of the guest's memory,
+which OVMF writes into what it measures: in the recipe's folder for Debian's present edition, in the
+cache for another.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def propose(boot_log: bytes, product: str, provenance: str) -> ReferenceValues:
     )
 
 
-def kept_values(firmware: Path) -> Path:
+def kept_values(firmware: Path, memory_mib: int) -> Path:
     """Where the values of a firmware file are kept once they were seen."""
-    name = hashlib.sha256(firmware.read_bytes()).hexdigest() + ".json"
+    name = f"{hashlib.sha256(firmware.read_bytes()).hexdigest()}-{memory_mib}.json"
     known = HERE / "firmware" / name
     return known if known.exists() else cache_folder() / "firmware" / name

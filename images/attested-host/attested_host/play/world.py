@@ -137,7 +137,7 @@ class World:
 
     def publish_references(self, further: Sequence[ReferenceValues] = ()) -> None:
         """vera signs what the image implies, and what was seen of the machine's firmware."""
-        kept = kept_values(FIRMWARE)
+        kept = kept_values(FIRMWARE, self.machine.memory_mib)
         if not kept.exists():
             log = self.boot([]).out["boot.log"]
             proposed = propose(log, "firmware", "proposed from one boot of this firmware")
