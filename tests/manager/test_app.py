@@ -37,7 +37,7 @@ def code(response: httpx.Response) -> str:
 
 def test_a_body_over_the_bound(world: World) -> None:
     """D1: by its header, and by what comes whatever the header says."""
-    big = b"x" * ((8 << 20) + 1)
+    big = b"x" * ((16 << 20) + 1)
     response = call(world, "POST", "/v1/jobs", content=big)
     assert (response.status_code, code(response)) == (413, "body.size")
     lying = call(world, "POST", "/v1/jobs", content=iter([big]))

@@ -66,6 +66,10 @@ def test_d1_a_host_that_is_refused_on_and_on(world: World) -> None:
     restart(world, stranger=Bounds(documents=2, bytes=64 << 20))
     assert refused(host.release, job).startswith("ima.")
     assert len(refusals(world)) == 2
+    world.now += 86_400  # it does not go on unseen
+    for _ in range(2):
+        assert refused(host.release, job).startswith("ima.")
+    assert len(refusals(world)) == 3
 
 
 def test_d1_what_owners_are_told_of_it_is_charged_too(world: World) -> None:

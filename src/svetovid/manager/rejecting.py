@@ -7,8 +7,9 @@ Rules:
    who signed the host's statement, once the agent in it has signed too. Nobody else fills the log.
 3. One record for one refused document and its reasons, however often it is sent, by whomever:
    signed documents can be sent again by anybody who saw them.
-4. Each party may have as many, and as large, as it may have documents. Then they are refused
-   without a record. A host's refused evidence counts as its operator's.
+4. Each party may have as many, and as large, as it may have documents; past that, one a day, so
+   that whoever used them up does not go on unseen. What else is refused to it leaves no record. A
+   host's refused evidence counts as its operator's.
 
 A record names the document by its digest, and says by codes why it was refused. Whoever sent it got
 the reasons in full.
@@ -31,6 +32,7 @@ __all__ = ["Rejecting"]
 
 T = TypeVar("T")
 
+_DAY_S = 86_400
 _UNREADABLE = frozenset({"signature.canonical", "signature.type"})
 
 
@@ -80,7 +82,9 @@ class Rejecting:
         """Whether one more refusal to the party of ``by`` may be recorded, with ``size`` bytes."""
         root, bounds = state.root(by), self._admission.bounds(state, by)
         few = state.rejections[root] < bounds.documents
-        return few and state.rejected_bytes[root] + size <= bounds.bytes
+        if few and state.rejected_bytes[root] + size <= bounds.bytes:
+            return True
+        return self._core.now() - state.rejected_at.get(root, 0) >= _DAY_S
 
 
 def _signers(envelope: Envelope) -> frozenset[str]:

@@ -116,6 +116,7 @@ class State:
         self.standings: dict[str, StandingName] = {}
         self.rejections: Counter[str] = Counter()
         self.rejected_bytes: Counter[str] = Counter()
+        self.rejected_at: dict[str, int] = {}
 
     def root(self, key: str) -> str:
         """The first key of the history that ``key`` belongs to; itself where there is none."""
@@ -198,16 +199,20 @@ class State:
                 self.leases[body["lease"]].ended = "finished"
             case "rejection":
                 self.rejected.add(body["name"])
-                self.rejections[self.root(body["by"])] += 1
+                self._rejected(body["by"], entry.at)
             case "standing":
                 self.standings[body["host"]] = body["standing"]
-                self.rejections[self.root(self.hosts[body["host"]].operator)] += 1
+                self._rejected(self.hosts[body["host"]].operator, entry.at)
             case "refusal":
-                operator = self.root(self.hosts[body["host"]].operator)
-                self.rejections[operator] += 1
-                self.rejected_bytes[operator] += body["bytes"]
+                self._rejected(self.hosts[body["host"]].operator, entry.at, body["bytes"])
                 if body.get("lease") in self.leases:
                     self.leases[body["lease"]].refused = True
+
+    def _rejected(self, by: str, at: int, size: int = 0) -> None:
+        root = self.root(by)
+        self.rejections[root] += 1
+        self.rejected_bytes[root] += size
+        self.rejected_at[root] = at
 
     def _succession(self, body: dict[str, Any], at: int, document: Envelope | None) -> None:
         if document is None:
