@@ -8,6 +8,8 @@ from typing import cast
 import pytest
 
 from svetovid.crypto import Identity, b64decode, b64encode, sign
+from svetovid.errors import LimitError
+from svetovid.evidence import documents
 from svetovid.evidence.documents import NO_SUBJECT, Challenge, JobKeys
 from svetovid.evidence.ima import build_entry
 from svetovid.host.attester import TpmAttester
@@ -58,6 +60,24 @@ def test_evidence_holds_what_was_measured_until_the_quote(
     whole = (tmp_path / "ima").read_bytes()
     assert evidence.log_offset == 1
     assert b64decode(evidence.log) == whole[len(build_entry("/boot", NAMED)) :]
+
+
+def test_a_log_that_no_manager_could_read_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, attester: TpmAttester, kernel: Kernel, alice: Identity
+) -> None:
+    """T13: said before a release, with what to do about it; what is new is all that counts."""
+    kernel.measure("early")
+    challenge = Challenge(
+        nonce=b64encode(bytes(32)), manager=alice.key_id, host=NAMED, job=NAMED, role="release",
+        issued_at=0, expires_at=60,
+    )  # fmt: skip
+    keys = JobKeys(receiving=b64encode(bytes(32)), signing=alice.key_id)
+    monkeypatch.setattr(documents, "MAX_EVIDENCE_LOG_BYTES", 250)
+    with pytest.raises(LimitError, match=r"evidence\.log_size") as e:
+        attester.evidence(sign(challenge, alice), keys, NAMED, NO_SUBJECT)
+    assert "restart the host" in e.value.reason.next_step
+    later = challenge.model_copy(update={"log_offset": 2})
+    assert attester.evidence(sign(later, alice), keys, NAMED, NO_SUBJECT).log_offset == 2
 
 
 def test_the_whole_log_is_the_kernel_s_own(

@@ -20,6 +20,7 @@ from svetovid.errors import LimitError, ParseError
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
+    "STRICT_BASE64",
     "Base64",
     "Digest",
     "Document",
@@ -28,6 +29,7 @@ __all__ = [
     "Text",
     "b64decode",
     "b64encode",
+    "base64_length",
     "canonical",
     "digest",
     "load_json",
@@ -71,6 +73,11 @@ def b64decode(text: str) -> bytes:
     return data
 
 
+def base64_length(size: int) -> int:
+    """Characters of ``size`` bytes in base64."""
+    return -(-size // 3) * 4
+
+
 def _check_base64(text: str) -> str:
     try:
         b64decode(text)
@@ -93,7 +100,9 @@ KeyId = Annotated[str, StringConstraints(pattern=r"^ed25519:[0-9a-f]{64}$")]
 Base64 = Annotated[
     str, StringConstraints(max_length=MAX_DOCUMENT_BYTES), AfterValidator(_check_base64)
 ]
-Payload = Annotated[str, StringConstraints(max_length=_MAX_PAYLOAD), AfterValidator(_check_base64)]
+STRICT_BASE64 = AfterValidator(_check_base64)
+"""For a field of base64 with a bound of its own: see :func:`base64_length`."""
+Payload = Annotated[str, StringConstraints(max_length=_MAX_PAYLOAD), STRICT_BASE64]
 """A signed document in base64; how long it may be depends on its type (``Document.MAX_BYTES``)."""
 Text = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_printable)]
 

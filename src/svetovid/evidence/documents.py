@@ -7,11 +7,24 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Text, canonical
+from svetovid.crypto.canonical import (
+    STRICT_BASE64,
+    Base64,
+    Digest,
+    Document,
+    KeyId,
+    Name,
+    Text,
+    b64encode,
+    base64_length,
+    canonical,
+)
 from svetovid.crypto.envelope import Envelope
+from svetovid.errors import LimitError
 from svetovid.evidence.references import BootReferences, ReferenceValues
 
 __all__ = [
+    "MAX_EVIDENCE_LOG_BYTES",
     "NO_JOB",
     "NO_SUBJECT",
     "BootReferences",
@@ -28,6 +41,7 @@ __all__ = [
     "TrustAnchor",
     "TrustAnchors",
     "binding",
+    "evidence_log",
 ]
 
 JobRole = Literal["release", "renew", "finish"]
@@ -36,6 +50,11 @@ Role = Literal[HostRole, "manager"]
 """What evidence is for: a step of a job, a host's standing at an interval, or a manager's word on
 its own machine (T1)."""
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,64}$")]
+
+MAX_EVIDENCE_LOG_BYTES = 10 << 20
+"""Of the measurement log in one piece of evidence: about 75,000 entries. In base64, with a boot log
+beside it, it stays within what a manager reads of a request. A log may grow beyond it, since
+evidence brings what is new: ``svetovid.evidence.ima.MAX_LOG_BYTES`` bounds the whole."""
 
 NO_SUBJECT = "sha256:" + "0" * 64
 """The subject of evidence that speaks of nothing beyond the host and its keys."""
@@ -171,9 +190,30 @@ class TpmEvidence(Document):
     quote: Base64
     signature: Base64
     pcrs: dict[Annotated[str, StringConstraints(pattern=r"^([0-9]|1[0-9]|2[0-3])$")], Hex]
-    log: Base64
+    log: Annotated[
+        str,
+        StringConstraints(max_length=base64_length(MAX_EVIDENCE_LOG_BYTES)),
+        STRICT_BASE64,
+    ]
     log_offset: Annotated[int, Field(ge=0)]
     boot_log: Base64 | None = None
+
+
+def evidence_log(data: bytes) -> str:
+    """A measurement log as evidence holds it.
+
+    Raises:
+        LimitError: ``evidence.log_size``: no manager could read it.
+    """
+    if len(data) > MAX_EVIDENCE_LOG_BYTES:
+        raise LimitError(
+            "evidence.log_size",
+            expected=f"at most {MAX_EVIDENCE_LOG_BYTES} bytes of measurement log at once",
+            observed=f"{len(data)} bytes",
+            next_step="restart the host, and measure less: fewer files, or an IMA policy that"
+            " leaves out what no job can load",
+        )
+    return b64encode(data)
 
 
 class TeeEvidence(Document):

@@ -10,7 +10,14 @@ import threading
 from typing import Protocol
 
 from svetovid.crypto import Envelope, b64encode
-from svetovid.evidence.documents import Challenge, JobKeys, TeeEvidence, TpmEvidence, binding
+from svetovid.evidence.documents import (
+    Challenge,
+    JobKeys,
+    TeeEvidence,
+    TpmEvidence,
+    binding,
+    evidence_log,
+)
 from svetovid.host.measure import KernelLog, Launcher
 from svetovid.host.tee import SimulatedTee
 from svetovid.host.tpm import Tpm
@@ -85,7 +92,7 @@ class TpmAttester:
             quote=b64encode(quote.attest),
             signature=b64encode(quote.signature),
             pcrs={str(i): value.hex() for i, value in sorted(quote.pcrs.items())},
-            log=b64encode(log),
+            log=evidence_log(log),
             log_offset=offset,
             boot_log=self._boot_log,
         )

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from svetovid.crypto import Base64, Digest, Document, Envelope, KeyId, Name, b64decode, digest
-from svetovid.crypto.canonical import canonical
-from svetovid.errors import ParseError
+from svetovid.crypto import Digest, Document, Envelope, KeyId, Name, b64decode, digest
+from svetovid.crypto.canonical import STRICT_BASE64, base64_length, canonical
+from svetovid.errors import LimitError, ParseError
 from svetovid.evidence import Challenge, TeeEvidence, TpmEvidence
+from svetovid.evidence.ima import MAX_LOG_BYTES
 from svetovid.policy.documents import Job
 from svetovid.transparency.entries import LogProof
 
@@ -112,7 +113,7 @@ class ReceiptBundle(Document):
     host: Envelope
     start: Evidence
     end: Evidence
-    log: Base64
+    log: Annotated[str, StringConstraints(max_length=base64_length(MAX_LOG_BYTES)), STRICT_BASE64]
     countersignature: Envelope
 
 
@@ -192,7 +193,15 @@ def assemble(
 
     Raises:
         ParseError: ``receipt.log`` where ``log`` is not what the receipt says.
+        LimitError: ``receipt.log_size`` where it is longer than any log that was proven.
     """
+    if len(log) > base64_length(MAX_LOG_BYTES):
+        raise LimitError(
+            "receipt.log_size",
+            expected=f"a log of at most {MAX_LOG_BYTES} bytes",
+            observed=f"{len(log)} characters of base64",
+            next_step="restart the host, and measure less",
+        )
     said = receipt.peek(Receipt)
     if digest(b64decode(log)) != said.log:
         raise ParseError(
