@@ -159,9 +159,8 @@ def test_t13_nothing_is_released_that_no_receipt_could_hold(
 # -- memory
 
 
-def log(count: int) -> LogState:
-    entry: Any = ("",) * 5
-    return LogState(Entries([entry] * count), bytes(32), (), (0, 0), 0)
+def log(size: int) -> LogState:
+    return LogState(Entries(), bytes(32), (), (0, 0), 0, size=size)
 
 
 def test_logs_of_all_hosts_together() -> None:

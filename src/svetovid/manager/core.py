@@ -37,7 +37,7 @@ class Settings:
         interval_s: how often a host that attests at an interval does so.
         skew_s: how far a caller's clock may be off, either way.
         open_challenges: unanswered challenges one host may have.
-        log_entries: of all hosts' measurement logs together, how many are kept in memory.
+        log_bytes: of all hosts' measurement logs together, how much is kept in memory, as sent.
         strangers_hourly: how many strangers may register from one address in an hour; see
             :mod:`svetovid.manager.admission`.
         admitted, stranger: what each party may have stored, whom the administrator admitted or not.
@@ -48,7 +48,7 @@ class Settings:
     interval_s: int = 10
     skew_s: int = CLOCK_SKEW_S
     open_challenges: int = 16
-    log_entries: int = 2_000_000
+    log_bytes: int = 512 << 20
     strangers_hourly: int = 32
     admitted: Bounds = Bounds(documents=100_000, bytes=16 << 30)
     stranger: Bounds = Bounds(documents=1_000, bytes=64 << 20)

@@ -64,7 +64,7 @@ class Freshness:
         self._channel = channel
         self._open = OpenChallenges(core.settings.open_challenges)
         self._boots: dict[str, tuple[int, int, int]] = {}
-        self._logs = ProvenLogs(core.settings.log_entries)
+        self._logs = ProvenLogs(core.settings.log_bytes)
 
     def challenge(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`ChallengeRequest`; a signed :class:`Challenge` back.

@@ -1,7 +1,7 @@
 """What is proven of hosts' measurement logs, so that their next evidence need only carry it on.
 
 All of it can be done without: a host whose log is not here is asked for the whole of it. So it is
-bounded by the entries of all hosts together, and those that answered longest ago go first.
+bounded by the bytes of all hosts together, and those that answered longest ago go first.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class ProvenLogs:
     """By host. Threads may share it.
 
     Args:
-        entries: how many may be kept in all; an entry takes some hundred bytes of memory.
+        size: bytes that may be kept in all, as hosts sent them; in memory they take a few times it.
     """
 
-    def __init__(self, entries: int) -> None:
-        self._most = entries
+    def __init__(self, size: int) -> None:
+        self._most = size
         self._held = 0
         self._lock = threading.Lock()
         self._logs: OrderedDict[str, LogState] = OrderedDict()
@@ -34,10 +34,10 @@ class ProvenLogs:
     def keep(self, host: str, log: LogState) -> None:
         with self._lock:
             self._drop(host)
-            if _size(log) > self._most:
+            if log.size > self._most:
                 return
             self._logs[host] = log
-            self._held += _size(log)
+            self._held += log.size
             while self._held > self._most:
                 self._drop(next(iter(self._logs)))
 
@@ -48,8 +48,4 @@ class ProvenLogs:
     def _drop(self, host: str) -> None:
         log = self._logs.pop(host, None)
         if log is not None:
-            self._held -= _size(log)
-
-
-def _size(log: LogState) -> int:
-    return log.count + len(log.pending)
+            self._held -= log.size
