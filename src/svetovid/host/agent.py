@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import fsspec
-
 from svetovid.assets import AssetReader, Manifest, load_bundle, open_asset
 from svetovid.crypto import Envelope, Identity, ReceivingKey, Secret
 from svetovid.errors import InputError, IntegrityError, SvetovidError
@@ -27,6 +25,7 @@ from svetovid.host.deliver import deliver, metrics_blob, metrics_digest, put
 from svetovid.host.heads import joint_key, newest_head
 from svetovid.host.home import HostHome
 from svetovid.host.link import ManagerLink
+from svetovid.host.places import Places
 from svetovid.host.progress import ProgressNotes
 from svetovid.host.receipts import finish_with_receipt
 from svetovid.host.runner import SandboxJob, SandboxResult, run_sandboxed
@@ -34,7 +33,7 @@ from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import Head
 from svetovid.protocol.output import OutputPackage
-from svetovid.transparency import MAX_BUNDLE_BYTES, METRICS, ReceiptBundle
+from svetovid.transparency import METRICS
 
 __all__ = ["Event", "JobOutcome", "run_job"]
 
@@ -77,7 +76,7 @@ class _Run:
         signer: Identity,
         attester: Attester,
         storage: Mapping[str, str],
-        outputs: str,
+        places: Places,
         on_event: Callable[[Event], None],
         clear: Callable[[], None],
     ) -> None:
@@ -85,11 +84,10 @@ class _Run:
         self._home = home
         self._job = job
         self._links = links
-        self._main = next(x for x in links if x.client.manager == job.code.manager)
         self._signer = signer
         self._attester = attester
         self._storage = storage
-        self._prefix = outputs
+        self._places = places
         self._on_event = on_event
         self._begun = time.monotonic()
         self._timings: dict[str, float] = {}
@@ -143,7 +141,7 @@ class _Run:
             readers = self._open(stack)
             code = load_bundle(readers[next(s for s, a in job.assets.items() if a.use == "code")])
             checkpoints = CheckpointStore(
-                f"{self._prefix}{job.name}.checkpoint",
+                self._places.checkpoint,
                 job,
                 joint_key(name, {x.client.manager: x.checkpoint_key() for x in self._links}),
                 newest_head(name, {x.client.manager: x.release.head for x in self._links}),
@@ -153,9 +151,10 @@ class _Run:
             if checkpoints.head is not None:  # opened first: only what is good is recorded further
                 self._record(checkpoints.head)
         self._event("opened")
-        notes = stack.enter_context(ProgressNotes(job, f"{self._prefix}{job.name}.progress.json"))
+        notes = stack.enter_context(ProgressNotes(job, self._places.progress))
 
         def save(data: bytes) -> None:
+            self._places.take()
             self._record(checkpoints.save(data))
 
         self._event("running")
@@ -233,11 +232,12 @@ class _Run:
 
     def _seal(self, result: SandboxResult) -> tuple[dict[str, str], dict[str, str]]:
         job = self._job
+        self._places.take()
         blob = metrics_blob(job, result.metrics, Secret.random(32))
         packages: dict[str, OutputPackage] = {}
         urls: dict[str, str] = {}
         for name, data in {**result.outputs, METRICS: blob}.items():
-            urls[name] = f"{self._prefix}{job.name}.{name}.sealed"
+            urls[name] = self._places.output(name)
             packages[name] = deliver(job, name, data, urls[name])
         self._stop_renewing()  # a renewal could measure, and the log must stand still now
         self._raise_if_lost()
@@ -253,9 +253,7 @@ class _Run:
                 metrics=metrics_digest(blob),
                 log=log,
             )
-            url = f"{self._prefix}{job.name}.receipt.json"
-            if link is not self._main:
-                url = f"{self._prefix}{job.name}.receipt.{link.client.manager[8:24]}.json"
+            url = self._places.receipt(link.client.manager)
             put(url, bundle.canonical())
             bundles[link.client.manager] = url
         with contextlib.suppress(SvetovidError):  # finished is finished, whatever is left lying
@@ -269,25 +267,6 @@ class _Run:
             if link.holds_lease:
                 with contextlib.suppress(SvetovidError):
                     link.client.end_lease(link.lease_id, why, self._signer)
-
-
-def _keep_earlier(prefix: str, job: Job) -> None:
-    """Refuse to write where another job's receipt lies: its outputs bear the same names."""
-    url = f"{prefix}{job.name}.receipt.json"
-    try:
-        with fsspec.open(url, "rb") as f:
-            earlier = ReceiptBundle.parse(f.read(MAX_BUNDLE_BYTES + 1), max_bytes=MAX_BUNDLE_BYTES)
-    except FileNotFoundError:
-        return
-    except SvetovidError:
-        earlier = None  # no receipt of ours, and so nothing of ours to overwrite
-    if earlier is None or earlier.job.digest() != job.digest():
-        raise InputError(
-            "output.exists",
-            expected="a place without the outputs of another job",
-            observed=url,
-            next_step="choose another folder with --outputs, or move those files away",
-        )
 
 
 def _agreed(clients: Sequence[ManagerClient], digest: str) -> Job:
@@ -334,7 +313,8 @@ def run_job(
         RefusalError: a manager refused, or an asset, the code or an output does not hold.
         HostError: this machine lacks something: ``host.busy`` while it runs another job,
             ``device.*`` for an accelerator that is not here, not free or not to be cleared (T8).
-        InputError: ``output.exists`` where the outputs of another job of this name lie.
+        InputError: ``output.exists`` where the outputs of another job of this name lie,
+            ``output.taken`` where another file lies that an output would be written over.
     """
     machine = accelerators or Accelerators()
     with contextlib.ExitStack() as stack:
@@ -348,7 +328,8 @@ def run_job(
                 observed=f"none for {', '.join(missing)}",
                 next_step="pass each manager's pin with --manager",
             )
-        _keep_earlier(outputs, job)
+        places = Places(outputs, job)
+        places.check()
         gpus = machine.find(job.devices)
         stack.enter_context(machine.lent(gpus))
         machine.clear(gpus)  # before a key is asked for: what others left is nobody's to see
@@ -363,4 +344,4 @@ def run_job(
         def clear() -> None:
             machine.clear(gpus)
 
-        return _Run(home, job, links, signer, opened, storage, outputs, on_event, clear).run()
+        return _Run(home, job, links, signer, opened, storage, places, on_event, clear).run()

@@ -6,21 +6,24 @@ each recipient, in a context that names the container, the job and the recipient
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import fsspec
 
 from svetovid.assets import Manifest, seal_stream
 from svetovid.assets.store import create
+from svetovid.assets.urls import parse_url
 from svetovid.crypto import Card, Secret, canonical, digest, seal
-from svetovid.errors import HostError
+from svetovid.errors import HostError, SvetovidError
 from svetovid.policy.documents import Job
 from svetovid.protocol.contexts import output_context
 from svetovid.protocol.output import OutputPackage, SealedFor
 
-__all__ = ["deliver", "discard", "metrics_blob", "metrics_digest", "put"]
+__all__ = ["deliver", "discard", "located", "metrics_blob", "metrics_digest", "present", "put"]
 
 _BLOCK = 1 << 20
+T = TypeVar("T")
 
 
 def metrics_blob(job: Job, metrics: Mapping[str, list[float]], salt: Secret) -> bytes:
@@ -46,18 +49,46 @@ def _blocks(data: bytes) -> Iterator[memoryview]:
         yield view[start : start + _BLOCK]
 
 
-def _remove(url: str) -> None:
+def located(url: str) -> tuple[Any, str]:
+    """fsspec's file system for ``url``, and the path in it.
+
+    fsspec takes the escapes of a ``file`` URL for letters of the name, so it is not asked: this is
+    the very file that :func:`svetovid.assets.store.create` writes.
+
+    Raises:
+        InputError: ``asset.url``.
+    """
+    address = parse_url(url)
+    return fsspec.filesystem(address.scheme), address.path
+
+
+def _stored(url: str, aim: str, act: Callable[[Any, str], T]) -> T:
     try:
-        fs, path = fsspec.url_to_fs(url)
-        if fs.exists(path):
-            fs.rm(path)
+        return act(*located(url))
+    except SvetovidError:
+        raise
     except Exception as e:  # each fsspec back end has an error tree of its own
         raise HostError(
             "output.storage",
-            expected=f"to write {url}",
+            expected=f"to {aim} {url}",
             observed=getattr(e, "strerror", None) or type(e).__name__,
             next_step="check the folder or bucket for outputs, and the rights on it",
         ) from e
+
+
+def present(url: str) -> bool:
+    """Whether anything bears this name, be it a link that leads nowhere.
+
+    Raises:
+        InputError: ``asset.url``.
+        HostError: ``output.storage``.
+    """
+    return _stored(url, "look for", lambda fs, path: bool(fs.lexists(path)))
+
+
+def _remove(url: str) -> None:
+    if present(url):
+        _stored(url, "write", lambda fs, path: fs.rm(path))
 
 
 def discard(url: str) -> None:

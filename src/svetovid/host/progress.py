@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from svetovid.crypto import Card, Secret, canonical, seal
+from svetovid.host.deliver import located
 from svetovid.policy.documents import Job
 from svetovid.protocol.output import progress_context
 
@@ -79,7 +79,7 @@ class ProgressNotes:
 
 def _replace(url: str, data: bytes) -> None:
     """Write an object that readers see whole. Object stores do that by themselves."""
-    fs, path = fsspec.url_to_fs(url)
+    fs, path = located(url)
     local = isinstance(fs, LocalFileSystem)
     target = path + ".part" if local else path
     with fs.open(target, "wb") as f:

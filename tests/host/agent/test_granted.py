@@ -49,6 +49,7 @@ def test_t9_the_operator_sees_stages_and_sealed_files_only(make: Make) -> None:
     assert times == sorted(times)
     names = {p.name for p in world.out.iterdir()}
     assert names == {
+        "train.claim.json",
         "train.progress.json",
         "train.receipt.json",
         *(
