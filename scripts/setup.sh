@@ -49,8 +49,8 @@ need cryptsetup-bin test -x /usr/sbin/veritysetup
 need fdisk test -x /usr/sbin/sfdisk
 guest=("${missing[@]:required}")
 missing=("${missing[@]:0:required}")
+export DEBIAN_FRONTEND=noninteractive
 install() { # install PACKAGE...
-  export DEBIAN_FRONTEND=noninteractive
   apt-get install -qq -y --no-install-recommends "$@" </dev/null >/dev/null
 }
 root() { [ "$(id -u)" = 0 ] && has apt-get >/dev/null; }

@@ -139,7 +139,7 @@ def test_every_command_line_in_the_documents_parses() -> None:
     found = 0
     for page in PAGES:
         blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```$", page.read_text(), re.M | re.S)
-        for line in "".join(blocks).splitlines():
+        for line in "".join(blocks).replace("\\\n", " ").splitlines():
             words = shlex.split(line.removeprefix("$ "), comments=True)
             if words[:1] == ["svetovid"]:
                 parsed(words[1:])

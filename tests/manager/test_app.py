@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -274,8 +275,6 @@ def test_no_secret_in_logs_answers_or_the_store(
 
 def test_a_slow_body(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """D1: slow peers are sent away."""
-    import asyncio
-
     monkeypatch.setattr(app_module, "BODY_SECONDS", 0.05)
     sent: list[Any] = []
 
@@ -302,8 +301,6 @@ def test_a_slow_body(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_body_cut_off(world: World) -> None:
-    import asyncio
-
     sent: list[Any] = []
 
     async def go() -> None:
@@ -325,3 +322,40 @@ def test_a_body_cut_off(world: World) -> None:
 
     asyncio.run(go())
     assert b"body.cut" in sent[1]["body"]
+
+
+def test_d1_large_bodies_share_one_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: many connections with a large body each do not take all memory; small ones go on."""
+    monkeypatch.setattr(app_module, "SMALL_BYTES", 100)
+    monkeypatch.setattr(app_module, "MAX_BODIES_BYTES", 1000)
+    app = app_module.make_app(world.manager)
+    more = asyncio.Event()
+
+    async def post(*chunks: bytes, wait: bool = False) -> tuple[int, bytes]:
+        left, sent = list(chunks), []
+
+        async def receive() -> Any:
+            if not left and wait:
+                await more.wait()
+            body = left.pop(0) if left else b""
+            return {"type": "http.request", "body": body, "more_body": bool(left) or body != b""}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/jobs", "headers": []}
+        await app({**scope, "raw_path": b"/v1/jobs", "query_string": b""}, receive, send)
+        return sent[0]["status"], sent[1]["body"]
+
+    async def go() -> None:
+        slow = [asyncio.create_task(post(b"x" * 250, wait=True)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        status, body = await post(b"x" * 250)
+        assert (status, b"body.busy" in body) == (429, True)
+        assert b"body.busy" not in (await post(b"x" * 90))[1]
+        more.set()
+        for task in slow:
+            assert b"body.busy" not in (await task)[1]
+        assert b"body.busy" not in (await post(b"x" * 250))[1]  # what they took was given back
+
+    asyncio.run(go())

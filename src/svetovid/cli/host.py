@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 group = typer.Typer(
     help="A machine that runs jobs and proves what it is.",
     epilog="Once: `init`, `sign` where the operator's key lives, `enrol`. For each job: `run`. "
-    "In between: `status` and `check`.",
+    "In between: `status` and `check`; all the time, on a host whose kernel measures it: `attest`.",
     no_args_is_help=True,
 )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -34,6 +35,8 @@ from svetovid.protocol.messages import JsonObject, request_digest
 __all__ = ["make_app"]
 
 BODY_SECONDS = 20.0
+SMALL_BYTES = 64 << 10
+MAX_BODIES_BYTES = 256 << 20
 WORKERS = 8
 MAX_REASONS = 64
 """As many as a client reads; an owner's records have more."""
@@ -45,6 +48,7 @@ _HEADERS = {
 }
 _TOO_MUCH = frozenset(
     {
+        "body.busy",
         "challenge.limit",
         "consent.importers",
         "consent.unknown",
@@ -82,7 +86,46 @@ def _error(e: SvetovidError, headers: Mapping[str, str] = _HEADERS) -> Response:
     return Response(canonical(told), _status(e), headers=headers, media_type="application/json")
 
 
-async def _body(request: Request) -> bytes:
+class _Room:
+    """Bytes of request bodies that are in memory at once. Small ones always find room: the number
+    of connections bounds them."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+
+    def take(self, size: int) -> None:
+        """Raises LimitError ``body.busy``."""
+        if size > self._free:
+            raise LimitError(
+                "body.busy",
+                expected="room for another large request",
+                observed="large requests by others, which are read first",
+                next_step="try again in a second",
+            )
+        self._free -= size
+
+    def give(self, size: int) -> None:
+        self._free += size
+
+
+@asynccontextmanager
+async def _body(request: Request, room: _Room) -> AsyncIterator[bytes]:
+    """The whole body. Its room is taken until it was answered."""
+    taken = 0
+    got = bytearray()
+    try:
+        async for chunk in _chunks(request):
+            got += chunk
+            if len(got) > taken + SMALL_BYTES:
+                more = min(MAX_BODY_BYTES, 2 * len(got)) - taken
+                room.take(more)
+                taken += more
+        yield bytes(got)
+    finally:
+        room.give(taken)
+
+
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
     declared = request.headers.get("content-length", "0")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise InputError(
@@ -92,20 +135,20 @@ async def _body(request: Request) -> bytes:
         )
     if not (declared.isascii() and declared.isdigit()) or int(declared[:12]) > MAX_BODY_BYTES:
         raise _too_large(declared)
-    got = bytearray()
+    size = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
-                got += chunk
-                if len(got) > MAX_BODY_BYTES:
+                size += len(chunk)
+                if size > MAX_BODY_BYTES:
                     raise _too_large("more")
+                yield chunk
     except TimeoutError as e:
         raise TransportError(
             "body.slow", expected=f"a body within {BODY_SECONDS:.0f} s", next_step="send it again"
         ) from e
     except ClientDisconnect as e:
         raise TransportError("body.cut", expected="a whole body", next_step="send it again") from e
-    return bytes(got)
 
 
 def _too_large(observed: str) -> LimitError:
@@ -144,17 +187,18 @@ def _number(request: Request, name: str, default: int) -> int:
 def make_app(manager: Manager) -> Starlette:
     """The ASGI application of one manager."""
     limiter = anyio.CapacityLimiter(WORKERS)
+    room = _Room(MAX_BODIES_BYTES)
     headers = {**_HEADERS, "Svetovid-Epoch": manager.epoch}
 
     def endpoint(work: Work) -> Endpoint:
         async def handle(request: Request) -> Response:
             try:
-                body = await _body(request)
-                path = request.scope["raw_path"].decode("ascii", "replace")
-                if query := request.scope["query_string"].decode("ascii", "replace"):
-                    path += "?" + query
-                call = partial(_answer, manager, work, request, path, body, _seen(request))
-                envelope = await anyio.to_thread.run_sync(call, limiter=limiter)
+                async with _body(request, room) as body:
+                    path = request.scope["raw_path"].decode("ascii", "replace")
+                    if query := request.scope["query_string"].decode("ascii", "replace"):
+                        path += "?" + query
+                    call = partial(_answer, manager, work, request, path, body, _seen(request))
+                    envelope = await anyio.to_thread.run_sync(call, limiter=limiter)
             except SvetovidError as e:
                 return _error(e, headers)
             except Exception as e:  # noqa: BLE001 (a defect of ours must not show a trace)
