@@ -16,8 +16,8 @@ import pytest
 from agentworld import PASSPHRASE, World
 from svetovid.crypto import Identity
 from svetovid.errors import HostError, RefusalError, TransportError
-from svetovid.host import attest_host, life
 from svetovid.host import alone as alone_module
+from svetovid.host import attest_host, life
 from svetovid.host import attesting as attesting_module
 from svetovid.host.alone import end_job, lone_job
 from svetovid.host.attesting import Push
@@ -34,8 +34,8 @@ from svetovid.host.alone import lone_job
 if sys.argv[2] == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 with lone_job(Path(sys.argv[1])):
-    print("running", flush=True)
     try:
+        print("running", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print("orderly", flush=True)
