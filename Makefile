@@ -6,6 +6,7 @@ export PYTHON
 
 BIN := .venv/bin
 COVERAGE_FLOOR := 90
+WORKERS := -n 2 --dist loadfile
 IMAGE := images/attested-host
 VARIANT := numpy
 BENCHMARKS := train seal release appraise fleet
@@ -30,7 +31,7 @@ demo-vm: image ## that image in a virtual machine: the main job, and what is ref
 	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.demo
 
 test: setup ## the suite, with the gate on branch coverage
-	@$(BIN)/python -m pytest -m "not slow" --cov=svetovid --cov-branch \
+	@$(BIN)/python -m pytest $(WORKERS) -m "not slow" --cov=svetovid --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR) </dev/null
 
 test-long: setup ## every test, the slow ones too
