@@ -153,35 +153,31 @@ def test_of_two_jobs_at_once_the_first_to_write_has_the_name(world: World) -> No
     again.take()
 
 
-@pytest.mark.parametrize(
-    "junk", [b"", b"[]", b'{"job":1}', b"\xff", b'{"job":"sha256:%s"}' % (b"0" * 64), b" " * 2000]
-)
-def test_an_unreadable_claim_is_somebodys(world: World, junk: bytes) -> None:
+def test_an_unreadable_claim_is_somebodys(world: World) -> None:
     places = Places(f"file://{world.out}/", world.job)
-    (world.out / "train.claim.json").write_bytes(junk)
-    assert refused(places.check) == "output.exists"
-    assert refused(places.take) == "output.exists"
-    assert contents(world.out) == {"train.claim.json": junk}
+    for junk in (b"", b"[]", b'{"job":1}', b"\xff", b'{"job":"sha256:0"}', b" " * 2000):
+        (world.out / "train.claim.json").write_bytes(junk)
+        assert refused(places.check) == "output.exists"
+        assert refused(places.take) == "output.exists"
+        assert contents(world.out) == {"train.claim.json": junk}
 
 
 # -- files that are no job's
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_t9_a_file_that_is_no_output_is_not_overwritten(world: World) -> None:
+    """T9: an owner's sealed asset, say, in the folder that the outputs go to."""
+    for name in (
         "train.answer.sealed",
         "train.answer.sealed.manifest.json",
         "train.answer.sealed.package.json",
         "train.metrics.sealed",
         "train.receipt.json",
-    ],
-)
-def test_t9_a_file_that_is_no_output_is_not_overwritten(world: World, name: str) -> None:
-    """T9: an owner's sealed asset, say, in the folder that the outputs go to."""
-    (world.out / name).write_bytes(b"an owner's")
-    assert refused(world.run) == "output.taken"
-    assert contents(world.out) == {name: b"an owner's"}
+    ):
+        (world.out / name).write_bytes(b"an owner's")
+        assert refused(world.run) == "output.taken"
+        assert contents(world.out) == {name: b"an owner's"}
+        (world.out / name).unlink()
     assert world.data_house.client(world.carol).job(world.job.digest()).releases == 0
 
 
