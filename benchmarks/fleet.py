@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import random
 import signal
@@ -229,6 +230,8 @@ async def _run(
     folder: Path, port: int, hosts: list[SoftHost], context: ssl.SSLContext, interval: int, n: int
 ) -> dict[str, Any]:
     result = _Result()
+    gc.collect()
+    gc.freeze()  # 2,000 hosts are many objects, and each is one machine's in the field
     first, second = (_manager(folder, port, interval) for _ in range(2))
     process = first.__enter__()
     begun = time.monotonic()

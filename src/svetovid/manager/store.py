@@ -299,14 +299,22 @@ class Store:
     # -- reading
 
     def refresh(self) -> None:
-        """Take in what another manager over the same store added: asked before every request."""
-        with self._lock, self._guard():
-            version = t.data_version(self._watch)
-            if version == self._version:
-                return
-            with self._engine.begin() as connection:
-                self._catch_up(connection)
-            self._version = version
+        """Take in what another manager over the same store added: asked before every request.
+
+        Whoever writes in this process has just looked, and nobody else can write meanwhile.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            with self._guard():
+                version = t.data_version(self._watch)
+                if version == self._version:
+                    return
+                with self._engine.begin() as connection:
+                    self._catch_up(connection)
+                self._version = version
+        finally:
+            self._lock.release()
 
     def document(self, name: str, kind: type[D]) -> D:
         """A held document, parsed; its signatures were verified when it came."""
@@ -378,8 +386,10 @@ class Store:
         insert = sqlite.insert(t.heard)
         newest = {"at": sa.func.max(t.heard.c.at, insert.excluded.at)}
         upsert = insert.on_conflict_do_update(index_elements=["host"], set_=newest)
-        with self._lock, self._guard(), self._writer.begin() as connection:
-            connection.execute(upsert, rows)
+        # No decision rests on it: it need not be on the disk, and nobody waits for it.
+        with self._guard(), self._writer.connect() as connection:
+            with t.hasty(connection), connection.begin():
+                connection.execute(upsert, rows)
 
     def heard(self, hosts: Sequence[str]) -> dict[str, int]:
         """When each of these last attested, at whichever manager over this store."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ __all__ = [
     "data_version",
     "documents",
     "entries",
+    "hasty",
     "heard",
     "keys",
     "metadata",
@@ -110,11 +113,26 @@ def open_engine(path: Path) -> sa.Engine:
     return engine
 
 
+def _raw(connection: sa.Connection) -> sqlite3.Connection:
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    return raw
+
+
 def data_version(connection: sa.Connection) -> int:
     """Another number where anybody else committed since this connection was asked (SQLite).
 
-    It takes some ten microseconds, and no transaction that the ORM knows of.
+    It takes some ten microseconds, and no transaction that SQLAlchemy knows of.
     """
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-    return int(raw.execute("PRAGMA data_version").fetchone()[0])
+    return int(_raw(connection).execute("PRAGMA data_version").fetchone()[0])
+
+
+@contextmanager
+def hasty(connection: sa.Connection) -> Iterator[None]:
+    """Commits of this connection do not wait for the disk."""
+    raw = _raw(connection)
+    raw.execute("PRAGMA synchronous=OFF")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA synchronous=FULL")
