@@ -387,9 +387,13 @@ class Store:
         newest = {"at": sa.func.max(t.heard.c.at, insert.excluded.at)}
         upsert = insert.on_conflict_do_update(index_elements=["host"], set_=newest)
         # No decision rests on it: it need not be on the disk, and nobody waits for it.
-        with self._guard(), self._writer.connect() as connection:
-            with t.hasty(connection), connection.begin():
-                connection.execute(upsert, rows)
+        with (
+            self._guard(),
+            self._writer.connect() as connection,
+            t.hasty(connection),
+            connection.begin(),
+        ):
+            connection.execute(upsert, rows)
 
     def heard(self, hosts: Sequence[str]) -> dict[str, int]:
         """When each of these last attested, at whichever manager over this store."""
