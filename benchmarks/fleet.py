@@ -232,6 +232,12 @@ def _enrolled(world: World, count: int) -> list[SoftHost]:
     return hosts
 
 
+def _unfresh(hosts: list[SoftHost]) -> set[str]:
+    """Hosts that the manager holds for anything but fresh, while they go on."""
+    client = hosts[0].world.clients["operator"]
+    return {h.host_id for h in hosts if client.standing(h.host_id).standing != "fresh"}
+
+
 async def _run(
     folder: Path, port: int, hosts: list[SoftHost], context: ssl.SSLContext, interval: int, n: int
 ) -> dict[str, Any]:
@@ -266,12 +272,12 @@ async def _run(
             await asyncio.sleep(0.5)
         drained = time.monotonic() - killed
         await asyncio.sleep(n * interval)
+        end = time.monotonic()
+        unfresh = await asyncio.to_thread(_unfresh, hosts)
         result.done = True
-    standings = {h.host_id: hosts[0].world.clients["operator"].standing(h.host_id) for h in hosts}
     second.__exit__(None, None, None)
     steady = [s * 1e3 for at, s in result.answered if settled <= at < half]
-    after = [s * 1e3 for at, s in result.answered if at > killed + drained]
-    unfresh = {h for h, s in standings.items() if s.standing != "fresh"}
+    after = [s * 1e3 for at, s in result.answered if killed + drained < at < end]
     lost = silent | unfresh | {*result.refused}
     return {
         "hosts": len(hosts),

@@ -13,6 +13,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -278,6 +279,8 @@ def serve(
     # Logs of hosts are many small objects that stay: walking them at every request is what makes
     # the slowest releases slow.
     gc.set_threshold(50_000, 50, 50)
+    # The thread that speaks to all peers must not wait 5 ms for each thread that works for one.
+    sys.setswitchinterval(0.0005)
     try:
         asyncio.run(_run(server, listener, lambda: ready(home.pin), manager.watching.tick))
     finally:
