@@ -16,12 +16,15 @@ AT_MOST = [
     ("seal", "rss_mb_4gib", 200),
     ("release", "errors", 0),
     ("release", "p50_ms", 15.0),
+    ("fleet", "p99_ms", 100),
+    ("fleet", "lost", 0),
 ]
 AT_LEAST = [
     ("seal", "open_ratio", 0.7),
     ("seal", "first_open_ratio", 0.25),
     ("seal", "vs_age", 2.0),
     ("release", "parallel_hosts", 64),
+    ("fleet", "hosts", 2000),
 ]
 NAMED = [
     *(("train", key) for key in ("attest_s", "release_s", "open_s")),
@@ -56,7 +59,7 @@ def test_figures_are_there(name: str, key: str) -> None:
     assert number(name, key) >= 0
 
 
-@pytest.mark.parametrize("name", ["train", "seal", "release"])
+@pytest.mark.parametrize("name", ["train", "seal", "release", "fleet"])
 def test_figures_name_their_machine(name: str) -> None:
     machine = result(name)["machine"]
     assert isinstance(machine, dict)
