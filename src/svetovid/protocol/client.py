@@ -290,7 +290,7 @@ class ManagerClient:
         return found
 
     def record_head(self, update: HeadUpdate, job_signer: Signer) -> Head:
-        """Record a checkpoint as the only one to resume from (T11), signed by the job's key."""
+        """Record a checkpoint as the newest (T11), signed by the job's key."""
         return Head.from_json(self._wire.post("/v1/heads", sign(update, job_signer)))
 
     def end_lease(self, lease: str, why: str, job_signer: Signer) -> None:

@@ -374,7 +374,7 @@ class ReleasedKey(Document):
 
 
 class Head(Document):
-    """The newest checkpoint of a job: the only one to resume from (T11)."""
+    """The newest checkpoint of a job, as one of its managers recorded it (T11)."""
 
     job: Digest
     sequence: Annotated[int, Field(ge=1)]
@@ -434,7 +434,7 @@ class Release(Document):
         lease: its terms.
         job, consents: the signed documents it rests on.
         keys: one for each asset of this job that this manager holds.
-        checkpoint_key: 32 bytes for the job's checkpoints, sealed like the keys in
+        checkpoint_key: this manager's part of the key of the job's checkpoints, 32 bytes, sealed like the keys in
             :func:`~svetovid.protocol.contexts.checkpoint_context`; the same at every resume.
         head: the checkpoint to resume from; absent at the first start.
         decision: index of the decision in the manager's log.
