@@ -434,8 +434,9 @@ class Release(Document):
         lease: its terms.
         job, consents: the signed documents it rests on.
         keys: one for each asset of this job that this manager holds.
-        checkpoint_key: this manager's part of the key of the job's checkpoints, 32 bytes, sealed like the keys in
-            :func:`~svetovid.protocol.contexts.checkpoint_context`; the same at every resume.
+        checkpoint_key: this manager's part of the key of the job's checkpoints, 32 bytes, sealed
+            like the keys, in :func:`~svetovid.protocol.contexts.checkpoint_context`; the same at
+            every resume.
         head: the checkpoint to resume from; absent at the first start.
         decision: index of the decision in the manager's log.
     """
