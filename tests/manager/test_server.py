@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ import pytest
 
 from softtpm import SoftCa
 from svetovid.crypto import Identity, Secret, b64encode
-from svetovid.errors import SvetovidError
+from svetovid.errors import HostError, SvetovidError
 from svetovid.manager import PassphraseSealer, open_home, server
 from svetovid.manager.tls import make_certificate, server_context
 from svetovid.protocol import ManagerClient, ManagerPin, SeenFile
@@ -278,3 +279,29 @@ def test_a_connection_without_a_request_is_closed() -> None:
 class _Event:
     def set(self) -> None:
         return
+
+
+def test_the_watch_over_hosts_goes_on_after_a_defect(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever happens in one second: else nobody would be overdue any more, and nobody know."""
+    real = asyncio.sleep
+    monkeypatch.setattr(server.asyncio, "sleep", lambda _: real(0))
+    done = threading.Event()
+    faults: list[Exception] = [ValueError("secret"), HostError("store.unavailable")]
+
+    def tick() -> None:
+        if faults:
+            raise faults.pop(0)
+        done.set()
+
+    async def go() -> None:
+        ticking = asyncio.create_task(server._tick(tick))
+        await asyncio.to_thread(done.wait, 10)
+        ticking.cancel()
+
+    asyncio.run(go())
+    assert done.is_set()
+    assert "ValueError" in caplog.text
+    assert "store.unavailable" in caplog.text
+    assert "secret" not in caplog.text

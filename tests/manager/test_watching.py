@@ -82,6 +82,26 @@ def test_an_overdue_host_is_a_state_and_an_event(world: World, host: SoftHost) -
     assert refused(client.standing, D % 1).code == "read.denied"
 
 
+def test_a_push_while_others_are_counted_is_heard(
+    world: World, host: SoftHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many hosts may be overdue at once, and each takes a commit: one may come back meanwhile."""
+    world.now += LATE
+    host.attest()
+    world.now += LATE
+    store = world.manager._core.store
+    real = store.heard
+
+    def meanwhile(hosts: Any) -> Any:
+        found = real(hosts)
+        host.attest(fresh=True)
+        return found
+
+    monkeypatch.setattr(store, "heard", meanwhile)
+    world.manager.watching.tick()
+    assert standings(world) == ["fresh"]
+
+
 def test_nobody_is_overdue_for_the_managers_own_absence(world: World, host: SoftHost) -> None:
     host.attest()
     world.manager.watching.tick()

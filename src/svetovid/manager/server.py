@@ -206,6 +206,8 @@ async def _tick(tick: Callable[[], None]) -> None:
             await asyncio.to_thread(tick)
         except SvetovidError as e:  # a full disk, say: requests say so too
             _log.error("hosts' standings were not written: %s", e.code)
+        except Exception as e:  # noqa: BLE001 (a defect of ours must not end the watch)
+            _log.error("unexpected %s in the watch over hosts", type(e).__name__)
 
 
 class _Server(uvicorn.Server):

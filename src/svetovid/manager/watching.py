@@ -96,9 +96,9 @@ class Watching:
         host = admitted.challenge.host
         if found or self._trusted(host):
             self._freshness.carry_on(proven)
+        self._hear(host)
         if self._core.state.standings.get(host) != "fresh":
-            self._record(host, "fresh", ())
-        self.heard(host)
+            self._record(host, "fresh")
         return Attested(
             challenge=self._freshness.next(host),
             interval=self._core.settings.interval_s,
@@ -106,7 +106,7 @@ class Watching:
             codes=tuple(sorted({r.code for r in found.reasons})) if found else (),
         ).to_json()
 
-    def heard(self, host: str) -> None:
+    def _hear(self, host: str) -> None:
         """Note that a host proved itself just now."""
         now = self._core.now()
         with self._lock:
@@ -127,12 +127,10 @@ class Watching:
         silent = [h for h in watched if self._heard.get(h, self._started) < late]
         if not silent:
             return
-        elsewhere = core.store.heard(silent)
+        for host, at in core.store.heard(silent).items():
+            self._heard[host] = max(at, self._heard.get(host, 0))
         for host in silent:
-            if elsewhere.get(host, 0) >= late:
-                self._heard[host] = elsewhere[host]
-            else:
-                self._record(host, "overdue", ())
+            self._record(host, "overdue", silent_since=late)
 
     def standing(self, host: str) -> HostStanding:
         return HostStanding(
@@ -222,12 +220,22 @@ class Watching:
         if self._core.state.standings.get(host) != "refused":
             self._record(host, "refused", codes)
 
-    def _record(self, host: str, standing: StandingName, codes: tuple[str, ...]) -> None:
+    def _record(
+        self,
+        host: str,
+        standing: StandingName,
+        codes: tuple[str, ...] = (),
+        *,
+        silent_since: int | None = None,
+    ) -> None:
+        """Record a change of standing; with ``silent_since``, unless the host was heard then."""
         core = self._core
         with core.store.write() as tx:
             enrolled = tx.state.hosts[host]
             if tx.state.standings.get(host) == standing:
                 return  # another manager over this store was first
+            if silent_since is not None and self._heard.get(host, 0) >= silent_since:
+                return
             if not self._rejecting.room(tx.state, enrolled.operator):
                 return
             lease = self._lease(tx.state, host)
