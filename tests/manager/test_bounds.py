@@ -9,14 +9,11 @@ import pytest
 from managerworld import SoftHost, World, sha
 from svetovid.crypto import sign
 from svetovid.errors import SvetovidError
-from svetovid.evidence.ima.growing import Entries
-from svetovid.evidence.ima.state import LogState
 from svetovid.manager import Settings
 from svetovid.manager import imported as imported_module
 from svetovid.manager import store as store_module
 from svetovid.manager.cache import Cache
 from svetovid.manager.core import Bounds
-from svetovid.manager.logs import ProvenLogs
 from svetovid.policy.documents import Consent, Export, Import
 from svetovid.protocol.records import LogEntry
 
@@ -159,29 +156,6 @@ def test_t13_nothing_is_released_that_no_receipt_could_hold(
 # -- memory
 
 
-def log(size: int) -> LogState:
-    return LogState(Entries(), bytes(32), (), (0, 0), 0, size=size)
-
-
-def test_logs_of_all_hosts_together() -> None:
-    logs = ProvenLogs(10)
-    logs.keep("a", log(4))
-    logs.keep("b", log(4))
-    logs.keep("a", log(5))
-    logs.keep("c", log(1))
-    assert [logs.get(h) is not None for h in "abc"] == [True, True, True]
-    logs.keep("d", log(1))
-    assert [logs.get(h) is not None for h in "abcd"] == [True, False, True, True]
-    logs.keep("e", log(11))
-    assert [logs.get(h) is not None for h in "abcde"] == [True, False, True, True, False]
-    logs.keep("f", log(10))
-    logs.forget("f")
-    logs.forget("f")
-    logs.keep("g", log(10))
-    assert logs.get("f") is None
-    assert logs.get("g") is not None
-
-
 def test_d1_a_log_is_kept_of_whom_somebody_trusted(world: World) -> None:
     """D1: a stranger's own device proves a log of a hundred megabytes; no owner said yes to it."""
     job = world.ready()
@@ -213,26 +187,19 @@ def test_d1_challenges_that_nobody_answers_are_forgotten(world: World) -> None:
 
 def test_a_cache_holds_so_much_and_no_more() -> None:
     cache: Cache[str, str] = Cache(10)
-    made: list[str] = []
-
-    def ask(key: str, weight: int) -> str:
-        def make() -> tuple[str, int]:
-            made.append(key)
-            return key.upper(), weight
-
-        return cache.get(key, make)
-
-    assert ask("a", 4) + ask("b", 4) + ask("a", 4) == "ABA"
-    assert made == ["a", "b"]
-    ask("c", 4)  # the one that was asked for longest ago goes: b
-    ask("a", 4)
-    assert made == ["a", "b", "c"]
-    ask("b", 4)
-    assert made == ["a", "b", "c", "b"]
-    ask("huge", 11)
-    ask("huge", 11)
-    assert made[4:] == ["huge", "huge"]
-    assert cache._held == 8
+    cache.keep("a", "A", 4)
+    cache.keep("b", "B", 4)
+    assert cache.get("a") == "A"
+    cache.keep("c", "C", 4)  # the one that was asked for longest ago goes
+    assert [cache.get(k) for k in "abc"] == ["A", None, "C"]
+    cache.keep("c", "new", 6)  # in the place of the old one
+    assert [cache.get(k) for k in "ac"] == ["A", "new"]
+    cache.keep("huge", "H", 11)
+    assert [cache.get(k) for k in ("huge", "a", "c")] == [None, "A", "new"]
+    for _ in range(2):
+        cache.forget("c")
+    cache.keep("d", "D", 6)
+    assert [cache.get(k) for k in "acd"] == ["A", None, "D"]
 
 
 def test_documents_are_cached_by_their_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

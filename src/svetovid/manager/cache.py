@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 __all__ = ["Cache"]
@@ -26,19 +26,29 @@ class Cache(Generic[K, V]):
         self._lock = threading.Lock()
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
-    def get(self, key: K, make: Callable[[], tuple[V, int]]) -> V:
-        """The value of ``key``; ``make`` gives it and its weight where it is not held."""
+    def get(self, key: K) -> V | None:
         with self._lock:
             found = self._values.get(key)
-            if found is not None:
-                self._values.move_to_end(key)
-                return found[0]
-        value, weight = make()
+            if found is None:
+                return None
+            self._values.move_to_end(key)
+            return found[0]
+
+    def keep(self, key: K, value: V, weight: int) -> None:
+        """Hold ``value`` in the place of what was held under ``key``."""
         with self._lock:
-            if key not in self._values and weight <= self._most:
-                self._values[key] = (value, weight)
-                self._held += weight
+            self._drop(key)
+            if weight > self._most:
+                return
+            self._values[key] = (value, weight)
+            self._held += weight
             while self._held > self._most:
-                _, (_, gone) = self._values.popitem(last=False)
-                self._held -= gone
-        return value
+                self._drop(next(iter(self._values)))
+
+    def forget(self, key: K) -> None:
+        with self._lock:
+            self._drop(key)
+
+    def _drop(self, key: K) -> None:
+        _, weight = self._values.pop(key, (None, 0))
+        self._held -= weight

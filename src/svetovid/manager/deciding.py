@@ -6,7 +6,7 @@ from its policy's pins among what was published here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import cast
 
@@ -192,11 +192,9 @@ class Deciding:
                 observed="an owner has changed its policy, or consented, meanwhile",
                 next_step="ask again",
             )
+        uses = {(o, a.manifest) for o in views.policies for a in job.assets.values()}
         history = History(
-            uses={
-                use: GrantUse(state.runs[use], state.put_out[use])
-                for use in self.uses(job, views.policies)
-            },
+            uses={use: GrantUse(state.runs[use], state.put_out[use]) for use in uses},
             started=held.releases > 0,
             live=live,
             busy=busy,
@@ -228,16 +226,6 @@ class Deciding:
         store = self._core.store
         parts = {o: store.private(index, o) for o in store.entry(index).private}
         return {o: p.claims for o, p in parts.items() if p is not None}
-
-    def uses(self, job: Job, policies: Mapping[str, Policy]) -> set[tuple[str, str]]:
-        """(policy owner, asset) of every grant that may be drawn on: owners', and importers'."""
-        here = [a for a in job.assets.values() if a.manager == self._core.me]
-        return {(a.owner, a.manifest) for a in here} | {
-            (owner, a.manifest)
-            for a in here
-            for owner, policy in policies.items()
-            if any(i.asset == a.manifest for i in policy.imports)
-        }
 
     def waiting_for(self, job: Job, held: JobState) -> tuple[str, ...]:
         """Owners whose consent is still missing."""

@@ -26,9 +26,9 @@ from svetovid.evidence.documents import (
 )
 from svetovid.evidence.ima.state import LogState
 from svetovid.evidence.verify import Proven, verify_evidence
+from svetovid.manager.cache import Cache
 from svetovid.manager.challenges import OpenChallenge, OpenChallenges
 from svetovid.manager.core import Core
-from svetovid.manager.logs import ProvenLogs
 from svetovid.manager.state import LeaseState
 from svetovid.protocol.messages import ChallengeRequest
 
@@ -64,7 +64,8 @@ class Freshness:
         self._channel = channel
         self._open = OpenChallenges(core.settings.open_challenges)
         self._boots: dict[str, tuple[int, int, int]] = {}
-        self._logs = ProvenLogs(core.settings.log_bytes)
+        # A host whose log is not here is asked for all of it, so all of it can be done without.
+        self._logs: Cache[str, LogState] = Cache(core.settings.log_bytes)
 
     def challenge(self, envelope: Envelope) -> dict[str, Any]:
         """A signed :class:`ChallengeRequest`; a signed :class:`Challenge` back.
@@ -139,7 +140,7 @@ class Freshness:
     def carry_on(self, proven: Proven) -> None:
         """Let the host's next evidence begin where this one, which was granted, ends."""
         if proven.log is not None:
-            self._logs.keep(proven.host, proven.log)
+            self._logs.keep(proven.host, proven.log, proven.log.size)
 
     def _job_open(self, request: ChallengeRequest) -> None:
         state, now = self._core.state, self._core.now()

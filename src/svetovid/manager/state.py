@@ -177,7 +177,8 @@ class State:
                 self.sealed["checkpoint", body["document"]] = body["sealed"]
             case "consent":
                 job = self.jobs[body["job"]]
-                job.replaced.add(job.consents.get(body["owner"], ""))
+                if body["owner"] in job.consents:
+                    job.replaced.add(job.consents[body["owner"]])
                 job.consents[body["owner"]] = body["document"]
                 job.consented[body["owner"]] += 1
                 job.policies[body["owner"]] = body["policy"]

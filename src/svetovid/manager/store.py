@@ -318,12 +318,11 @@ class Store:
 
     def document(self, name: str, kind: type[D]) -> D:
         """A held document, parsed; its signatures were verified when it came."""
-
-        def parse() -> tuple[Document, int]:
+        found = self._parsed.get((name, kind))
+        if found is None:
             envelope = self.envelope(name)
-            return envelope.peek(kind), len(envelope.payload)
-
-        found = self._parsed.get((name, kind), parse)
+            found = envelope.peek(kind)
+            self._parsed.keep((name, kind), found, len(envelope.payload))
         if not isinstance(found, kind):
             raise AssertionError("the cache is keyed by kind")
         return found
@@ -334,9 +333,9 @@ class Store:
         Raises:
             InputError: ``document.unknown``.
         """
-        return self._envelopes.get(name, lambda: self._envelope(name))
-
-    def _envelope(self, name: str) -> tuple[Envelope, int]:
+        found = self._envelopes.get(name)
+        if found is not None:
+            return found
         row = self._one(sa.select(t.documents.c.envelope).where(t.documents.c.digest == name))
         if row is None:
             raise InputError(
@@ -346,7 +345,9 @@ class Store:
                 next_step="send it the signed document first",
             )
         data = _bytes(row[0])
-        return Envelope.parse(data), len(data)
+        found = Envelope.parse(data)
+        self._envelopes.keep(name, found, len(data))
+        return found
 
     def entry(self, index: int) -> LogEntry:
         row = self._one(sa.select(t.entries.c.data).where(t.entries.c.position == index))

@@ -40,7 +40,7 @@ from svetovid.policy.grant_clauses import Context, check_slot
 from svetovid.policy.modes import NEXT_STEP, NOT_BUILT
 from svetovid.policy.once import Once
 from svetovid.policy.owner_clauses import check_owner
-from svetovid.policy.request import Book, Decision, Request, Subject
+from svetovid.policy.request import Book, Decision, Request, Stakes
 
 __all__ = ["decide"]
 
@@ -111,7 +111,7 @@ def not_finished(book: Book, request: Request) -> None:
     )
 
 
-def everything(book: Book, request: Request, *, counting: bool) -> Subject:
+def everything(book: Book, request: Request, *, counting: bool) -> Stakes:
     """Note all that a release and a renewal have in common."""
     recipients = _recipients(book, request)
     view: Mapping[str, Any] = job_view(request.job) if recipients is not None else {}
@@ -162,7 +162,7 @@ def everything(book: Book, request: Request, *, counting: bool) -> Subject:
     }
     for clauses in noted.values():
         book.clauses.extend(clauses.clauses)
-    return Subject(tuple(sorted({a.manifest for _, a in here})), parties, importers)
+    return Stakes(tuple(sorted({a.manifest for _, a in here})), parties, importers)
 
 
 def _importer(ctx: Context, consents: Consents, slot: str, asset: JobAsset) -> str | None:

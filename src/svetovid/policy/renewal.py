@@ -36,10 +36,10 @@ def decide_renewal(
     purpose(book, request, role)
     _live(book, request)
     not_finished(book, request)
-    subject = everything(book, request, counting=False)
+    stakes = everything(book, request, counting=False)
     for owner in sorted(request.appraisals):
         _no_weaker(book, owner, request.appraisals[owner].facts(), released_on.get(owner, {}))
-    return book.decision(subject)
+    return book.decision(stakes)
 
 
 def _live(book: Book, request: Request) -> None:

@@ -130,7 +130,7 @@ class ClauseResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Stakes:
     """What a decision is about: the assets held here, by digest; parties and importers."""
 
     assets: tuple[str, ...]
@@ -209,6 +209,6 @@ class Book:
         """Whether anything was looked at, and all of it holds."""
         return bool(self.clauses) and all(c.ok for c in self.clauses)
 
-    def decision(self, subject: Subject) -> Decision:
-        assets = subject.assets if self.ok else ()
-        return Decision(self.ok, assets, tuple(self.clauses), subject.parties, subject.importers)
+    def decision(self, stakes: Stakes) -> Decision:
+        assets = stakes.assets if self.ok else ()
+        return Decision(self.ok, assets, tuple(self.clauses), stakes.parties, stakes.importers)
