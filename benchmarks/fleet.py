@@ -45,7 +45,8 @@ from svetovid.crypto import Envelope, b64decode, b64encode, sign
 from svetovid.evidence.documents import NO_JOB, TpmEvidence
 from svetovid.manager import admit
 from svetovid.protocol import ManagerPin
-from svetovid.protocol.messages import ChallengeRequest, EvidenceRequest
+from svetovid.protocol.hosts import ChallengeRequest
+from svetovid.protocol.messages import EvidenceRequest
 from svetovid.protocol.wire import pinned_context
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -89,15 +89,15 @@ def test_a_push_while_others_are_counted_is_heard(
     world.now += LATE
     host.attest()
     world.now += LATE
-    store = world.manager._core.store
-    real = store.heard
+    table = world.manager._core.store.heard
+    real = table.of
 
     def meanwhile(hosts: Any) -> Any:
         found = real(hosts)
         host.attest(fresh=True)
         return found
 
-    monkeypatch.setattr(store, "heard", meanwhile)
+    monkeypatch.setattr(table, "of", meanwhile)
     world.manager.watching.tick()
     assert standings(world) == ["fresh"]
 

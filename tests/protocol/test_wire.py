@@ -25,6 +25,7 @@ from svetovid.protocol import (
     RequestToken,
     SeenFile,
     SeenMemory,
+    hosts,
     messages,
     request_digest,
     wire,
@@ -271,8 +272,9 @@ def test_the_newest_checkpoint_is_kept_in_a_file(manager: FakeManager, tmp_path:
 
 KINDS = [
     k
-    for k in vars(messages).values()
-    if isinstance(k, type) and issubclass(k, Document) and k.__module__ == messages.__name__
+    for module in (hosts, messages)
+    for k in vars(module).values()
+    if isinstance(k, type) and issubclass(k, Document) and k.__module__ == module.__name__
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -309,8 +311,8 @@ def test_a_pin_with_any_field_changed(data: Any) -> None:
 @pytest.mark.parametrize(
     "kind",
     [
-        *(Envelope, EvidenceRequest, ProofRequest, messages.RequestToken, messages.EnrolRequest),
-        *(messages.IdentityRegistration, messages.ChallengeRequest, Card, Rotation, Revocation),
+        *(Envelope, EvidenceRequest, ProofRequest, messages.RequestToken, hosts.EnrolRequest),
+        *(messages.IdentityRegistration, hosts.ChallengeRequest, Card, Rotation, Revocation),
     ],
 )
 def test_d1_what_strangers_send_has_few_members(kind: type[Envelope]) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from svetovid.cli.host_attest import attest
 from svetovid.cli.options import (
     AsJson,
     HomeOption,
     HostHomeOption,
+    PinsOption,
     PublicOption,
     passphrase,
+    read_pins,
     storage_url,
 )
 from svetovid.cli.output import emit, note
@@ -23,7 +25,6 @@ from svetovid.errors import InputError
 
 if TYPE_CHECKING:
     from svetovid.crypto import Envelope, Secret
-    from svetovid.protocol import ManagerPin
 
 group = typer.Typer(
     help="A machine that runs jobs and proves what it is.",
@@ -39,13 +40,6 @@ Operator = Annotated[
     typer.Option(
         "--operator",
         help="The operator's home, where it is on this machine: sign and enrol at once.",
-    ),
-]
-Pins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--manager",
-        help="A manager's manager.json, got by hand; once for each manager.",
     ),
 ]
 MachineOwner = Annotated[
@@ -65,12 +59,6 @@ Locks = Annotated[
 def _both(host: Path, operator: Path | None) -> str:
     """Whose passphrase is asked for: with an operator at hand, one opens both homes."""
     return f"{host} and {operator}" if operator is not None else str(host)
-
-
-def _pins(files: Sequence[Path]) -> list[ManagerPin]:
-    from svetovid.stakeholder import read_pin
-
-    return [read_pin(f) for f in files]
 
 
 def _signed(request: Path, operator: Path, secret: Secret, machine_owner: str) -> Envelope:
@@ -140,7 +128,7 @@ def init(
     ] = None,
     operator: Operator = None,
     machine_owner: MachineOwner = "unknown",
-    manager: Pins = None,
+    manager: PinsOption = None,
     public: PublicOption = Path("public"),
     as_json: AsJson = False,
 ) -> None:
@@ -155,7 +143,7 @@ def init(
 
     if (operator is None) != (not manager):
         raise _half_given("--operator and --manager together, or neither")
-    pins = _pins(manager or [])
+    pins = read_pins(manager or [])
     secret = passphrase(_both(home, operator), confirm=True)
     note("building the runtime that jobs will see …")
     made = init_host(
@@ -216,7 +204,7 @@ def sign(
 @group.command()
 def enrol(
     home: HostHomeOption,
-    manager: Pins = None,
+    manager: PinsOption = None,
     statement: Annotated[
         Path | None, typer.Option("--statement", help="What the operator signed: `host sign`.")
     ] = None,
@@ -233,7 +221,7 @@ def enrol(
 
     if (operator is None) == (statement is None) or not manager:
         raise _half_given("--manager, and either --statement or --operator")
-    pins = _pins(manager)
+    pins = read_pins(manager)
     secret = passphrase(_both(home, operator))
     signed = (
         read_envelope(statement)
@@ -248,7 +236,7 @@ def enrol(
 def run(
     job: Annotated[Path, typer.Argument(help="The signed job: NAME.job.json.")],
     home: HostHomeOption,
-    manager: Pins = None,
+    manager: PinsOption = None,
     storage: Annotated[
         list[str] | None,
         typer.Option(
@@ -279,7 +267,7 @@ def run(
     outcome = run_host(
         home,
         agreed,
-        _pins(manager or []),
+        read_pins(manager or []),
         passphrase(home),
         storage=find_storage(agreed, storage or ["public"]),
         outputs=(storage_url(outputs) or outputs).rstrip("/") + "/",
@@ -301,51 +289,7 @@ def run(
     )
 
 
-@group.command()
-def attest(
-    home: HostHomeOption,
-    manager: Pins = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Push once to each manager, and end.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Prove this host to its managers at their interval, until it is told to stop (Ctrl-C).
-
-    A host that goes bad loses its leases at its next push, and the process that runs the job here
-    is ended. With --json each push is a line of its own. With --once, exit code 3 where one is
-    refused or costs a lease, and 5 where a manager cannot be reached.
-
-    Example: `svetovid host attest --home host --manager manager.json`
-    """
-    import signal
-    import threading
-    from dataclasses import asdict
-
-    from svetovid.host import Push, attest_host
-
-    pins = _pins(manager or [])
-    stop = threading.Event()
-    heard: dict[str, Push] = {}
-
-    def tell(push: Push) -> None:
-        changed = heard.get(push.manager) != push
-        heard[push.manager] = push
-        if as_json or changed:
-            why = f"  {', '.join(push.codes)}" if push.codes else ""
-            lines = [f"{push.standing:<8} {push.manager}{why}"]
-            lines += [f"lost     {lease}" for lease in push.lost]
-            emit(asdict(push), lines, as_json)
-        if once and len(heard) == len(pins):
-            stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    attest_host(home, pins, passphrase(home), stop=stop, on_push=tell)
-    if once and any(p.standing == "refused" or p.lost for p in heard.values()):
-        raise typer.Exit(3)
-    if once and any(p.standing == "unheard" for p in heard.values()):
-        raise typer.Exit(5)
+group.command()(attest)
 
 
 @group.command()

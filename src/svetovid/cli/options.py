@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,17 +17,22 @@ from svetovid.cli.output import plain
 from svetovid.crypto import Secret
 from svetovid.errors import InputError
 
+if TYPE_CHECKING:
+    from svetovid.protocol import ManagerPin
+
 __all__ = [
     "AnchorsOption",
     "AsJson",
     "HomeOption",
     "HostHomeOption",
     "ManagerHomeOption",
+    "PinsOption",
     "Places",
     "PublicOption",
     "ReferencesOption",
     "moment",
     "passphrase",
+    "read_pins",
     "storage_url",
 ]
 
@@ -82,7 +88,21 @@ ReferencesOption = Annotated[
     typer.Option("--references", help="Reference values you believe: $references in the policy."),
 ]
 
+PinsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--manager",
+        help="A manager's manager.json, got by hand; once for each manager.",
+    ),
+]
+
 _MAX_PASSPHRASE = 1024
+
+
+def read_pins(files: Sequence[Path]) -> list[ManagerPin]:
+    from svetovid.stakeholder import read_pin
+
+    return [read_pin(f) for f in files]
 
 
 def storage_url(place: str | None) -> str | None:

@@ -22,7 +22,8 @@ from svetovid.host.home import HostHome
 from svetovid.host.lease import boottime
 from svetovid.host.life import managers_of
 from svetovid.protocol.client import ManagerClient
-from svetovid.protocol.messages import Attested, ManagerPin
+from svetovid.protocol.hosts import Attested
+from svetovid.protocol.messages import ManagerPin
 
 __all__ = ["Push", "attest_host"]
 

@@ -33,7 +33,7 @@ from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
 from svetovid.manager.rejecting import Rejecting
 from svetovid.manager.state import Host, State
-from svetovid.protocol.messages import (
+from svetovid.protocol.hosts import (
     Activation,
     EnrolAnswer,
     EnrolChallenge,

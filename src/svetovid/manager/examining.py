@@ -25,7 +25,7 @@ from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
 from svetovid.manager.freshness import Admitted, Freshness
 from svetovid.manager.rejecting import Rejecting
-from svetovid.manager.store import Transaction
+from svetovid.manager.transaction import Transaction
 from svetovid.policy.documents import Job
 from svetovid.policy.request import Decision
 from svetovid.protocol.messages import JsonObject, PrivatePart, Reasons

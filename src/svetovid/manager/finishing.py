@@ -21,7 +21,7 @@ from svetovid.manager.examining import Case, Examiner, boot_of
 from svetovid.manager.imported import policies_behind
 from svetovid.manager.leasing import check_same, live_lease
 from svetovid.manager.state import LeaseState, State
-from svetovid.manager.store import Transaction
+from svetovid.manager.transaction import Transaction
 from svetovid.policy.documents import Consent, Job
 from svetovid.policy.speaking import owner_keys
 from svetovid.protocol.messages import FinishRequest, Head, HeadUpdate, JsonObject, LeaseEnd

@@ -30,7 +30,7 @@ from svetovid.manager.cache import Cache
 from svetovid.manager.challenges import OpenChallenge, OpenChallenges
 from svetovid.manager.core import Core
 from svetovid.manager.state import LeaseState
-from svetovid.protocol.messages import ChallengeRequest
+from svetovid.protocol.hosts import ChallengeRequest
 
 __all__ = ["Admitted", "Freshness"]
 

@@ -13,7 +13,7 @@ from svetovid.errors import IntegrityError
 from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
 from svetovid.manager.state import State
-from svetovid.manager.store import Transaction
+from svetovid.manager.transaction import Transaction
 from svetovid.protocol.messages import IdentityRegistration
 
 __all__ = ["Identities"]

@@ -25,7 +25,7 @@ from svetovid.manager.freshness import no_lease
 from svetovid.manager.imported import policies_behind
 from svetovid.manager.registry import key_label
 from svetovid.manager.state import LeaseState, State
-from svetovid.manager.store import Transaction
+from svetovid.manager.transaction import Transaction
 from svetovid.policy.decide import decide
 from svetovid.policy.documents import Job
 from svetovid.policy.renewal import decide_renewal

@@ -15,7 +15,8 @@ from svetovid.crypto import Envelope
 from svetovid.crypto.succession import KeyHistory
 from svetovid.errors import IntegrityError
 from svetovid.evidence.documents import JobKeys
-from svetovid.protocol.messages import Head, StandingName
+from svetovid.protocol.hosts import StandingName
+from svetovid.protocol.messages import Head
 from svetovid.protocol.records import LogEntry
 
 __all__ = ["Host", "JobState", "LeaseState", "Publication", "State"]

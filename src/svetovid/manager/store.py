@@ -22,28 +22,29 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.exc import SQLAlchemyError
 
 from svetovid.crypto import Document, Envelope, Signer, digest, sign
-from svetovid.errors import HostError, InputError, IntegrityError, SvetovidError
+from svetovid.errors import InputError, SvetovidError
 from svetovid.manager import tables as t
 from svetovid.manager.cache import Cache
+from svetovid.manager.heard import Heard
 from svetovid.manager.rootkey import RootSealer
 from svetovid.manager.state import State
+from svetovid.manager.store_faults import as_bytes, guarded, older, tampered, unavailable
+from svetovid.manager.transaction import Transaction
 from svetovid.protocol.messages import PrivatePart
 from svetovid.protocol.records import LogEntry
 from svetovid.transparency.checkpoint import Checkpoint
 from svetovid.transparency.merkle import MerkleTree
 
-__all__ = ["Fault", "Store", "Transaction"]
+__all__ = ["Fault", "Store"]
 
 D = TypeVar("D", bound=Document)
 Fault = Callable[[str], None]
@@ -52,100 +53,11 @@ Fault = Callable[[str], None]
 _SUCCESSION = ("rotation", "revocation")
 _CACHE_BYTES = 64 << 20
 """Of envelopes, and of documents again, as written; in memory they take a few times as much."""
-_MANY = 500
 _AT_START = 2
-_FORGET_AT = "00"
-"""Every 256th challenge on average: digests are drawn by chance, whatever the log's size."""
-_FORGET_S = 86_400
-"""Used challenges are kept for this long after they expire: a clock may be set back."""
 
 
 def _no_fault(_point: str) -> None:
     return
-
-
-def _tampered(what: str, observed: str) -> IntegrityError:
-    return IntegrityError(
-        "store.tamper",
-        expected=what,
-        observed=observed,
-        next_step="somebody changed the store: restore a backup, and find out who",
-    )
-
-
-def _older(expected: str, observed: str) -> IntegrityError:
-    return IntegrityError(
-        "store.rollback",
-        expected=expected,
-        observed=observed,
-        next_step="this is not the newest copy of the store: find that one",
-    )
-
-
-def _unavailable(e: Exception) -> HostError:
-    return HostError(
-        "store.unavailable",
-        expected="a store that can be read and written",
-        observed=type(e).__name__,
-        next_step="check the disk's space and health; nothing was released meanwhile",
-    )
-
-
-def _bytes(value: object) -> bytes:
-    """A blob as read: SQLite keeps whatever type somebody wrote there."""
-    if not isinstance(value, bytes):
-        raise _tampered("bytes", type(value).__name__)
-    return value
-
-
-class Transaction:
-    """What one decision writes. Made by :meth:`Store.write`; gone when that returns."""
-
-    def __init__(self, connection: sa.Connection, state: State, size: int, now: int) -> None:
-        self._connection = connection
-        self._now = now
-        self.state = state
-        self._size = size
-        self.added: list[tuple[LogEntry, Envelope | None]] = []
-
-    def append(
-        self,
-        entry: LogEntry,
-        document: Envelope | None = None,
-        privates: tuple[PrivatePart, ...] = (),
-    ) -> int:
-        """Add an entry, with the document it rests on; its index back."""
-        index = self._size + len(self.added)
-        self.added.append((entry, document))
-        if document is not None:
-            self.put_document(str(entry.body["document"]), document)
-        self._insert(t.entries, position=index, data=entry.canonical())
-        if privates:
-            rows = [{"position": index, "owner": p.owner, "data": p.canonical()} for p in privates]
-            self._connection.execute(sa.insert(t.privates), rows)
-        return index
-
-    def put_document(self, name: str, envelope: Envelope) -> None:
-        """Keep a signed document under its digest. The first envelope stays."""
-        held = sa.select(t.documents.c.digest).where(t.documents.c.digest == name)
-        if self._connection.execute(held).first() is None:
-            self._insert(t.documents, digest=name, envelope=envelope.canonical())
-
-    def put_key(self, label: str, subject: str, owner: str, sealed: bytes) -> None:
-        self._insert(t.keys, label=label, subject=subject, owner=owner, sealed=sealed)
-
-    def use_challenge(self, name: str, expires_at: int) -> bool:
-        """Mark a challenge used until it expires; False where it was used already."""
-        c = t.used.c
-        if self._connection.execute(sa.select(c.digest).where(c.digest == name)).first():
-            return False
-        if name.endswith(_FORGET_AT):
-            self._connection.execute(sa.delete(t.used).where(c.expires_at < self._now - _FORGET_S))
-        self._insert(t.used, digest=name, expires_at=expires_at)
-        return True
-
-    def _insert(self, table: sa.Table, **values: object) -> None:
-        self._connection.execute(sa.insert(table), values)
 
 
 class Store:
@@ -162,6 +74,7 @@ class Store:
     Attributes:
         state: what follows from the log.
         anchored: whether an older copy would be noticed at the start.
+        heard: when hosts attested at their interval.
 
     Raises:
         IntegrityError: ``store.tamper``, ``store.rollback``.
@@ -194,11 +107,12 @@ class Store:
         self._writer = self._engine.execution_options(**{t.WRITE: True})
         self._watch = self._engine.connect()
         self._version = -1
+        self.heard = Heard(self._writer)
         self._envelopes: Cache[str, Envelope] = Cache(_CACHE_BYTES)
         self._parsed: Cache[tuple[str, type[Document]], Document] = Cache(_CACHE_BYTES)
         self.key = lru_cache(maxsize=4096)(self._key)
         try:
-            with self._guard(), self._one_writer():
+            with guarded(), self._one_writer():
                 self._open(begun)
         except BaseException:
             self.close()
@@ -209,7 +123,7 @@ class Store:
             t.metadata.create_all(connection)
             if connection.execute(sa.select(t.tip)).first() is None:
                 if begun:
-                    raise _older("the store of this manager", "none, or an empty one")
+                    raise older("the store of this manager", "none, or an empty one")
                 self._put_tip(connection, MerkleTree())
         self._load()
         self._anchor_at_start()
@@ -239,7 +153,7 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """One decision. Nothing is kept unless the block ends well and the disk has it all."""
-        with self._lock, self._guard(), self._one_writer():
+        with self._lock, guarded(), self._one_writer():
             with self._writer.begin() as connection:
                 self._catch_up(connection)
                 tx = Transaction(connection, self.state, self.tree.size, self._clock())
@@ -269,7 +183,7 @@ class Store:
         try:
             fd = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as e:
-            raise _unavailable(e) from e
+            raise unavailable(e) from e
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -306,7 +220,7 @@ class Store:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            with self._guard():
+            with guarded():
                 version = t.data_version(self._watch)
                 if version == self._version:
                     return
@@ -344,7 +258,7 @@ class Store:
                 observed=name,
                 next_step="send it the signed document first",
             )
-        data = _bytes(row[0])
+        data = as_bytes(row[0])
         found = Envelope.parse(data)
         self._envelopes.keep(name, found, len(data))
         return found
@@ -358,66 +272,34 @@ class Store:
                 observed=str(index),
                 next_step="ask for an entry below the size of the log",
             )
-        return LogEntry.parse(_bytes(row[0]))
+        return LogEntry.parse(as_bytes(row[0]))
 
     def private(self, index: int, owner: str) -> PrivatePart | None:
         c = t.privates.c
         row = self._one(sa.select(c.data).where(c.position == index, c.owner == owner))
         if row is None:
             return None
-        if digest(_bytes(row[0])) != self.entry(index).private.get(owner):
-            raise _tampered(f"the private part of entry {index}", "another")
-        return PrivatePart.parse(_bytes(row[0]))
+        if digest(as_bytes(row[0])) != self.entry(index).private.get(owner):
+            raise tampered(f"the private part of entry {index}", "another")
+        return PrivatePart.parse(as_bytes(row[0]))
 
     def _key(self, label: str, subject: str) -> tuple[str, bytes]:
         """Owner and sealed bytes of a key the log names; checked against the log."""
         c = t.keys.c
         query = sa.select(c.owner, c.sealed).where(c.label == label, c.subject == subject)
         row = self._one(query)
-        if row is None or digest(_bytes(row[1])) != self.state.sealed.get((label, subject)):
-            raise _tampered(f"the sealed key of {subject}", "none, or another")
-        return str(row[0]), _bytes(row[1])
+        if row is None or digest(as_bytes(row[1])) != self.state.sealed.get((label, subject)):
+            raise tampered(f"the sealed key of {subject}", "none, or another")
+        return str(row[0]), as_bytes(row[1])
 
     def challenge_used(self, name: str) -> bool:
         return self._one(sa.select(t.used.c.digest).where(t.used.c.digest == name)) is not None
 
-    def put_heard(self, heard: Mapping[str, int]) -> None:
-        """Note when hosts attested; what another manager noted later stays."""
-        rows = [{"host": host, "at": at} for host, at in heard.items()]
-        insert = sqlite.insert(t.heard)
-        newest = {"at": sa.func.max(t.heard.c.at, insert.excluded.at)}
-        upsert = insert.on_conflict_do_update(index_elements=["host"], set_=newest)
-        # No decision rests on it: it need not be on the disk, and nobody waits for it.
-        with (
-            self._guard(),
-            self._writer.connect() as connection,
-            t.hasty(connection),
-            connection.begin(),
-        ):
-            connection.execute(upsert, rows)
-
-    def heard(self, hosts: Sequence[str]) -> dict[str, int]:
-        """When each of these last attested, at whichever manager over this store."""
-        c = t.heard.c
-        found: dict[str, int] = {}
-        with self._guard(), self._engine.connect() as connection:
-            for at in range(0, len(hosts), _MANY):
-                some = sa.select(c.host, c.at).where(c.host.in_(hosts[at : at + _MANY]))
-                found |= {row.host: row.at for row in connection.execute(some)}
-        return found
-
     def _one(self, query: Any) -> Any:
-        with self._guard(), self._engine.connect() as connection:
+        with guarded(), self._engine.connect() as connection:
             return connection.execute(query).first()
 
     # -- start
-
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        try:
-            yield
-        except SQLAlchemyError as e:
-            raise _unavailable(e) from e
 
     def _load(self) -> None:
         with self._engine.begin() as connection:
@@ -425,17 +307,17 @@ class Store:
                 self._check_document(row.digest, row.envelope)
             self._catch_up(connection)
             for key in connection.execute(sa.select(t.keys)):
-                if digest(_bytes(key.sealed)) != self.state.sealed.get((key.label, key.subject)):
-                    raise _tampered(f"the sealed key of {key.subject}", "another")
+                if digest(as_bytes(key.sealed)) != self.state.sealed.get((key.label, key.subject)):
+                    raise tampered(f"the sealed key of {key.subject}", "another")
 
     def _check_document(self, name: str, data: bytes) -> None:
         try:
-            envelope = Envelope.parse(_bytes(data))
+            envelope = Envelope.parse(as_bytes(data))
             envelope.signed_by()
         except SvetovidError as e:
-            raise _tampered(f"document {name}", e.code) from e
+            raise tampered(f"document {name}", e.code) from e
         if name not in (envelope.payload_digest(), envelope.digest()):
-            raise _tampered(f"document {name}", envelope.payload_digest())
+            raise tampered(f"document {name}", envelope.payload_digest())
 
     def _catch_up(self, connection: sa.Connection) -> None:
         tip = connection.execute(sa.select(t.tip)).one()
@@ -443,10 +325,10 @@ class Store:
         if tip.checkpoint == self._verified:
             return
         try:
-            envelope = Envelope.parse(_bytes(tip.checkpoint))
+            envelope = Envelope.parse(as_bytes(tip.checkpoint))
             checkpoint = envelope.open(Checkpoint, by=self._signer.key_id)
         except SvetovidError as e:
-            raise _tampered("a checkpoint signed by this manager", e.code) from e
+            raise tampered("a checkpoint signed by this manager", e.code) from e
         tree = self.tree
         if checkpoint.size > tree.size:
             tree = tree.copy()
@@ -454,10 +336,10 @@ class Store:
             query = sa.select(t.entries).where(c.position >= tree.size).order_by(c.position)
             for row in connection.execute(query):
                 if row.position != tree.size:
-                    raise _tampered(f"entry {tree.size}", f"entry {row.position}")
+                    raise tampered(f"entry {tree.size}", f"entry {row.position}")
                 tree.append(self._replay(connection, tree.size, row.data))
         if checkpoint.size != tree.size or checkpoint.root != tree.root():
-            raise _tampered(
+            raise tampered(
                 f"the log of {checkpoint.size} entries that the checkpoint signs",
                 f"another log of {tree.size} entries",
             )
@@ -465,15 +347,15 @@ class Store:
 
     def _replay(self, connection: sa.Connection, index: int, data: bytes) -> bytes:
         try:
-            entry = LogEntry.parse(_bytes(data))
+            entry = LogEntry.parse(as_bytes(data))
             document = None
             if entry.kind in _SUCCESSION:
                 c = t.documents.c
                 query = sa.select(c.envelope).where(c.digest == str(entry.body["document"]))
-                document = Envelope.parse(_bytes(connection.execute(query).scalar_one()))
+                document = Envelope.parse(as_bytes(connection.execute(query).scalar_one()))
             self._take(index, entry, document)
         except (SvetovidError, KeyError, TypeError, sa.exc.NoResultFound) as e:
-            raise _tampered(f"a readable entry {index}", type(e).__name__) from e
+            raise tampered(f"a readable entry {index}", type(e).__name__) from e
         return entry.leaf
 
     def _anchor_at_start(self) -> None:
@@ -489,7 +371,7 @@ class Store:
             return
         signed = self.tip[0].peek(Checkpoint).counter
         if signed is None or not counter <= signed <= counter + _AT_START:
-            raise _older(f"a store signed for counter {counter}", f"one signed for {signed}")
+            raise older(f"a store signed for counter {counter}", f"one signed for {signed}")
         for _ in range(signed - counter):
             self._sealer.increment()
         with self._writer.begin() as connection:

@@ -26,16 +26,11 @@ from svetovid.manager.examining import Case, Examiner, boot_of, require
 from svetovid.manager.freshness import Admitted, Freshness
 from svetovid.manager.rejecting import Rejecting
 from svetovid.manager.state import LeaseState, State
-from svetovid.manager.store import Transaction
+from svetovid.manager.transaction import Transaction
 from svetovid.policy.documents import Job
 from svetovid.policy.renewal import decide_renewal
-from svetovid.protocol.messages import (
-    Attested,
-    EvidenceRequest,
-    HostStanding,
-    JsonObject,
-    StandingName,
-)
+from svetovid.protocol.hosts import Attested, HostStanding, StandingName
+from svetovid.protocol.messages import EvidenceRequest, JsonObject
 from svetovid.transparency.receipt import without_log
 
 __all__ = ["Watching"]
@@ -118,7 +113,7 @@ class Watching:
         with self._lock:
             unwritten, self._unwritten = self._unwritten, {}
         if unwritten:
-            core.store.put_heard(unwritten)
+            core.store.heard.put(unwritten)
         core.store.refresh()
         late = core.now() - (2 * core.settings.interval_s + _GRACE_S)
         if late <= self._started:
@@ -127,7 +122,7 @@ class Watching:
         silent = [h for h in watched if self._heard.get(h, self._started) < late]
         if not silent:
             return
-        for host, at in core.store.heard(silent).items():
+        for host, at in core.store.heard.of(silent).items():
             self._heard[host] = max(at, self._heard.get(host, 0))
         for host in silent:
             self._record(host, "overdue", silent_since=late)
@@ -136,7 +131,7 @@ class Watching:
         return HostStanding(
             host=host,
             standing=self._core.state.standings.get(host),
-            heard_at=self._heard.get(host) or self._core.store.heard([host]).get(host),
+            heard_at=self._heard.get(host) or self._core.store.heard.of([host]).get(host),
         )
 
     def _trusted(self, host: str) -> bool:

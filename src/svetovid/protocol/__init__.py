@@ -9,13 +9,16 @@ from svetovid.protocol.contexts import (
     output_context,
     release_context,
 )
-from svetovid.protocol.messages import (
+from svetovid.protocol.hosts import (
     Activation,
-    Answer,
     ChallengeRequest,
     EnrolAnswer,
     EnrolChallenge,
     EnrolRequest,
+    PossessionChallenge,
+)
+from svetovid.protocol.messages import (
+    Answer,
     Evidence,
     EvidenceRequest,
     FinishRequest,
@@ -31,7 +34,6 @@ from svetovid.protocol.messages import (
     ManagerPin,
     ManagerProof,
     ManagerStatus,
-    PossessionChallenge,
     PrivatePart,
     ProofRequest,
     Reasons,

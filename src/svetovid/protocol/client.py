@@ -14,17 +14,19 @@ from svetovid.assets import Manifest
 from svetovid.crypto import Document, Envelope, Secret, Signer, b64encode, seal, sign
 from svetovid.evidence.documents import Challenge, HostRecord, HostRole, TeeEvidence, TpmEvidence
 from svetovid.protocol.contexts import deposit_context
-from svetovid.protocol.messages import (
+from svetovid.protocol.hosts import (
     Activation,
     Attested,
     ChallengeRequest,
     EnrolAnswer,
     EnrolRequest,
+    HostStanding,
+)
+from svetovid.protocol.messages import (
     EvidenceRequest,
     FinishRequest,
     Head,
     HeadUpdate,
-    HostStanding,
     IdentityRegistration,
     JobStatus,
     KeyDeposit,

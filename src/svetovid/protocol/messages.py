@@ -14,7 +14,6 @@ from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Base64, Card, Digest, Document, Envelope, KeyId, Name, Text
 from svetovid.crypto.canonical import b64decode, canonical, digest
 from svetovid.evidence.documents import (
-    HostRole,
     ReferenceValues,
     TeeEvidence,
     TpmEvidence,
@@ -22,19 +21,12 @@ from svetovid.evidence.documents import (
 )
 
 __all__ = [
-    "Activation",
     "Answer",
-    "Attested",
-    "ChallengeRequest",
-    "EnrolAnswer",
-    "EnrolChallenge",
-    "EnrolRequest",
     "Evidence",
     "EvidenceRequest",
     "FinishRequest",
     "Head",
     "HeadUpdate",
-    "HostStanding",
     "IdentityRegistration",
     "JobStatus",
     "JsonObject",
@@ -45,7 +37,6 @@ __all__ = [
     "ManagerPin",
     "ManagerProof",
     "ManagerStatus",
-    "PossessionChallenge",
     "PrivatePart",
     "ProofRequest",
     "Reasons",
@@ -53,7 +44,6 @@ __all__ = [
     "ReleasedKey",
     "Renewal",
     "RequestToken",
-    "StandingName",
     "request_digest",
 ]
 
@@ -218,90 +208,6 @@ class KeyDeposit(Document):
         return digest(canonical(self.manifest))
 
 
-class EnrolRequest(Document):
-    """A host asks to be enrolled (T3). Signed by the agent key in the operator's statement."""
-
-    TYPE: ClassVar[str] = "enrol-request"
-    MAX_MEMBERS: ClassVar[int] = 1024
-    MAX_BYTES: ClassVar[int] = 256 << 10
-    manager: KeyId
-    statement: Envelope
-    device_certificates: Annotated[tuple[Base64, ...], Field(min_length=1, max_length=8)]
-    ek_public: Base64 | None = None
-    ak_public: Base64 | None = None
-    issued_at: int
-
-
-class EnrolChallenge(Document):
-    """Credential activation (TPM 2.0 part 1, section 24): only the TPM of EK and AK can answer.
-
-    Attributes:
-        credential: TPM2B_ID_OBJECT.
-        secret: TPM2B_ENCRYPTED_SECRET.
-    """
-
-    TYPE: ClassVar[str] = "enrol-challenge"
-    id: Digest
-    credential: Base64
-    secret: Base64
-    expires_at: int
-
-
-class PossessionChallenge(Document):
-    """A simulated TEE reports over this nonce (:func:`svetovid.evidence.enrolment_binding`): only
-    who holds the key of its certificate can answer."""
-
-    TYPE: ClassVar[str] = "possession-challenge"
-    id: Digest
-    nonce: Base64
-    expires_at: int
-
-
-class EnrolAnswer(Document):
-    """What to prove before there is a record: ``challenge`` for a TPM, ``possession`` for a TEE."""
-
-    challenge: EnrolChallenge | None = None
-    possession: PossessionChallenge | None = None
-
-
-class Activation(Document):
-    """The proof that an enrolment asked for. Signed by the agent key.
-
-    Attributes:
-        id: of the challenge.
-        activated: what a TPM found in the credential.
-        report, signature: what a simulated TEE said of the nonce.
-    """
-
-    TYPE: ClassVar[str] = "activation"
-    id: Digest
-    activated: Base64 = ""
-    report: Base64 = ""
-    signature: Base64 = ""
-    issued_at: int
-
-
-class ChallengeRequest(Document):
-    """A host asks for a challenge. Signed by its agent key.
-
-    Attributes:
-        host: host id (digest of the operator's statement).
-        job: its digest; ``NO_JOB`` for role ``attest``.
-        fresh: the host wants to send its whole measurement log again.
-        nonce: makes each request one of its own.
-    """
-
-    TYPE: ClassVar[str] = "challenge-request"
-    MAX_MEMBERS: ClassVar[int] = 1024
-    manager: KeyId
-    host: Digest
-    job: Digest
-    role: HostRole
-    fresh: bool = False
-    issued_at: int
-    nonce: Base64
-
-
 class EvidenceRequest(Document):
     """Evidence in answer to a challenge: for a release, or for the renewal of ``lease``."""
 
@@ -309,41 +215,6 @@ class EvidenceRequest(Document):
     MAX_MEMBERS: ClassVar[int] = 1024
     evidence: Evidence
     lease: Digest | None = None
-
-
-class Attested(Document):
-    """What came of a host's evidence at an interval.
-
-    Attributes:
-        challenge: for the next evidence, which goes on where this one's log ended.
-        interval: seconds from now until it is expected.
-        lost: leases that this host held and lost by this evidence: their keys must go.
-        codes: why.
-    """
-
-    TYPE: ClassVar[str] = "attested"
-    challenge: Envelope
-    interval: Annotated[int, Field(ge=1)]
-    lost: tuple[Digest, ...] = ()
-    codes: tuple[Annotated[str, StringConstraints(max_length=128)], ...] = ()
-
-
-StandingName = Literal["fresh", "overdue", "refused"]
-
-
-class HostStanding(Document):
-    """Whether a host that attests at an interval still does.
-
-    Attributes:
-        standing: ``None`` for a host that never did.
-        heard_at: when it last proved itself, by the manager's clock; ``None`` where this manager
-            knows no more than the log says.
-    """
-
-    TYPE: ClassVar[str] = "host-standing"
-    host: Digest
-    standing: StandingName | None = None
-    heard_at: int | None = None
 
 
 class Lease(Document):

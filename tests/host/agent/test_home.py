@@ -15,7 +15,7 @@ from svetovid.host import StatementRequest
 from svetovid.host import home as rooms
 from svetovid.host.attester import TeeAttester, TpmAttester
 from svetovid.protocol.client import ManagerClient
-from svetovid.protocol.messages import EnrolAnswer
+from svetovid.protocol.hosts import EnrolAnswer
 
 Make = Callable[..., World]
 
