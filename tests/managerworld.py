@@ -12,6 +12,7 @@ from managers import LocalManager
 from softtpm import SELECTION, SoftCa, SoftTpm
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, Secret, b64encode, sign
+from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import (
     NO_JOB,
     NO_SUBJECT,
@@ -65,6 +66,15 @@ def fake_manifest(kind: Any, owner: str, manager: str, name: str) -> Manifest:
         commitment=b64encode(bytes(32)),
         salt=b64encode(bytes(32)),
     )
+
+
+def refused(call: Any, *args: Any, **more: Any) -> SvetovidError:
+    """The error that ``call`` must end in."""
+    try:
+        call(*args, **more)
+    except SvetovidError as e:
+        return e
+    raise AssertionError("nothing was refused")
 
 
 @dataclass
@@ -316,4 +326,4 @@ class World(LocalManager):
         return self.propose()
 
 
-__all__ = ["FILES", "NOW", "SoftHost", "World", "fake_manifest", "replace", "sha"]
+__all__ = ["FILES", "NOW", "SoftHost", "World", "fake_manifest", "refused", "replace", "sha"]

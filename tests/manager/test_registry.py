@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_der_x509_certificate
 
-from managerworld import SoftHost, World, fake_manifest
+from managerworld import SoftHost, World, fake_manifest, refused
 from softtpm import SoftCa, SoftTpm
 from svetovid.crypto import Envelope, Identity, Rotation, Secret, digest, seal, sign
-from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import HostRecord, HostStatement, TrustAnchors
 from svetovid.evidence.enrolment import enrolment_binding
 from svetovid.host.tee import SimulatedTee
@@ -20,12 +18,6 @@ from svetovid.policy.documents import Consent, Pin
 from svetovid.protocol import IdentityRegistration, KeyDeposit, deposit_context
 
 D = "sha256:" + "%064d"
-
-
-def refused(call: Any, *args: Any, **more: Any) -> SvetovidError:
-    with pytest.raises(SvetovidError) as e:
-        call(*args, **more)
-    return e.value
 
 
 def entries(world: World) -> int:

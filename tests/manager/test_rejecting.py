@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
-
-from managerworld import SoftHost, World
+from managerworld import SoftHost, World, refused
 from softtpm import SoftTpm
 from svetovid.crypto import Identity, sign
-from svetovid.errors import SvetovidError
 from svetovid.manager import Settings
 from svetovid.manager.core import Bounds
 from svetovid.protocol.records import LogEntry
-
-
-def refused(call: Any, *args: Any, **more: Any) -> str:
-    with pytest.raises(SvetovidError) as e:
-        call(*args, **more)
-    return e.value.code
 
 
 def rejections(world: World) -> list[LogEntry]:
@@ -31,7 +20,9 @@ def test_a_record_names_what_by_whom_and_why(world: World) -> None:
     """And its party reads it, nobody else."""
     world.ready()
     bad = world.policy_of(world.alice, sequence=3)
-    assert refused(world.clients["alice"].put_policy, sign(bad, world.alice)) == "policy.version"
+    assert (
+        refused(world.clients["alice"].put_policy, sign(bad, world.alice)).code == "policy.version"
+    )
     (entry,) = rejections(world)
     body = dict(entry.body)
     assert body.pop("name")
@@ -56,15 +47,15 @@ def test_one_document_refused_for_one_reason_is_one_record(world: World) -> None
     world.clients["alice"].put_policy(sign(second, world.alice))
     eve = world.client(Identity.generate("eve"))
     for client in (eve, eve, world.clients["bob"]):
-        assert refused(client.put_policy, old) == "policy.version"
+        assert refused(client.put_policy, old).code == "policy.version"
     assert len(rejections(world)) == 1
     world.stop()
     world.start()
-    assert refused(eve.put_policy, old) == "policy.version"
+    assert refused(eve.put_policy, old).code == "policy.version"
     assert len(rejections(world)) == 1
     revocation = world.alice.revoke(world.alice.key_id, "lost", world.now)
     world.clients["alice"].revoke(revocation)
-    assert refused(eve.put_policy, old) == "key.revoked"
+    assert refused(eve.put_policy, old).code == "key.revoked"
     assert [e.body["codes"] for e in rejections(world)] == [["policy.version"], ["key.revoked"]]
 
 
@@ -73,7 +64,7 @@ def test_everybody_who_signed_sees_it(world: World) -> None:
     world.ready()
     bad = world.policy_of(world.alice, sequence=3)
     signed = sign(bad, world.alice, world.bob, Identity.generate("eve"))
-    assert refused(world.clients["bob"].put_policy, signed) == "policy.version"
+    assert refused(world.clients["bob"].put_policy, signed).code == "policy.version"
     (entry,) = rejections(world)
     assert set(entry.parties) == {world.alice.key_id, world.bob.key_id}
 
@@ -83,16 +74,19 @@ def test_strangers_and_what_cannot_be_read_leave_no_record(world: World) -> None
     size = world.manager._core.store.size
     eve = Identity.generate("eve")
     policy = world.policy_of(eve)
-    assert refused(world.client(eve).put_policy, sign(policy, eve)) == "identity.unknown"
+    assert refused(world.client(eve).put_policy, sign(policy, eve)).code == "identity.unknown"
     signed = sign(world.policy_of(world.alice, sequence=3), world.alice)
     torn = signed.model_copy(update={"payload": sign(policy, eve).payload})
-    assert refused(world.clients["alice"].put_policy, torn) == "signature.invalid"
-    assert refused(world.clients["alice"].put_policy, world.alice.signed_card()) == "signature.type"
-    assert refused(world.manager.changes["/v1/policies"], b"{}") == "document.invalid"
+    assert refused(world.clients["alice"].put_policy, torn).code == "signature.invalid"
+    assert (
+        refused(world.clients["alice"].put_policy, world.alice.signed_card()).code
+        == "signature.type"
+    )
+    assert refused(world.manager.changes["/v1/policies"], b"{}").code == "document.invalid"
     host = SoftHost(world, "one", SoftTpm(world.ca))
     statement = sign(host.statement(operator=eve.key_id), eve)
     keys = ([host.tpm.ek_certificate], host.tpm.ek_public, host.tpm.ak_public)
-    assert refused(host.client.enrol, statement, *keys) == "enrol.operator"
+    assert refused(host.client.enrol, statement, *keys).code == "enrol.operator"
     assert world.manager._core.store.size == size
 
 
@@ -104,16 +98,16 @@ def test_a_refused_host_is_its_operators_record(world: World) -> None:
     statement = sign(two.statement(host="one"), world.operator)
     keys = ([two.tpm.ek_certificate], two.tpm.ek_public, two.tpm.ak_public)
     for _ in range(2):
-        assert refused(two.client.enrol, statement, *keys) == "enrol.identity_conflict"
+        assert refused(two.client.enrol, statement, *keys).code == "enrol.identity_conflict"
     stranger = world.client(Identity.generate("eve"))
-    assert refused(stranger.enrol, statement, *keys) == "signature.missing"
+    assert refused(stranger.enrol, statement, *keys).code == "signature.missing"
     (entry,) = rejections(world)
     assert (entry.body["what"], entry.body["subject"]) == ("host", statement.payload_digest())
     assert entry.parties == (world.operator.key_id,)
     other = sign(two.statement(), world.operator)
     challenge = two.client.enrol(other, *keys).challenge
     assert challenge is not None
-    assert refused(two.client.activate, challenge.id, bytes(32)) == "enrol.name"
+    assert refused(two.client.activate, challenge.id, bytes(32)).code == "enrol.name"
     assert [e.body["codes"] for e in rejections(world)][1:] == [["enrol.name"]]
 
 
@@ -121,7 +115,7 @@ def test_a_refused_publication_is_its_callers_record(world: World) -> None:
     world.register()
     world.publish()
     two = sign(world.anchors, world.alice, world.bob)
-    assert refused(world.clients["carol"].publish, two) == "signature.missing"
+    assert refused(world.clients["carol"].publish, two).code == "signature.missing"
     (entry,) = rejections(world)
     assert (entry.body["what"], entry.parties) == ("document", (world.carol.key_id,))
 
@@ -135,6 +129,6 @@ def test_a_party_has_as_many_as_documents(world: World) -> None:
     client.register_identity(world.alice.signed_card())
     client.rotate(world.alice.rotate(world.now)[1])
     for _ in range(5):
-        assert refused(client.rotate, world.alice.rotate(world.now)[1]) == "key.fork"
+        assert refused(client.rotate, world.alice.rotate(world.now)[1]).code == "key.fork"
     assert len(rejections(world)) == 2
     assert world.manager._core.state.kept[world.alice.key_id] == 2

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from managerworld import SoftHost, World, fake_manifest, sha
+from managerworld import SoftHost, World, fake_manifest, refused, sha
 from softtpm import SoftCa, SoftTpm
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, b64encode, sign
@@ -48,12 +48,6 @@ from svetovid.transparency.receipt import (
 )
 
 D = "sha256:" + "%064d"
-
-
-def refused(call: Any, *args: Any) -> SvetovidError:
-    with pytest.raises(SvetovidError) as e:
-        call(*args)
-    return e.value
 
 
 def last(world: World, who: str = "alice") -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from managerworld import SoftHost, World, fake_manifest
+from managerworld import SoftHost, World, fake_manifest, refused
 from softtpm import SoftTpm
 from svetovid.crypto import Identity, Secret, b64decode, sign
-from svetovid.errors import HostError, LimitError, SvetovidError
+from svetovid.errors import HostError, LimitError
 from svetovid.evidence.documents import TrustAnchors
 from svetovid.manager import Door, Settings, admit, door_of
 from svetovid.manager import admission as admission_module
@@ -24,12 +24,6 @@ from svetovid.policy.documents import Consent, Export, Import, Pin, Policy
 from svetovid.protocol import IdentityRegistration
 
 D = "sha256:" + "%064d"
-
-
-def refused(call: Any, *args: Any, **more: Any) -> SvetovidError:
-    with pytest.raises(SvetovidError) as e:
-        call(*args, **more)
-    return e.value
 
 
 def restart(world: World, **settings: Any) -> None:

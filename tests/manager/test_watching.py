@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from managerworld import SoftHost, World, sha
+from managerworld import SoftHost, World, refused, sha
 from svetovid.crypto import sign
-from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import NO_JOB, Challenge
 from svetovid.manager import Settings
 from svetovid.manager.core import Bounds
@@ -16,12 +15,6 @@ from svetovid.protocol.records import LogEntry
 
 D = "sha256:" + "%064d"
 LATE = 2 * Settings().interval_s + 1 + 1
-
-
-def refused(call: Any, *args: Any, **more: Any) -> SvetovidError:
-    with pytest.raises(SvetovidError) as e:
-        call(*args, **more)
-    return e.value
 
 
 def entries(world: World, *kinds: str) -> list[LogEntry]:

@@ -226,8 +226,8 @@ def test_a_folder(tmp_path: Path) -> None:
     source = from_directory(tmp_path, progress=read.append)
     assert source.files == {"/usr/bin/x": (sha(b"x"),)}
     assert (source.kind, source.artifact, sum(read)) == ("directory", None, 1)
-    assert from_directory(tmp_path, at="/srv/root/", name="a root").files == {
-        "/srv/root/usr/bin/x": (sha(b"x"),)
+    assert from_directory(tmp_path, at="/srv/tree/", name="a root").files == {
+        "/srv/tree/usr/bin/x": (sha(b"x"),)
     }
     (tmp_path / "byname").symlink_to(tmp_path / "usr")
     assert list(from_directory(tmp_path / "byname").files) == ["/bin/x"]

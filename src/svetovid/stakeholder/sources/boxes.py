@@ -17,19 +17,16 @@ from svetovid.stakeholder.sources.streams import (
     file_digest,
     malformed,
     opened,
+    quiet,
     unpack,
 )
 from svetovid.stakeholder.sources.tree import parts
 
-__all__ = ["Box", "listed", "opened_box", "quiet", "read_json", "text"]
+__all__ = ["Box", "listed", "opened_box", "read_json", "text"]
 
 _MAX_MEMBERS = 1 << 16
 _MAX_JSON = 4 << 20
 _COMPRESSED = (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5")
-
-
-def quiet(_: int) -> None:
-    """Progress that nobody watches."""
 
 
 def _missing(name: str) -> ParseError:

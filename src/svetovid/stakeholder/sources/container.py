@@ -17,9 +17,9 @@ from typing import Any
 from svetovid.errors import InputError, IntegrityError
 from svetovid.evidence.references import Source
 from svetovid.stakeholder.sources.archives import Member, members, odd_path
-from svetovid.stakeholder.sources.boxes import Box, listed, opened_box, quiet, read_json, text
+from svetovid.stakeholder.sources.boxes import Box, listed, opened_box, read_json, text
 from svetovid.stakeholder.sources.directory import below, printable
-from svetovid.stakeholder.sources.streams import Progress, file_digest, malformed, unpack
+from svetovid.stakeholder.sources.streams import Progress, file_digest, malformed, quiet, unpack
 from svetovid.stakeholder.sources.tree import Tree, parts
 
 __all__ = ["from_container"]

@@ -21,6 +21,7 @@ from svetovid.stakeholder.sources.streams import (
     file_digest,
     malformed,
     opened,
+    quiet,
     unpack,
 )
 from svetovid.stakeholder.sources.tree import Tree
@@ -37,10 +38,6 @@ _MERGED = re.compile(r"^/(?=(?:bin|sbin|lib|lib32|lib64|libo32|libx32)/)")
 """Folders at the root that are links into /usr since Debian 12 and Ubuntu 23.10."""
 
 
-def _quiet(_: int) -> None:
-    return None
-
-
 def _ar(file: IO[bytes], progress: Progress) -> Iterator[tuple[str, Part]]:
     """Name and content of each member."""
     if file.read(len(_MAGIC)) != _MAGIC:
@@ -54,7 +51,7 @@ def _ar(file: IO[bytes], progress: Progress) -> Iterator[tuple[str, Part]]:
         if file.seek(0, 2) < start + size:
             raise malformed(f"{size} bytes of an ar member", f"byte {at}")
         name = found[1].rstrip(b" ").removesuffix(b"/").decode("ascii")
-        yield name, Part(file, start, size, progress if name.startswith("data.") else _quiet)
+        yield name, Part(file, start, size, progress if name.startswith("data.") else quiet)
         at = start + size + size % 2
         file.seek(at)
 
@@ -76,9 +73,7 @@ def _control(part: Part) -> str:
     return f"{fields['Package']} {fields['Version']} {fields['Architecture']}"
 
 
-def from_debian(
-    package: Path, *, merged_usr: bool = True, progress: Progress = lambda _: None
-) -> Source:
+def from_debian(package: Path, *, merged_usr: bool = True, progress: Progress = quiet) -> Source:
     """The SHA-256 of every file that a package installs, under the paths that a log gives them.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 from svetovid.errors import HostError, InputError
 from svetovid.evidence.references import Source
 from svetovid.stakeholder.sources.archives import MAX_FILES
-from svetovid.stakeholder.sources.streams import Progress
+from svetovid.stakeholder.sources.streams import Progress, quiet
 from svetovid.stakeholder.sources.tree import can_be_named
 
 __all__ = ["below", "from_directory", "printable"]
@@ -58,7 +58,7 @@ def _digest(path: str, progress: Progress) -> str:
 
 
 def from_directory(
-    folder: Path, *, at: str = "/", name: str = "", progress: Progress = lambda _: None
+    folder: Path, *, at: str = "/", name: str = "", progress: Progress = quiet
 ) -> Source:
     """The SHA-256 of every regular file below ``folder``. Links lead nowhere: a log names files.
 

@@ -22,7 +22,17 @@ from typing import IO, Protocol, cast
 
 from svetovid.errors import HostError, InputError, LimitError, ParseError, SvetovidError
 
-__all__ = ["Part", "Progress", "Reads", "file_digest", "malformed", "opened", "too_large", "unpack"]
+__all__ = [
+    "Part",
+    "Progress",
+    "Reads",
+    "file_digest",
+    "malformed",
+    "opened",
+    "quiet",
+    "too_large",
+    "unpack",
+]
 
 CHUNK = 1 << 20
 _MEMORY = 128 << 20
@@ -30,6 +40,10 @@ _MEMORY = 128 << 20
 
 Progress = Callable[[int], None]
 """Told how many more bytes were read."""
+
+
+def quiet(_: int) -> None:
+    """Progress that nobody watches."""
 
 
 class Reads(Protocol):
