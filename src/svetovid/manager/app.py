@@ -1,6 +1,7 @@
 """The manager on the wire: Starlette routes around :class:`Manager`.
 
-What bounds what: a body is at most 16 MiB and read within 20 s, whatever its headers promise;
+What bounds what: a body is at most 16 MiB and read within 20 s, whatever its headers promise, and
+all larger than 64 KiB that are in memory at once are 256 MiB together;
 headers are the server's to bound; eight requests are worked on at a time, the rest wait; the
 number of connections is the server's to bound. Errors have one JSON form and no trace.
 """
