@@ -100,7 +100,6 @@ class Examiner:
     ) -> JsonObject:
         """Raises what was found, as the host may see it."""
         core = self._core
-        core.store.refresh()  # what another manager over this store took back counts here too
         with self._freshness.admit(evidence, role) as admitted:
             name = admitted.challenge.job
             job = core.store.document(name, Job)

@@ -126,7 +126,7 @@ class Finishing:
                 _one_boot(proven, lease)
                 self._scope(receipt, case)
                 _check_outputs(receipt, request.outputs, case.job)
-                self._standing(tx.state, case)
+                self._not_revoked(tx.state, case)
                 _affirmed(views)
                 body: JsonObject = {
                     **case.body(),
@@ -143,7 +143,7 @@ class Finishing:
             )
         return self._countersigned(held.job).to_json()
 
-    def _standing(self, state: State, case: Case) -> None:
+    def _not_revoked(self, state: State, case: Case) -> None:
         """Refuse the end of a job where the key of a party was revoked since the release."""
         store = self._core.store
         named = cast(list[str], store.entry(state.jobs[case.name].release).body["consents"])
