@@ -1,12 +1,13 @@
-/* Enrolment, release, renewal and take-back, as one manager, two hosts, an owner and the network play
- * them (T3, T5, T6, T12, K5, K6). What is checked:
+/* Enrolment, release, renewal, attestation at an interval and take-back, as one manager, two hosts, an
+ * owner and the network play them (T3, T5, T6, T12, K5, K6). What is checked:
  *
  *   appraised: a key goes only to the instance whose own evidence was appraised for this challenge,
  *              on an enrolled TPM, with every file allowed
  *   taken:     nothing is granted, by the order of the record, after the owner took its consent back
- *              or after a lease was ended
+ *              or after a lease was ended; evidence at an interval that is refused ends the lease
  *   recorded:  no key leaves without its record on the disk, wherever the manager is killed
- *   once:      no challenge grants twice
+ *   once:      no challenge grants twice, nor says twice that a host is fresh
+ *   nothing:   evidence at an interval grants nothing
  *
  * Each MUTANT takes one check away; each must break the property that is named beside it. The
  * adversary is the network: it keeps every piece of evidence that was ever sent and plays any of it
@@ -26,7 +27,7 @@
 #endif
 #define NOBODY 2
 
-mtype = { release, renewal };
+mtype = { release, renewal, interval };
 
 /* On the disk: survives a kill. */
 bool enrolled[2];
@@ -41,6 +42,9 @@ mtype role[CHALLENGES];
 bool over[CHALLENGES];          /* its time has passed */
 byte made = 0;
 
+/* In the manager's memory: what it made for an interval counts there alone, and a kill forgets it. */
+bool known[CHALLENGES];
+
 /* The evidence that the network saw, by challenge. */
 bool seen[CHALLENGES];
 byte tpm[CHALLENGES];           /* whose TPM signed */
@@ -52,12 +56,21 @@ byte kills = 0;
 
 /* What the properties speak of. */
 bool granted[CHALLENGES];
+bool heard[CHALLENGES];         /* it made a host's standing fresh */
 bool taken_back = false;
 bool ended = false;             /* a lease was ended, and no release came since */
 
+inline forget() {
+    c = 0;
+    do
+    :: c < CHALLENGES -> known[c] = false; c++
+    :: else -> c = 0; break
+    od
+}
+
 inline kill_here() {
     if
-    :: kills < CRASHES -> kills++; goto start
+    :: kills < CRASHES -> atomic { kills++; forget(); goto start }
     :: skip
     fi
 }
@@ -76,6 +89,7 @@ start:
            if
            :: role[made] = release
            :: role[made] = renewal
+           :: role[made] = interval; known[made] = true
            fi;
            made++ }
     :: atomic { !enrolled[0] -> enrolled[0] = true }
@@ -135,11 +149,34 @@ start:
        atomic {                                /* one transaction */
            if
 #ifndef MUTANT_REUSE                           /* breaks once: the challenge counts again */
-           :: used[c] -> goto start
+           :: used[c] && role[c] != interval -> goto start
+#endif
+#ifndef MUTANT_FORGOTTEN                       /* breaks once: what another process made counts */
+           :: role[c] == interval && !known[c] -> goto start
 #endif
            :: else -> skip
            fi;
-           used[c] = true;
+           if
+           :: role[c] == interval ->
+              known[c] = false;
+#ifndef MUTANT_KEPT                            /* breaks taken: a host gone bad keeps its lease */
+              if
+              :: (!verdict || !consent) && lease == tpm[c] -> lease = NOBODY; ended = true
+              :: else -> skip
+              fi;
+#endif
+              if
+              :: verdict ->
+                 assert(!heard[c]);                                    /* once */
+                 heard[c] = true
+              :: else -> skip
+              fi;
+              assert(lease != tpm[c] || (good[c] && !taken_back));     /* taken */
+#ifndef MUTANT_INTERVAL                        /* breaks nothing: evidence of any role releases */
+              goto start
+#endif
+           :: else -> used[c] = true
+           fi;
            if
            :: !verdict ->                      /* a refusal; a lease of its own ends with it */
               if
@@ -167,6 +204,7 @@ start:
 #endif
            :: else -> skip
            fi;
+           assert(role[c] != interval);                                /* nothing */
            assert(!taken_back);                                        /* taken */
            assert(role[c] == release || !ended);                       /* taken */
            assert(!recorded[c]);                                       /* once */

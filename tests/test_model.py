@@ -18,6 +18,9 @@ MUTANTS = {
     "LAPSED": "!(ended)",
     "LATE_RECORD": "recorded[c]",
     "REUSE": "!(recorded[c])",
+    "KEPT": "lease!=tpm[c]",
+    "FORGOTTEN": "!(heard[c])",
+    "INTERVAL": "role[c]!=1",
 }
 
 
@@ -28,7 +31,7 @@ def search(folder: Path, *defines: str, challenges: int = 2) -> str:
     for command in (["spin", *flags, "-a", str(MODEL)], ["gcc", *checker]):
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
     done = subprocess.run(
-        ["./pan", "-m200000"], cwd=folder, check=True, capture_output=True, text=True, timeout=600
+        ["./pan", "-m200000"], cwd=folder, check=True, capture_output=True, text=True, timeout=1100
     ).stdout
     assert "max search depth too small" not in done
     errors = re.search(r"errors: (\d+)", done)
@@ -44,6 +47,7 @@ def test_the_model_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_model_holds_with_three_challenges(tmp_path: Path) -> None:
     """T5, T6, T12, K5, K6, I7."""
     assert search(tmp_path, challenges=3) == ""
