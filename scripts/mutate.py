@@ -6,9 +6,11 @@
 
 A *site* is a condition that a refusal hangs on: an ``if`` whose body raises or names a reason code,
 or the truth that is handed, together with a code, to a function of ours (``book.check(...)``). An
-``or`` of several conditions is a site for each. The mutant never refuses there. It runs in a clean
-clone of HEAD, so nobody's tree changes. Of the room's tests and those of ``tests/world`` only those
-run that reached the refusal when nothing was mutated: no other can tell the two apart.
+``or`` of several conditions is a site for each. So is a bare call of a function of ours that is
+there to refuse (``check_ek(ek)``): its mutant leaves it out. The mutant never refuses there. It
+runs in a clean clone of HEAD, so nobody's tree changes. Of the room's tests and those of
+``tests/world`` only those run that reached the refusal when nothing was mutated: no other can tell
+the two apart.
 
 What was found goes into ``tests/mutants.json``, room by room. A survivor is a missing test, or a
 check that cannot fail because of another one; :data:`KEPT` says which and why. With ``--again`` the
@@ -38,6 +40,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "tests" / "mutants.json"
 ROOMS = ("policy", "evidence", "transparency", "crypto", "assets", "manager", "host")
 ALONE = ("crypto", "assets")  # stories say nothing that these rooms' own tests do not
+ALSO = {"evidence": ["tests/conformance"]}
+"""Tests of other folders that are about a room."""
 KEPT: dict[tuple[str, str, str], str] = {}
 """Survivors that stay: file, function and condition, and why no test can tell."""
 _PATIENCE_S = 240
@@ -97,7 +101,7 @@ def reached(clone: Clone, room: str) -> Any:
     import coverage
 
     options = ["--cov=svetovid", "--cov-context=test", "--cov-report="]
-    tests = [f"tests/{room}"] + ["tests/world"] * (room not in ALONE)
+    tests = [f"tests/{room}"] + ["tests/world"] * (room not in ALONE) + ALSO.get(room, [])
     code, out = clone.pytest(*tests, *options, timeout=7200)
     if code != 0:
         print(f"{room}: its tests fail before anything is mutated:\n{out[-3000:]}", flush=True)
@@ -156,7 +160,7 @@ def run(
             covered = reached(clone, room)
             if covered is None:
                 continue
-            old = {_place(m): m["killed_by"] for m in known.get(room, {}).get("mutants", ())}
+            old = _killed(known.get(room, {}).get("mutants", ()))
             found, rest = [], list(sites(clone.root, room))
             while rest and time.monotonic() < end:
                 site = rest.pop(0)
@@ -179,8 +183,17 @@ def run(
             )
 
 
-def _place(mutant: dict[str, str]) -> tuple[str, str, str]:
-    return mutant["file"], mutant["function"], mutant["condition"]
+def _killed(mutants: Sequence[dict[str, Any]]) -> dict[tuple[str, str, str], str]:
+    """Who killed what; of conditions that read alike in one function, only where all were."""
+    found: dict[tuple[str, str, str], str] = {}
+    survived = set()
+    for mutant in mutants:
+        place = mutant["file"], mutant["function"], mutant["condition"]
+        if mutant["killed_by"] is None:
+            survived.add(place)
+        else:
+            found[place] = mutant["killed_by"]
+    return {place: test for place, test in found.items() if place not in survived}
 
 
 def main() -> int:

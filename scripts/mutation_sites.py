@@ -1,4 +1,4 @@
-"""Where a refusal hangs on a condition, and the source in which it does not."""
+"""Where a refusal hangs on a condition or a call, and the source in which it does not."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any
 
 _CODE = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z0-9_]+)+")
+_CHECKS = re.compile(
+    r"_*(check|verify|validate|require|refuse|expect|demand|ensure|deny|not?)(_\w+)?"
+)
 
 
 @dataclass(frozen=True)
 class Site:
-    """One condition.
+    """One condition, or one call of a function that may refuse.
 
     Attributes:
         room, file, function, line: where; ``line`` counts from 1.
         code: the reason code, or "" where a called function chooses it.
         condition: its source text, on one line.
         span: where it stands in the file, in bytes.
-        means: ``refuse`` where its truth refuses, ``pass`` where its truth lets through.
-        refusing: lines that run only when there is a refusal (for ``pass``: that run either way).
+        means: ``refuse`` where its truth refuses, ``pass`` where its truth lets through, ``call``
+            where the function that is called refuses.
+        refusing: lines that run only when there is a refusal (else: that run either way).
     """
 
     room: str
@@ -90,11 +94,57 @@ def _judges(trees: dict[Path, ast.Module]) -> dict[str, int]:
     return found
 
 
+def _called(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _only_checks(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether it can do nothing that its caller sees, but raise."""
+    if function.returns is None or ast.unparse(function.returns) != "None":
+        return False
+    for node in ast.walk(function):
+        if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            return False
+        if isinstance(node, ast.With | ast.AsyncWith | ast.Yield | ast.Global | ast.Nonlocal):
+            return False
+    return _raises(function)
+
+
+def _raises(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(isinstance(n, ast.Raise) and n.exc is not None for n in ast.walk(function))
+
+
+def _checkers(trees: dict[Path, ast.Module]) -> set[str]:
+    """Names of our functions whose call, its result unused, stands there to refuse.
+
+    Either the name says so and a function of that name raises, itself or in one that it calls; or
+    each function of that name raises, returns nothing and changes nothing that it was handed.
+    Names stand for functions, as a call shows no type: one too many costs a mutant, no verdict.
+    """
+    functions: dict[str, list[ast.FunctionDef | ast.AsyncFunctionDef]] = {}
+    for tree in trees.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                functions.setdefault(node.name, []).append(node)
+    direct = {name for name, all_of in functions.items() if any(map(_raises, all_of))}
+
+    def reaches(function: ast.AST) -> bool:
+        calls = (n for n in ast.walk(function) if isinstance(n, ast.Call))
+        return any(_called(c) in direct for c in calls)
+
+    return {
+        name
+        for name, all_of in functions.items()
+        if all(map(_only_checks, all_of))
+        or (_CHECKS.fullmatch(name) and (name in direct or any(map(reaches, all_of))))
+    }
+
+
 def sites(root: Path, room: str) -> Iterator[Site]:
     """Every site of a room of the checkout at ``root``."""
     source = root / "src" / "svetovid"
     trees = {p: ast.parse(p.read_bytes()) for p in sorted(source.rglob("*.py"))}
-    judges = _judges(trees)
+    judges, checkers = _judges(trees), _checkers(trees)
     for path, tree in trees.items():
         if not path.is_relative_to(source / room):
             continue
@@ -130,9 +180,12 @@ def sites(root: Path, room: str) -> Iterator[Site]:
                 if code is not None:
                     for test in _operands(node.test, ast.Or):
                         yield make(test, "refuse", code, node.body, function)
+            elif isinstance(node, ast.Expr):
+                call = node.value.value if isinstance(node.value, ast.Await) else node.value
+                if isinstance(call, ast.Call) and _called(call) in checkers - judges.keys():
+                    yield make(node.value, "call", _code([call]) or "", [node], function)
             elif isinstance(node, ast.Call):
-                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                place = judges.get(name)
+                place = judges.get(_called(node))
                 code = _code([*node.args, *(k.value for k in node.keywords)])
                 if place is None or place >= len(node.args) or not code:
                     continue
@@ -152,8 +205,10 @@ def _within(tree: ast.AST, function: str = "") -> Iterator[tuple[str, ast.AST]]:
 
 
 def mutated(text: str, site: Site) -> str:
-    """``text`` in which the condition is still computed, and never refuses."""
+    """``text`` in which the condition is still computed, or the call left out: none refuses."""
     data = text.encode()
     start, end = site.span
+    if site.means == "call":
+        return (data[:start] + b"None" + data[end:]).decode()
     never = b" and False)" if site.means == "refuse" else b" or True)"
     return (data[:start] + b"((" + data[start:end] + b")" + never + data[end:]).decode()
