@@ -11,13 +11,20 @@ from typing import Any
 
 import pytest
 
-from sandboxing import LIMITS, ask, job, run
+from sandboxing import LIMITS, OUTPUTS, ask, job, run
 from svetovid.assets import AssetReader, open_asset, seal_dataset, seal_stream
 from svetovid.crypto import Identity
-from svetovid.errors import IntegrityError, ParseError, RefusalError, SvetovidError
+from svetovid.errors import (
+    HostError,
+    IntegrityError,
+    ParseError,
+    Reason,
+    RefusalError,
+    SvetovidError,
+)
 from svetovid.host import runner
 from svetovid.host.runner import run_sandboxed
-from svetovid.policy.documents import MetricSpec
+from svetovid.policy.documents import MetricSpec, OutputSpec, TensorSpec
 
 
 def refusal(script: str, **changes: Any) -> SvetovidError:
@@ -333,15 +340,64 @@ def test_metrics_of_both_types() -> None:
 
 
 def test_t9_a_refusal_repeats_nothing_that_the_sandbox_wrote() -> None:
-    """A dtype, a duplicate key or a length in a bad output could spell out a record."""
-    said = ParseError("output.malformed", expected="ours", observed="PATIENT 17", next_step="ours")
+    """A dtype, a duplicate key or a length in a bad output could spell out a record; so could which
+    tensor is wrong, or how many are."""
+    said = ParseError.from_reasons(
+        [Reason("output.malformed", "PATIENT", "PATIENT", "PATIENT")] * 3
+    )
     quiet = runner._without_words(said)
     assert type(quiet) is ParseError
     assert "PATIENT" not in str(quiet)
-    assert (quiet.code, quiet.reason.expected, quiet.reason.next_step) == (
-        "output.malformed",
-        "ours",
-        "ours",
-    )
+    assert [r.code for r in quiet.reasons] == ["output.malformed"]
     script = RefusalError("sandbox.script", observed="ValueError")
     assert runner._without_words(script).reason.observed == "ValueError"
+
+
+def _said(script: str, **changes: Any) -> tuple[str, ...]:
+    with pytest.raises(SvetovidError) as e:
+        run(script, **changes)
+    return tuple(map(str, e.value.reasons))
+
+
+def test_t9_which_output_or_tensor_is_wrong_is_not_told() -> None:
+    """Sixteen outputs to leave out are sixteen bits; so are the names in a refusal."""
+    spec = OutputSpec(tensors={f"t{n}": TensorSpec(dtype="int64", shape=(1,)) for n in range(4)})
+    two = {"answer": OUTPUTS["answer"], "other": OUTPUTS["answer"]}
+    save = "session.save({!r}, file({{'x': ('I64', [1], bytes(8))}}))".format
+    assert _said(save("answer"), outputs=two) == _said(save("other"), outputs=two)
+    wrong = "session.save('answer', file({{'t{}': ('F64', [1], bytes(8))}}))".format
+    assert _said(wrong(1), outputs={"answer": spec}) == _said(wrong(2), outputs={"answer": spec})
+    tight = LIMITS.model_copy(update={"output_bytes": 300})
+    huge = "answer(1) if {} else None; session.save('other', bytes(100_000))".format
+    assert _said(huge(0), outputs=two, limits=tight) == _said(huge(1), outputs=two, limits=tight)
+
+
+def test_a_checkpoint_that_cannot_be_kept_says_why() -> None:
+    def full(_: bytes) -> None:
+        raise HostError("storage.full", observed="no space", next_step="make room")
+
+    with pytest.raises(HostError) as e:
+        run_sandboxed(job("session.checkpoint(b'x')"), on_checkpoint=full)
+    assert (e.value.code, e.value.reason.next_step) == ("storage.full", "make room")
+
+
+def test_t12_nothing_is_taken_after_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the sandbox could not be killed at once, what it goes on to send is not heard."""
+    stop = threading.Event()
+    heard: list[float] = []
+    kill = runner.Sandbox.kill
+
+    def late(self: runner.Sandbox) -> None:
+        time.sleep(1.0)
+        kill(self)
+
+    def on_event(_: object) -> None:
+        heard.append(time.monotonic())
+        stop.set()
+
+    monkeypatch.setattr(runner.Sandbox, "kill", late)
+    script = "import time\nwhile True: wire.send('progress', done=1, total=1); time.sleep(0.01)"
+    with pytest.raises(SvetovidError) as e:
+        run_sandboxed(job(script), on_event=on_event, stop=stop)
+    assert e.value.code == "sandbox.stopped"
+    assert heard[-1] - heard[0] < 0.5

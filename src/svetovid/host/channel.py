@@ -8,6 +8,7 @@ process's own memory first and looked at after, so a sandbox that changes its co
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import socket
@@ -125,16 +126,19 @@ class Channel:
         self._sock.setblocking(False)
         self._room = room
         self._stall_s = stall_s
+        self._ended = False
 
     def receive(self) -> Message | None:
-        """The next message; None once the other side is gone. Waits for as long as it takes to
-        begin, and a bounded time to end.
+        """The next message; None once the other side is gone, or after :meth:`end`. Waits for as
+        long as it takes to begin, and a bounded time to end.
 
         Raises:
             ParseError: ``sandbox.protocol``.
             LimitError: ``output.limit``, ``checkpoint.limit``; whatever ``room`` raises.
         """
         select.select([self._sock], [], [])
+        if self._ended:
+            return None
         prefix = bytearray(_PREFIX.size)
         if not self._fill(memoryview(prefix), may_end=True):
             return None
@@ -149,7 +153,7 @@ class Channel:
             payload = self._payload(header["type"], header.get("name", ""), payload_bytes)
         elif payload_bytes:
             raise _protocol(f"no payload with {header['type']}", payload_bytes)
-        return Message(**header, payload=payload)
+        return None if self._ended else Message(**header, payload=payload)
 
     def _payload(self, kind: str, name: str, length: int) -> bytes:
         room = self._room(kind, name)
@@ -200,6 +204,12 @@ class Channel:
             raise _protocol("a sandbox that reads its answers") from e
         except OSError:
             return  # it is gone; whoever waits for it sees that
+
+    def end(self) -> None:
+        """Take nothing any more, whoever still holds the other end. Any thread may call."""
+        self._ended = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._sock.close()

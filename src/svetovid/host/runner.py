@@ -8,7 +8,6 @@ slow callback nor a silent sandbox delays them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import socket
 import threading
@@ -96,9 +95,15 @@ class _Watch:
     """Kills the sandbox when the job must end; says why."""
 
     def __init__(
-        self, sandbox: Sandbox, feed: Feed, stop: threading.Event, deadline: float
+        self,
+        sandbox: Sandbox,
+        channel: Channel,
+        feed: Feed,
+        stop: threading.Event,
+        deadline: float,
     ) -> None:
         self._sandbox = sandbox
+        self._channel = channel
         self._feed = feed
         self._stop = stop
         self._deadline = deadline
@@ -128,7 +133,11 @@ class _Watch:
             reason = self._why()
             if reason is not None:
                 self.reason = reason
-                self._sandbox.kill()
+                self._channel.end()
+                try:
+                    self._sandbox.kill()
+                except SvetovidError as e:
+                    self.reason = e
                 return
             self._stop.wait(_TICK_S)
 
@@ -158,6 +167,8 @@ class _Inbox:
         self.outputs: dict[str, bytes] = {}
         self.nan: dict[str, int] = {}
         self.ready = self.done = False
+        self.ours: SvetovidError | None = None
+        """What failed on our side: a checkpoint could not be kept."""
 
     def room(self, kind: str, name: str) -> int:
         """Bytes that a payload may have, before any of it is read."""
@@ -196,7 +207,11 @@ class _Inbox:
                 self.outputs[message.name], self.nan[message.name] = data, nan
                 self._in_budget()
             case "checkpoint":
-                self._on_checkpoint(message.payload)
+                try:
+                    self._on_checkpoint(message.payload)
+                except SvetovidError as e:
+                    self.ours = e
+                    raise
             case "done":
                 self.done = True
             case "failed":
@@ -338,17 +353,17 @@ def run_sandboxed(
                 _confinement(job),
             )
         stack.enter_context(sandbox)
-        watch = _Watch(sandbox, feed, stop or threading.Event(), begun + job.limits.wall_s)
+        end = begun + job.limits.wall_s
+        watch = _Watch(sandbox, channel, feed, stop or threading.Event(), end)
         stack.enter_context(watch)
         try:
             start_s = _listen(channel, sandbox, inbox) - begun
         except SvetovidError as e:
             if watch.reason is not None:
                 raise watch.reason from None
-            raise _without_words(e) if inbox.ready else e from None
+            raise _without_words(e) if inbox.ready and e is not inbox.ours else e from None
         if watch.reason is not None:
             raise watch.reason
-        inbox.finish()
         return SandboxResult(
             outputs=inbox.outputs,
             metrics=inbox.metrics.values,
@@ -364,14 +379,18 @@ def run_sandboxed(
 
 
 def _without_words(error: SvetovidError) -> SvetovidError:
-    """The same refusal without what was observed: that is the sandbox's own words, which could
-    carry data to the operator (T9). Code, expectation and next step are ours, and so is the one
-    word of a fixed list that a failed script may say."""
-    reasons = [
-        r if r.code == "sandbox.script" else dataclasses.replace(r, observed="")
-        for r in error.reasons
-    ]
-    return type(error).from_reasons(reasons)
+    """The first reason's code, and constant words: which output, tensor or size it is about is the
+    sandbox's choice, and would carry data to the operator (T9). So would the number of reasons. A
+    failed script says one word of a fixed list."""
+    reason = error.reason
+    observed = reason.observed if reason.code == "sandbox.script" else ""
+    return type(error)(
+        reason.code,
+        expected="code that keeps to what its job agreed on",
+        observed=observed,
+        next_step="run it on data of your own, with the job's limits: svetovid.training.local says "
+        "more",
+    )
 
 
 def _listen(channel: Channel, sandbox: Sandbox, inbox: _Inbox) -> float:
@@ -387,7 +406,9 @@ def _listen(channel: Channel, sandbox: Sandbox, inbox: _Inbox) -> float:
             break
     if not inbox.ready:
         raise sandbox.why_not_started()
-    if not inbox.done:
+    if inbox.done:
+        inbox.finish()
+    else:
         status = sandbox.wait(_DONE_S)
         raise RefusalError(
             "sandbox.died",

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandboxing import LIMITS, ask, job, run, small_runtime
-from svetovid.errors import LimitError, RefusalError
+from svetovid.errors import HostError, LimitError, RefusalError
 from svetovid.host.runner import run_sandboxed
+from svetovid.host.sandbox import process
+from svetovid.host.sandbox.first import First
 
 ENOSYS, EPERM = errno.ENOSYS, errno.EPERM
 
@@ -67,6 +71,67 @@ def test_processes_of_the_host_are_not_there() -> None:
     """
     got = ask("max(pids) < 20 and b'pytest' not in parents and all(signalled)", setup)
     assert got == 1
+
+
+def test_t12_the_first_process_cannot_be_written_to() -> None:
+    """bubblewrap's own first process runs under the same uid. Whoever can rewrite it takes away the
+    signal by which it ends with the agent."""
+    setup = """
+    names = ["/proc/1/mem", "/proc/self/mem", "/proc/1/oom_score_adj", "/proc/self/comm"]
+    codes = {refused(lambda n=n: os.close(os.open(n, os.O_WRONLY))) for n in names}
+    """
+    assert ask(f"codes <= {{{errno.EROFS}, {errno.EACCES}}} and {errno.EROFS} in codes", setup) == 1
+
+
+def test_t12_kill_does_not_rely_on_the_sandboxes_own_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bubblewrap's own signal, all are gone all the same, and known to be."""
+    given = process._arguments
+
+    def forgetful(*args: Any) -> bytes:
+        return given(*args).replace(b"--die-with-parent\0", b"")
+
+    monkeypatch.setattr(process, "_arguments", forgetful)
+    held: list[int] = []
+    first = process.First.__init__
+
+    def noted(self: First, told: int, parent: int) -> None:
+        first(self, told, parent)
+        assert self._fd is not None
+        held.append(os.dup(self._fd))
+
+    monkeypatch.setattr(process.First, "__init__", noted)
+    with pytest.raises(LimitError) as e:
+        run("import time; time.sleep(60)", limits=LIMITS.model_copy(update={"wall_s": 2}))
+    assert e.value.code == "sandbox.wall"
+    assert select.select(held, [], [], 0)[0] == held
+    os.close(held[0])
+
+
+def test_a_sandbox_that_cannot_be_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill = process.First.kill
+
+    def stuck(self: First) -> bool:
+        kill(self)
+        return False
+
+    monkeypatch.setattr(process.First, "kill", stuck)
+    with pytest.raises(HostError) as e:
+        run("answer(1)")
+    assert e.value.code == "sandbox.alive"
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"{", b'{"child-pid": "1"}', b'{"child-pid": 1}', b"[1]", b"x" * 9000]
+)
+def test_only_a_child_of_bubblewrap_is_held(said: bytes) -> None:
+    told, tells = os.pipe()
+    os.write(tells, said)
+    os.close(tells)
+    first = First(told, parent=os.getpid())
+    os.close(told)
+    assert first._fd is None
+    assert first.kill()
+    first.close()
 
 
 def test_only_listed_descriptors_are_inherited() -> None:

@@ -23,6 +23,7 @@ from svetovid.crypto import canonical
 from svetovid.errors import HostError, LimitError
 from svetovid.host.accelerators import require
 from svetovid.host.sandbox.cgroup import Cgroup
+from svetovid.host.sandbox.first import First
 from svetovid.host.sandbox.memory import frozen
 from svetovid.host.sandbox.seccomp import seccomp_filter
 
@@ -37,6 +38,7 @@ _OPEN_FILES = 4096
 _HELPERS = 4
 """Processes of bubblewrap's own that a limit counts too."""
 _STDERR_BYTES = 2048
+_GONE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,15 @@ def find_bubblewrap() -> str:
     return path
 
 
-def _arguments(confinement: Confinement, code: Mapping[str, int], seccomp: int) -> bytes:
+def _arguments(confinement: Confinement, code: Mapping[str, int], seccomp: int, info: int) -> bytes:
     """bubblewrap's arguments, as ``--args`` reads them: names of code files stay out of ps."""
     args = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
     args += ["--new-session", "--hostname", "sandbox", "--cap-drop", "ALL", "--clearenv"]
     args += ["--uid", _INSIDE_UID, "--gid", _INSIDE_UID]
-    args += ["--ro-bind", "/tmp/tree", "/", "--proc", "/proc", "--dev", "/dev"]  # noqa: S108
+    args += ["--ro-bind", "/tmp/tree", "/", "--dev", "/dev"]  # noqa: S108
+    # Read-only, or foreign code could write into /proc/1/mem: bubblewrap's own first process, whose
+    # end is the end of all, runs under the same uid.
+    args += ["--proc", "/proc", "--remount-ro", "/proc"]
     args += ["--bind", "/tmp/shm", "/dev/shm", "--bind", "/tmp/tmp", "/tmp"]  # noqa: S108
     for device in confinement.devices:
         args += ["--dev-bind", device, device]
@@ -88,7 +93,7 @@ def _arguments(confinement: Confinement, code: Mapping[str, int], seccomp: int) 
     args += ["--remount-ro", "/code", "--chdir", "/tmp"]  # noqa: S108
     for name, value in _environment(confinement).items():
         args += ["--setenv", name, value]
-    args += ["--seccomp", str(seccomp)]
+    args += ["--info-fd", str(info), "--seccomp", str(seccomp)]
     return b"\0".join(a.encode() for a in args) + b"\0"
 
 
@@ -121,7 +126,7 @@ class Sandbox:
 
     Raises:
         HostError: ``sandbox.bubblewrap``, ``sandbox.architecture``, ``sandbox.runtime``,
-            ``device.missing``.
+            ``device.missing``; ``sandbox.alive`` on leaving, where the kernel cannot end it.
         LimitError: ``sandbox.files`` where the code has more files than can be open at once.
     """
 
@@ -137,7 +142,7 @@ class Sandbox:
         _check_machine(tree, confinement)
         self._cgroup = Cgroup(confinement.memory_mib * _MIB, confinement.processes + _HELPERS)
         try:
-            self._process = self._start(bwrap, tree, code, command, keep, confinement)
+            self._process, self._first = self._start(bwrap, tree, code, command, keep, confinement)
         except BaseException:
             self._cgroup.close()
             raise
@@ -150,7 +155,7 @@ class Sandbox:
         command: Sequence[str],
         keep: Sequence[int],
         confinement: Confinement,
-    ) -> subprocess.Popen[bytes]:
+    ) -> tuple[subprocess.Popen[bytes], First]:
         with contextlib.ExitStack() as opened:
 
             def memory(name: str, data: bytes) -> int:
@@ -168,7 +173,9 @@ class Sandbox:
                     next_step="raise the limit of open files (ulimit -n), or ship fewer files",
                 ) from e
             seccomp = memory("seccomp", seccomp_filter())
-            arguments = memory("arguments", _arguments(confinement, files, seccomp))
+            told, tells = os.pipe()
+            opened.callback(os.close, told)
+            arguments = memory("arguments", _arguments(confinement, files, seccomp, tells))
             orders = memory(
                 "orders",
                 canonical(
@@ -187,15 +194,24 @@ class Sandbox:
                     }
                 ),
             )
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", str(_STAGE), str(orders)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[*files.values(), seccomp, arguments, orders, *keep],
-                env={},
-                cwd="/",
-            )
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-B", str(_STAGE), str(orders)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[*files.values(), seccomp, arguments, orders, tells, *keep],
+                    env={},
+                    cwd="/",
+                )
+            finally:
+                os.close(tells)
+            try:
+                return process, First(told, process.pid)
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
 
     @property
     def bounds(self) -> tuple[str, ...]:
@@ -232,11 +248,26 @@ class Sandbox:
         )
 
     def kill(self) -> None:
-        """End every process of the sandbox, and wait until they are gone. Any thread may call."""
-        # bubblewrap dies, the first process of its pid namespace with it, and so all the others.
+        """End every process of the sandbox, and wait until they are gone. Any thread may call.
+
+        Raises:
+            HostError: ``sandbox.alive`` where one is still there; the kernel ends it when a device
+                lets go of it.
+        """
+        # The first process of a pid namespace takes all the others with it. bubblewrap, outside,
+        # would end it by a signal that it asked for itself; we do not rely on that.
+        gone = self._first.kill()
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=5)
+            self._process.wait(timeout=_GONE_S)
+        if not gone or self._process.returncode is None:
+            raise HostError(
+                "sandbox.alive",
+                expected=f"the sandbox to be gone {_GONE_S:.0f} s after it was killed",
+                observed="it is still there",
+                next_step="see what holds it (a device?), and restart the machine before another "
+                "job runs",
+            )
 
     def wait(self, seconds: float) -> int | None:
         """Exit status, negative for a signal; None where it still runs after ``seconds``."""
@@ -249,9 +280,12 @@ class Sandbox:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()
-        self.hush()
-        self._cgroup.close()
+        try:
+            self.kill()
+        finally:
+            self._first.close()
+            self.hush()
+            self._cgroup.close()
 
 
 def _check_machine(tree: Path, confinement: Confinement) -> None:
