@@ -74,7 +74,7 @@ class Store:
     Attributes:
         state: what follows from the log.
         anchored: whether an older copy would be noticed at the start.
-        heard: when hosts attested at their interval.
+        heard: when hosts attested at their interval; in a file of its own.
 
     Raises:
         IntegrityError: ``store.tamper``, ``store.rollback``.
@@ -107,7 +107,7 @@ class Store:
         self._writer = self._engine.execution_options(**{t.WRITE: True})
         self._watch = self._engine.connect()
         self._version = -1
-        self.heard = Heard(self._writer)
+        self.heard = Heard(path)
         self._envelopes: Cache[str, Envelope] = Cache(_CACHE_BYTES)
         self._parsed: Cache[tuple[str, type[Document]], Document] = Cache(_CACHE_BYTES)
         self.key = lru_cache(maxsize=4096)(self._key)
@@ -147,6 +147,7 @@ class Store:
     def close(self) -> None:
         self._watch.close()
         self._engine.dispose()
+        self.heard.close()
 
     # -- writing
 

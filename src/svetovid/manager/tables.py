@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,6 @@ __all__ = [
     "data_version",
     "documents",
     "entries",
-    "hasty",
-    "heard",
     "keys",
     "metadata",
     "open_engine",
@@ -70,14 +66,6 @@ used = sa.Table(
 )
 """Challenges that were answered, until some time after they expire."""
 
-heard = sa.Table(
-    "heard",
-    metadata,
-    sa.Column("host", sa.String(80), primary_key=True),
-    sa.Column("at", sa.BigInteger, nullable=False),
-)
-"""When each host last attested at its interval. Nothing is decided by it but who is overdue."""
-
 tip = sa.Table(
     "tip",
     metadata,
@@ -125,14 +113,3 @@ def data_version(connection: sa.Connection) -> int:
     It takes some ten microseconds, and no transaction that SQLAlchemy knows of.
     """
     return int(_raw(connection).execute("PRAGMA data_version").fetchone()[0])
-
-
-@contextmanager
-def hasty(connection: sa.Connection) -> Iterator[None]:
-    """Commits of this connection do not wait for the disk."""
-    raw = _raw(connection)
-    raw.execute("PRAGMA synchronous=OFF")
-    try:
-        yield
-    finally:
-        raw.execute("PRAGMA synchronous=FULL")
