@@ -8,6 +8,7 @@ import pytest
 
 from managerworld import SoftHost, World, refused, sha
 from svetovid.crypto import sign
+from svetovid.evidence.documents import NO_JOB
 from svetovid.manager import Settings
 from svetovid.manager import imported as imported_module
 from svetovid.manager import store as store_module
@@ -176,6 +177,19 @@ def test_d1_challenges_that_nobody_answers_are_forgotten(world: World) -> None:
     world.now -= 30  # a clock set back: what it made of the future counts for nothing
     host.client.challenge(host.host_id, job, "release")
     assert set(held._open) == {host.host_id}
+
+
+def test_d1_a_challenge_that_lives_longer_keeps_no_other_open(world: World) -> None:
+    """D1: one for evidence at an interval, made first; those that expired before it are over."""
+    job = world.ready()
+    host = world.host()
+    host.client.challenge(host.host_id, NO_JOB, "attest")
+    for _ in range(world.settings.open_challenges - 1):
+        host.client.challenge(host.host_id, job, "release")
+    assert refused(host.client.challenge, host.host_id, job, "release").code == "challenge.limit"
+    world.now += world.settings.challenge_s
+    host.client.challenge(host.host_id, job, "release")
+    assert len(world.manager._freshness._open._made) == 2
 
 
 def test_a_cache_holds_so_much_and_no_more() -> None:

@@ -8,11 +8,12 @@ the answer. What is remembered here can be done without.
 
 from __future__ import annotations
 
+import heapq
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from svetovid.errors import EvidenceError, LimitError
 from svetovid.evidence.documents import Challenge
@@ -35,6 +36,15 @@ class OpenChallenge:
     boot: tuple[int, int, int]
 
 
+class _Made(NamedTuple):
+    """A challenge that may be open still; ``name`` is its digest."""
+
+    expires_at: int
+    issued_at: int
+    host: str
+    name: str
+
+
 class OpenChallenges:
     """What waits for an answer, and what is being answered. Threads may share it.
 
@@ -46,7 +56,8 @@ class OpenChallenges:
         self._of_a_host = of_a_host
         self._lock = threading.Lock()
         self._open: dict[str, dict[str, OpenChallenge]] = {}
-        self._made: deque[Challenge] = deque()
+        self._made: list[_Made] = []  # a heap: what expires first, first
+        self._newest = 0
         self._busy: set[str] = set()
 
     def put(self, opened: OpenChallenge, now: int) -> None:
@@ -64,19 +75,29 @@ class OpenChallenges:
                     observed="as many",
                     next_step="answer one, or wait until they expire",
                 )
-            self._open.setdefault(challenge.host, {})[challenge.digest()] = opened
-            self._made.append(challenge)
+            name = challenge.digest()
+            self._open.setdefault(challenge.host, {})[name] = opened
+            made = _Made(challenge.expires_at, challenge.issued_at, challenge.host, name)
+            heapq.heappush(self._made, made)
 
     def _forget(self, now: int) -> None:
         """What nobody can answer any more, of any host: each holds a log."""
-        while self._made and not self._made[0].issued_at <= now < self._made[0].expires_at:
-            self._take(self._made.popleft())
+        if now < self._newest:  # a clock that was set back: what it made since is of the future
+            for made in self._made:
+                if made.issued_at > now:
+                    self._take(made.host, made.name)
+            self._made = [made for made in self._made if made.issued_at <= now]
+            heapq.heapify(self._made)
+        self._newest = now
+        while self._made and self._made[0].expires_at <= now:
+            made = heapq.heappop(self._made)
+            self._take(made.host, made.name)
 
-    def _take(self, challenge: Challenge) -> OpenChallenge | None:
-        held = self._open.get(challenge.host, {})
-        found = held.pop(challenge.digest(), None)
+    def _take(self, host: str, name: str) -> OpenChallenge | None:
+        held = self._open.get(host, {})
+        found = held.pop(name, None)
         if not held:
-            self._open.pop(challenge.host, None)
+            self._open.pop(host, None)
         return found
 
     @contextmanager
@@ -95,7 +116,7 @@ class OpenChallenges:
         with self._lock:
             busy = name in self._busy
             self._busy.add(name)
-            found = self._take(challenge)
+            found = self._take(challenge.host, name)
         if busy:
             raise _used(name)
         try:
