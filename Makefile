@@ -9,7 +9,7 @@ COVERAGE_FLOOR := 90
 WORKERS := -n 2 --dist loadfile
 IMAGE := images/attested-host
 VARIANT := numpy
-BENCHMARKS := train seal release appraise fleet
+BENCHMARKS := train seal release appraise fleet demo
 MINUTES ?= 10
 
 .PHONY: help setup demo test test-long lint bench model fuzz properties format docs clean

@@ -13,6 +13,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,9 +149,11 @@ class _Folder:
         for owner in ("alice", "bob", "carol"):
             self.say(f"job consent {job} --home {owner} --yes")
         run = f"host run {job} --home host --manager {_PIN} --storage public --outputs out"
+        begun = time.monotonic()
         timings: Mapping[str, float] = self.say(run)["timings"]
+        seconds = time.monotonic() - begun
         metrics = json.loads(self._opened(name, "metrics"))
-        return Outcome(self._opened(name, "model"), metrics["metrics"], timings)
+        return Outcome(self._opened(name, "model"), metrics["metrics"], seconds, timings)
 
     def _opened(self, job: str, output: str) -> bytes:
         target = f"{job}.{output}"

@@ -31,11 +31,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import _keylime
-from benchmarks._harness import interleave, refuse_if_loaded, summary
+from benchmarks._harness import interleave, summary
+from benchmarks._quiet import Quiet
 from svetovid.crypto import b64decode
 from svetovid.errors import EvidenceError
 from svetovid.evidence import (
@@ -205,9 +207,11 @@ def _turns(hosts: Sequence[_Host], make: Callable[[_Host], Iterator[Callable[[],
     return [one for turn in zip(*(make(h) for h in hosts), strict=True) for one in turn]
 
 
-def _rates(hosts: Sequence[_Host], references: ReferenceValues) -> dict[str, Any]:
-    core = _timed(_turns(hosts, lambda h: _increments(h, references)))
-    whole = _timed(_turns(hosts, lambda h: _whole(h, references)))
+def _rates(hosts: Sequence[_Host], references: ReferenceValues, quiet: Quiet) -> dict[str, Any]:
+    core = quiet.round(lambda: _timed(_turns(hosts, lambda h: _increments(h, references))))
+    whole = quiet.round(lambda: _timed(_turns(hosts, lambda h: _whole(h, references))))
+    quiet.require_narrow("incremental_per_s", core)
+    quiet.require_narrow("evidence_per_s", whole)
     return {
         "incremental_per_s": len(core) / sum(core),
         "incremental_p99_ms": statistics.quantiles(core, n=100)[98] * 1e3,
@@ -218,13 +222,18 @@ def _rates(hosts: Sequence[_Host], references: ReferenceValues) -> dict[str, Any
     }
 
 
-def _million(hosts: Sequence[_Host], few: ReferenceValues, many: ReferenceValues) -> dict[str, Any]:
+def _million(
+    hosts: Sequence[_Host], few: ReferenceValues, many: ReferenceValues, quiet: Quiet
+) -> dict[str, Any]:
     """One and the same increments under few and under many values, turn by turn."""
-    seconds: dict[str, list[float]] = {"few": [], "many": []}
     kinds = [("few", few), ("many", many)]
-    for turn, host in enumerate(hosts):
-        for name, references in kinds[:: 1 if turn % 2 == 0 else -1]:
-            seconds[name] += _timed(list(_increments(host, references)))
+
+    def both(turn: int, host: _Host) -> dict[str, list[float]]:
+        order = kinds[:: 1 if turn % 2 == 0 else -1]
+        return {name: _timed(list(_increments(host, values))) for name, values in order}
+
+    taken = [quiet.round(partial(both, turn, host)) for turn, host in enumerate(hosts)]
+    seconds = {name: [s for found in taken for s in found[name]] for name, _ in kinds}
     median = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "million_ratio": median["many"] / median["few"],
@@ -275,7 +284,9 @@ def _agree(entries: int = 50) -> int:
     return len(judged)
 
 
-def _full(entries: int, listed: int, references: ReferenceValues, rounds: int) -> dict[str, Any]:
+def _full(
+    entries: int, listed: int, references: ReferenceValues, rounds: int, quiet: Quiet
+) -> dict[str, Any]:
     """A whole log at once, beside Keylime's reader where there is one."""
     world = World(files={})
     order = random.Random(2).sample(range(listed), entries)
@@ -289,7 +300,8 @@ def _full(entries: int, listed: int, references: ReferenceValues, rounds: int) -
     if theirs is not None:
         work["keylime"] = _affirmed(theirs)
         found["same_verdicts"] = _agree()
-    seconds = interleave(work, rounds)
+    seconds = interleave(work, rounds, quiet)
+    quiet.require_narrow("full_s", seconds["svetovid"])
     median = {name: statistics.median(values) for name, values in seconds.items()}
     found |= {
         "ima_entries_per_s": entries / median["svetovid"],
@@ -303,19 +315,23 @@ def _full(entries: int, listed: int, references: ReferenceValues, rounds: int) -
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure; ``quick`` takes fewer hosts, lines and values, for the tests."""
+    """Measure; ``quick`` takes fewer hosts, lines and values, for the tests.
+
+    Raises:
+        HostError: ``bench.loaded``, ``bench.spread``.
+    """
     listed, few, many = (2_000, 100, 10_000) if quick else (LISTED, FEW, MANY)
     hosts, rounds, known = (2, 5, 100) if quick else (HOSTS, ROUNDS, KNOWN)
-    if not quick:
-        refuse_if_loaded()
+    quiet = Quiet(quick)
     references = _references(listed)
     numbers = _numbers(listed)
-    found = _rates([_Host.make(numbers, rounds, known) for _ in range(hosts)], references)
-    found |= _full(min(FULL, listed), listed, references, 2 if quick else 7)
+    found = _rates([_Host.make(numbers, rounds, known) for _ in range(hosts)], references, quiet)
+    found |= _full(min(FULL, listed), listed, references, 2 if quick else 15, quiet)
     del references
     numbers = _numbers(few)
     machines = [_Host.make(numbers, rounds, known) for _ in range(min(hosts, 6))]
-    return found | _million(machines, _references(few), _references(many))
+    found |= _million(machines, _references(few), _references(many), quiet)
+    return found | {"quiet": quiet.facts()}
 
 
 if __name__ == "__main__":

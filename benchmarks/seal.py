@@ -8,6 +8,9 @@ too, under ``hot``. All passes are timed turn by turn, on one core.
 Top-level keys:
     open_ratio: over the baseline, for chunks whose verified ciphertext the reader holds.
     first_open_ratio: over the baseline, from a file in the page cache, each chunk read and hashed.
+    open_ratio_hot, first_open_ratio_hot: the same two over ``hot``.
+    seal_gb_per_s: sealing from memory into a file (GB/s), hashed and flushed to the disk.
+    seal_ratio: that over ``AESGCM.encrypt_into`` and nothing else, chunk by chunk as above.
     vs_age: throughput over that of ``age -d``, hash included, for one file in the page cache. Both
         are processes on one core that write plaintext to /dev/null; of each, the time that the very
         same command takes for an empty file is subtracted. ``age.whole`` has whole processes.
@@ -18,6 +21,7 @@ Top-level keys:
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -33,12 +37,17 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from benchmarks._harness import interleave, refuse_if_loaded, summary
+from benchmarks._harness import interleave, summary
+from benchmarks._quiet import Quiet
 from svetovid.assets import AssetReader, RecordSchema, open_asset, seal_file, seal_stream
 
 WHO = {"owner": "ed25519:" + "11" * 32, "manager": "ed25519:" + "22" * 32}
 CHUNK = 256 << 10
 MIB = 1 << 20
+KEYS = (
+    *("open_ratio", "first_open_ratio", "open_ratio_hot", "first_open_ratio_hot"),
+    *("seal_gb_per_s", "seal_ratio", "vs_age", "random_1k_p50_us", "rss_mb_4gib"),
+)
 
 _OPEN = """
 import sys
@@ -79,22 +88,26 @@ print(peak, middle - start, end - middle)
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Measure; ``quick`` uses small files and few rounds, and does not ask for a quiet machine."""
-    if not quick:
-        refuse_if_loaded()
+    """Measure; ``quick`` uses small files and few rounds, and does not ask for a quiet machine.
+
+    Raises:
+        HostError: ``bench.loaded``, ``bench.spread``.
+    """
+    quiet = Quiet(quick)
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(prefix="svetovid-seal-", dir=_roomy()) as name:
         folder = Path(name)
         os.sched_setaffinity(0, {min(cores)})
         try:
-            result = _opening(folder, (8 if quick else 64) * MIB, 5 if quick else 31)
-            result |= _age(folder, (64 if quick else 1024) * MIB, 3 if quick else 9)
-            result |= _random(folder, (8 if quick else 256) * MIB, 500 if quick else 20_000)
-            result |= _memory(folder, (256 if quick else 4096) * MIB)
+            result = _opening(folder, (8 if quick else 64) * MIB, 5 if quick else 31, quiet)
+            result |= _sealing(folder, (8 if quick else 256) * MIB, 3 if quick else 15, quiet)
+            result |= _age(folder, (64 if quick else 1024) * MIB, 3 if quick else 15, quiet)
+            size, reads = ((8 if quick else 256) * MIB, 500 if quick else 20_000)
+            result |= quiet.round(lambda: _random(folder, size, reads))
+            result |= quiet.round(lambda: _memory(folder, (256 if quick else 4096) * MIB))
         finally:
             os.sched_setaffinity(0, cores)
-    keys = ("open_ratio", "first_open_ratio", "vs_age", "random_1k_p50_us", "rss_mb_4gib")
-    return {key: result[key] for key in keys} | {"quick": quick} | result
+    return {key: result[key] for key in KEYS} | result | {"quiet": quiet.facts()}
 
 
 def _roomy() -> str:
@@ -102,7 +115,7 @@ def _roomy() -> str:
     return os.environ.get("SVETOVID_BENCH_DIR", "/var/tmp")
 
 
-def _opening(folder: Path, size: int, rounds: int) -> dict[str, Any]:
+def _opening(folder: Path, size: int, rounds: int, quiet: Quiet) -> dict[str, Any]:
     url = (folder / "open").as_uri()
     manifest, key = seal_stream(
         url,
@@ -139,6 +152,7 @@ def _opening(folder: Path, size: int, rounds: int) -> dict[str, Any]:
                 "first": _pass(fetching, out),
             },
             rounds,
+            quiet,
         )
     speeds = {name: [size / s / 1e9 for s in times] for name, times in seconds.items()}
     ratios = {
@@ -147,9 +161,10 @@ def _opening(folder: Path, size: int, rounds: int) -> dict[str, Any]:
         "open_ratio_hot": _ratios(seconds, "hot", "held"),
         "first_open_ratio_hot": _ratios(seconds, "hot", "first"),
     }
+    for name, values in ratios.items():
+        quiet.require_narrow(name, values)
     return {
-        "open_ratio": statistics.median(ratios["open_ratio"]),
-        "first_open_ratio": statistics.median(ratios["first_open_ratio"]),
+        **{name: statistics.median(values) for name, values in ratios.items()},
         "ratios": {name: summary(values) for name, values in ratios.items()},
         "gb_per_s": {name: summary(values) for name, values in speeds.items()},
         "open_bytes": size,
@@ -168,7 +183,37 @@ def _ratios(seconds: dict[str, list[float]], base: str, candidate: str) -> list[
     return [b / c for b, c in zip(seconds[base], seconds[candidate], strict=True)]
 
 
-def _age(folder: Path, size: int, rounds: int) -> dict[str, Any]:
+def _sealing(folder: Path, size: int, rounds: int, quiet: Quiet) -> dict[str, Any]:
+    blocks = [os.urandom(MIB) for _ in range(size // MIB)]
+    cipher = AESGCM(os.urandom(32))
+    nonce, data, out = bytes(12), bytes(48), bytearray(CHUNK + 16)
+    numbers = itertools.count()
+
+    def bare() -> None:
+        for block in blocks:
+            for offset in range(0, MIB, CHUNK):
+                cipher.encrypt_into(nonce, memoryview(block)[offset : offset + CHUNK], data, out)
+
+    def seal() -> None:
+        url = (folder / f"sealing-{next(numbers)}").as_uri()
+        seal_stream(url, iter(blocks), kind="model", name="sealing", chunk_bytes=CHUNK, **WHO)
+
+    def forget() -> None:
+        for path in folder.glob("sealing-*"):
+            path.unlink()
+
+    seconds = interleave({"bare": bare, "seal": seal, "forget": forget}, rounds, quiet)
+    speeds = [size / s / 1e9 for s in seconds["seal"]]
+    ratios = _ratios(seconds, "bare", "seal")
+    quiet.require_narrow("seal_gb_per_s", speeds)
+    return {
+        "seal_gb_per_s": statistics.median(speeds),
+        "seal_ratio": statistics.median(ratios),
+        "sealing": {"gb_per_s": summary(speeds), "ratio": summary(ratios), "bytes": size},
+    }
+
+
+def _age(folder: Path, size: int, rounds: int, quiet: Quiet) -> dict[str, Any]:
     if not shutil.which("age"):
         raise SystemExit("vs_age needs age: apt-get install age")
     plain, secret, sealed = folder / "plain", folder / "age.key", folder / "plain.age"
@@ -205,6 +250,7 @@ def _age(folder: Path, size: int, rounds: int) -> dict[str, Any]:
             "svetovid_empty": lambda: svetovid(empty_ours),
         },
         rounds,
+        quiet,
     )
     for path in (sealed, ours):
         path.unlink()
@@ -212,10 +258,12 @@ def _age(folder: Path, size: int, rounds: int) -> dict[str, Any]:
         name: [whole - statistics.median(seconds[f"{name}_empty"]) for whole in seconds[name]]
         for name in ("age", "svetovid")
     }
+    ratios = _ratios(net, "age", "svetovid")
+    quiet.require_narrow("vs_age", ratios)
     return {
-        "vs_age": statistics.median(_ratios(net, "age", "svetovid")),
+        "vs_age": statistics.median(ratios),
         "age": {
-            "net": summary(_ratios(net, "age", "svetovid")),
+            "net": summary(ratios),
             "whole": summary(_ratios(seconds, "age", "svetovid")),
             "seconds": {name: summary(values) for name, values in seconds.items()},
             "bytes": size,

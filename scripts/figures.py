@@ -1,6 +1,9 @@
 """Write the README's figures from the committed results of the benchmarks; type none by hand.
 
-Usage: ``python scripts/figures.py [--check]``
+Usage: ``python scripts/figures.py [--check | --stale]``
+
+``--stale`` says which results measured code that has changed since; its exit status is 1 where one
+is 30 days behind the commit.
 """
 
 from __future__ import annotations
@@ -8,28 +11,101 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._stamp import MEASURES, changed, long_unmeasured
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: made by scripts/figures.py -->", "<!-- end of figures -->"
 
+
+class Row(NamedTuple):
+    """One figure.
+
+    Attributes:
+        name, key: of the result.
+        goal: what it must reach, a sign and a number; empty where it only must be told.
+        spread: where in the result its range lies, dotted.
+    """
+
+    name: str
+    key: str
+    what: str
+    goal: str = ""
+    unit: str = ""
+    spread: str = ""
+
+
+def _stage(key: str, what: str) -> Row:
+    return Row("train", key, what, "", " s", f"stages_s.{key}")
+
+
+def _ratio(key: str, what: str, goal: str = "") -> Row:
+    return Row("seal", key, what, goal, "", f"ratios.{key}")
+
+
 ROWS = [
-    ("train", "ratio", "training step, sealed + attested + sandboxed over plain", "<= 1.05", ""),
-    ("train", "attest_s", "start-up: attestation", "", " s"),
-    ("train", "release_s", "start-up: release", "", " s"),
-    ("train", "open_s", "start-up: opening the assets", "", " s"),
-    ("seal", "open_ratio", "opening verified chunks over bare AES-GCM", ">= 0.7", ""),
-    ("seal", "first_open_ratio", "first opening, with the hash, over bare AES-GCM", ">= 0.25", ""),
-    ("seal", "vs_age", "opening with the hash over `age -d`, start-up left out", ">= 2", ""),
-    ("seal", "random_1k_p50_us", "random 1 KiB record, median", "<= 60", " us"),
-    ("seal", "rss_mb_4gib", "resident memory for 4 GiB", "< 200", " MB"),
-    ("release", "p50_ms", "challenge to keys, TPM's time left out, median", "<= 15", " ms"),
-    ("release", "p99_ms", "the same, 99th percentile", "", " ms"),
-    ("release", "errors", "errors with 64 hosts at once", "0", ""),
-    ("fleet", "hosts", "simulated hosts that attest every 10 s to one manager", ">= 2000", ""),
-    ("fleet", "p99_ms", "their pushes, 99th percentile", "<= 100", " ms"),
-    ("fleet", "lost", "of these, lost over a `kill -9` of the manager", "0", ""),
+    Row(
+        *("train", "ratio", "training step, sealed + attested + sandboxed over plain"),
+        *("<= 1.05", "", "ratio_range"),
+    ),
+    _stage("startup_s", "what a job takes beside its steps, together"),
+    _stage("measure_s", "— measuring the host's files"),
+    _stage("attest_s", "— the quote"),
+    _stage("release_s", "— the release"),
+    _stage("open_s", "— opening the assets"),
+    _stage("start_s", "— starting the sandbox, up to the script's first line"),
+    _stage("decrypt_s", "— decrypting all records, while the script goes on"),
+    _stage("command_s", "`svetovid host run`, one epoch, from the prompt to the prompt"),
+    _stage("plain_s", "the same script run plainly, the same way"),
+    _ratio("open_ratio", "opening verified chunks over bare AES-GCM ¹", ">= 0.7"),
+    _ratio("first_open_ratio", "first opening, with the hash, over bare AES-GCM ¹", ">= 0.25"),
+    _ratio("open_ratio_hot", "opening verified chunks over one hot buffer ²"),
+    _ratio("first_open_ratio_hot", "first opening, with the hash, over one hot buffer ²"),
+    Row("seal", "seal_gb_per_s", "sealing into a file, hashed and flushed", "", " GB/s"),
+    Row("seal", "vs_age", "opening with the hash over `age -d`, start-up left out", ">= 2"),
+    Row("seal", "random_1k_p50_us", "random 1 KiB record, median", "<= 60", " us"),
+    Row("seal", "rss_mb_4gib", "resident memory for 4 GiB", "< 200", " MB"),
+    Row(
+        *("release", "p50_ms", "an agent that keeps its attester: challenge to keys, median ³"),
+        *("<= 15", " ms", "block_ms"),
+    ),
+    Row("release", "p99_ms", "— 99th percentile ³", "", " ms"),
+    Row("release", "manager_cpu_ms", "— the manager's processor time", "", " ms"),
+    Row(
+        *("release", "first_ms", "a new agent, as each `svetovid host run` starts one, median ³"),
+        *("", " ms", "first_range_ms"),
+    ),
+    Row("release", "log_entries", "— entries of the whole log that it sends"),
+    Row("release", "cold_ms", "— where it is the first that a manager hears, once ³", "", " ms"),
+    Row("release", "errors", "errors with 64 hosts at once", "0"),
+    Row(
+        *("appraise", "incremental_per_s"),
+        "appraisals a second, on one core: a quote and 50 new lines of the log",
+    ),
+    Row(
+        *("appraise", "ima_entries_per_s"),
+        "entries a second of a whole log, on one core",
+    ),
+    Row("fleet", "hosts", "simulated hosts that attest every 10 s to one manager", ">= 2000"),
+    Row("fleet", "p99_ms", "their pushes, 99th percentile", "<= 100", " ms"),
+    Row("fleet", "lost", "hosts lost over a `kill -9` of the manager", "0"),
+    Row("fleet", "patience_s", "— a host is lost that is not heard after", "", " s"),
+    Row("fleet", "retried", "— pushes that failed over it, and were tried again"),
+    Row("fleet", "recovered_s", "— until every host was heard again", "", " s"),
+    Row("fleet", "drained_s", "— until no push took a second any more", "", " s"),
+    Row("demo", "setup_s", "`make setup` in a clean clone, nothing cached", "< 600", " s"),
+    Row("demo", "demo_s", "`make demo` after it", "< 120", " s", "demo_range_s"),
 ]
+
+NOTES = (
+    "¹ Over as many distinct ciphertexts as the container has chunks: the same bytes from memory.",
+    "² Over one 256 KiB ciphertext again and again, which never leaves the processor's cache.",
+    "³ The TPM's own time left out; over HTTPS, the decision on the disk.",
+)
 
 
 def met(value: float, goal: str) -> str:
@@ -45,23 +121,59 @@ def shown(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
+def _interval(result: dict[str, Any], spread: str) -> str:
+    found: Any = result
+    for part in spread.split(".") if spread else ():
+        found = found.get(part, {})
+    if not spread or "low" not in found:
+        return ""
+    return f" ({shown(found['low'])} to {shown(found['high'])})"
+
+
+def results() -> dict[str, dict[str, Any]]:
+    """The committed results by name."""
+    paths = {name: RESULTS / f"{name}.json" for name in sorted(MEASURES)}
+    return {name: json.loads(p.read_text()) for name, p in paths.items() if p.exists()}
+
+
 def table() -> str:
     lines = ["| what | measured | must reach | reached |", "|---|---|---|---|"]
-    machines = set()
-    for name, key, what, goal, unit in ROWS:
-        path = ROOT / "benchmarks" / "results" / f"{name}.json"
-        if not path.exists():
-            lines.append(f"| {what} | not measured | {goal} | **no** |")
+    held = results()
+    for row in ROWS:
+        result = held.get(row.name, {})
+        value = result.get(row.key)
+        if value is None:
+            verdict = "**no**" if row.goal else ""
+            lines.append(f"| {row.what} | not measured | {row.goal} | {verdict} |")
             continue
-        result: dict[str, Any] = json.loads(path.read_text())
-        machines.add(f"{result['machine']['cpu']}, {result['machine']['cores']} cores")
-        value = float(result[key])
-        lines.append(f"| {what} | {shown(value)}{unit} | {goal} | {met(value, goal)} |")
-    lines += ["", f"On {' and '.join(sorted(machines))}; ranges are in `benchmarks/results`."]
+        told = f"{shown(float(value))}{row.unit}{_interval(result, row.spread)}"
+        lines.append(f"| {row.what} | {told} | {row.goal} | {met(float(value), row.goal)} |")
+    machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in held.values()}
+    taken = (
+        f"{name} {result['date'][:10]} at `{(result.get('commit') or 'unknown')[:12]}`"
+        for name, result in held.items()
+    )
+    lines += ["", *(f"{note}  " for note in NOTES), ""]
+    lines.append(
+        f"On {' and '.join(sorted(machines))}. In brackets the 95 % interval of the median. Taken: "
+        f"{', '.join(taken)}. How: [docs/guide/benchmarks.md](docs/guide/benchmarks.md)."
+    )
     return "\n".join(lines)
 
 
+def stale() -> int:
+    late = False
+    for name, result in results().items():
+        if paths := changed(result):
+            overdue = long_unmeasured(result)
+            late |= overdue
+            print(f"{name}: changed since{', for long' * overdue}: {', '.join(paths)}")
+    return int(late)
+
+
 def main() -> int:
+    if "--stale" in sys.argv:
+        return stale()
     page = ROOT / "README.md"
     text = page.read_text()
     start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)

@@ -13,10 +13,17 @@ import pytest
 pytest.importorskip("torch")
 FIGURES = {
     "appraise": {"incremental_per_s", "incremental_p99_ms", "ima_entries_per_s", "million_ratio"},
-    "fleet": {"hosts", "p99_ms", "lost"},
-    "release": {"p50_ms", "p99_ms", "errors", "parallel_hosts"},
-    "seal": {"open_ratio", "first_open_ratio", "vs_age", "random_1k_p50_us", "rss_mb_4gib"},
-    "train": {"ratio", "attest_s", "release_s", "open_s"},
+    "demo": {"demo_s", "setup_s", "demo_in"},
+    "fleet": {"hosts", "p99_ms", "lost", "retried", "recovered_s", "drained_s"},
+    "release": {"p50_ms", "p99_ms", "first_ms", "cold_ms", "errors", "parallel_hosts"},
+    "seal": {
+        *("open_ratio", "first_open_ratio", "open_ratio_hot", "first_open_ratio_hot"),
+        *("seal_gb_per_s", "vs_age", "random_1k_p50_us", "rss_mb_4gib"),
+    },
+    "train": {
+        *("ratio", "measure_s", "attest_s", "release_s", "open_s", "start_s", "decrypt_s"),
+        *("startup_s", "command_s", "plain_s"),
+    },
 }
 
 
@@ -24,6 +31,7 @@ FIGURES = {
     "name",
     [
         "appraise",
+        "demo",
         "release",
         "seal",
         pytest.param("fleet", marks=pytest.mark.slow),
@@ -39,6 +47,7 @@ def test_a_quick_run(name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(said.read_text())
     assert found["benchmark"] == name
-    assert found.keys() >= FIGURES[name]
+    assert found.keys() >= FIGURES[name] | {"quiet", "commit", "dirty", "measures"}
+    assert found["quick"] is True
     if name == "train":
         assert found["identical_weights"] is True

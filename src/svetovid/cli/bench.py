@@ -33,9 +33,14 @@ def bench(
 
     if to is not None and str(to) != "-":
         _place(to)
-    measured: dict[str, Any] = load_module("benchmarks", name).run(quick)
+    module = load_module("benchmarks", name)
     harness = importlib.import_module("benchmarks._harness")
-    result: dict[str, Any] = harness.stamped(name, measured)
+    stamp = importlib.import_module("benchmarks._stamp")
+    before = stamp.code(name)
+    measured: dict[str, Any] = module.run(quick)
+    result: dict[str, Any] = stamp.stamped(name, measured, quick=quick, before=before)
+    if result["dirty"]:
+        note("not to be committed: the tree differs from its commit, or did while this ran")
     text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     if to is None:
         for key, value in result.items():
