@@ -109,7 +109,7 @@ def test_managers_over_one_store_share_one_file(world: World, host: SoftHost) ->
     for path in world.folder.glob("store.heard*"):
         path.unlink()
     assert replica.watching.standing(host.host_id).heard_at is None
-    world.manager.watching._hear(host.host_id)
+    host.attest()
     world.manager.watching.tick()
     assert replica.watching.standing(host.host_id).heard_at == world.now
     replica.close()

@@ -11,6 +11,7 @@ from svetovid.crypto import sign
 from svetovid.evidence.documents import NO_JOB, Challenge
 from svetovid.manager import Settings
 from svetovid.manager.core import Bounds
+from svetovid.manager.door import Admitted, Door
 from svetovid.protocol.records import LogEntry
 
 D = "sha256:" + "%064d"
@@ -138,6 +139,162 @@ def test_d1_standings_take_room_as_refusals_do(world: World, host: SoftHost) -> 
         world.now += LATE
         world.manager.watching.tick()
     assert standings(world) == ["fresh", "overdue", "fresh"]
+
+
+class Turns:
+    """How often anybody waited for a turn to write."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        store = world.manager._core.store
+        real = store.write
+
+        def write() -> Any:
+            self.count += 1
+            return real()
+
+        monkeypatch.setattr(store, "write", write)
+
+
+def test_d1_a_silent_host_costs_no_write_a_second(
+    world: World, host: SoftHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1: where there is no room for a record of it, it is told to whoever asks."""
+    restart(world, stranger=Bounds(documents=1, bytes=64 << 20))
+    world.now += LATE
+    host.attest(fresh=True)
+    client = world.clients["operator"]
+    turns = Turns(world, monkeypatch)
+    world.now += LATE
+    for _ in range(3):
+        world.manager.watching.tick()
+        world.now += 1
+    assert client.standing(host.host_id).standing == "overdue"
+    host.attest(fresh=True)
+    assert client.standing(host.host_id).standing == "fresh"
+    host.tpm.pcrs[10] = bytes(32)
+    for _ in range(2):
+        assert refused(host.attest, fresh=True).code == "ima.replay"
+    assert client.standing(host.host_id).standing == "refused"
+    assert (standings(world), turns.count) == (["fresh"], 0)
+
+
+def test_d1_what_could_not_be_recorded_is_in_a_while(world: World, host: SoftHost) -> None:
+    """Room is not looked for each second, and is found."""
+    restart(world, stranger=Bounds(documents=1, bytes=64 << 20))
+    world.now += LATE
+    host.attest(fresh=True)
+    world.now += LATE
+    world.manager.watching.tick()
+    world.door = Door(admitted=(Admitted(name="operator", key=world.operator.key_id),))
+    world.now += 599
+    world.manager.watching.tick()
+    assert standings(world) == ["fresh"]
+    world.now += 1
+    world.manager.watching.tick()
+    assert standings(world) == ["fresh", "overdue"]
+    assert world.clients["operator"].standing(host.host_id).standing == "overdue"
+
+
+def test_d1_a_host_that_is_back_is_missed_again(world: World, host: SoftHost) -> None:
+    """Whatever is on the record: fresh is what it is while it is heard of."""
+    restart(world, stranger=Bounds(documents=2, bytes=64 << 20))
+    client = world.clients["operator"]
+    for recorded in (["fresh", "overdue"], ["fresh", "overdue"]):
+        world.now += LATE
+        host.attest(fresh=True)
+        assert client.standing(host.host_id).standing == "fresh"
+        world.now += LATE
+        world.manager.watching.tick()
+        assert client.standing(host.host_id).standing == "overdue"
+        assert standings(world) == recorded
+
+
+def test_a_host_that_went_to_another_manager_is_not_silent(world: World, host: SoftHost) -> None:
+    """Neither to whoever asks here, nor when it falls silent there."""
+    restart(world, stranger=Bounds(documents=1, bytes=64 << 20))
+    world.now += LATE
+    host.attest(fresh=True)
+    world.manager.watching.tick()
+    replica, first = world.open(), world.manager
+    world.now += LATE
+    first.watching.tick()
+    assert first.watching.standing(host.host_id).standing == "overdue"
+    world.now += 1
+    replica._core.store.heard.put({host.host_id: world.now})
+    found = first.watching.standing(host.host_id)
+    assert (found.standing, found.heard_at) == ("fresh", world.now)
+    replica.close()
+
+
+def test_d1_hosts_that_others_heard_of_take_no_turn(
+    world: World, host: SoftHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = world.open()
+    world.now += LATE
+    host.attest()
+    world.manager.watching.tick()
+    turns = Turns(world, monkeypatch)
+    world.now += LATE
+    replica._core.store.heard.put({host.host_id: world.now})
+    world.manager.watching.tick()
+    assert (standings(world), turns.count) == (["fresh"], 0)
+    replica.close()
+
+
+def test_d1_of_one_device_one_host_stands(world: World, host: SoftHost) -> None:
+    """D1: whoever enrols a machine anew and anew has one more host id each time, and one to
+    watch over; evidence under an older one is no standing."""
+    older = SoftHost(world, host.name, host.tpm, agent=host.agent)
+    older.host_id = host.host_id
+    client = world.clients["operator"]
+    host.attest()
+    for _ in range(3):
+        world.now += 1
+        host.enrol(issued_at=world.now)
+        assert client.standing(older.host_id).standing is None
+        host.attest(fresh=True)
+    assert list(world.manager._core.state.standings) == [host.host_id]
+    size = world.manager._core.store.size
+    older.attest(fresh=True)
+    world.now += LATE
+    world.manager.watching.tick()
+    assert client.standing(older.host_id).standing is None
+    assert client.standing(host.host_id).standing == "overdue"
+    assert world.manager._core.store.size == size + 1
+    restart(world)
+    assert list(world.manager._core.state.standings) == [host.host_id]
+
+
+def test_a_host_that_is_enrolled_anew_meanwhile(
+    world: World, host: SoftHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = SoftHost(world, host.name, host.tpm, agent=host.agent)
+    older.host_id = host.host_id
+    rejecting = world.manager._rejecting
+    real = rejecting.room
+
+    def meanwhile(*args: Any) -> bool:
+        if older.host_id == host.host_id:
+            world.now += 1
+            host.enrol(issued_at=world.now)
+        return real(*args)
+
+    monkeypatch.setattr(rejecting, "room", meanwhile)
+    older.attest()
+    assert standings(world) == []
+
+
+def test_d1_room_that_is_taken_meanwhile(
+    world: World, host: SoftHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restart(world, stranger=Bounds(documents=0, bytes=0))
+    rejecting = world.manager._rejecting
+    real, before = rejecting.room, iter([True])
+    world.manager._core.state.rejected_at[world.operator.key_id] = world.now
+    monkeypatch.setattr(rejecting, "room", lambda *args: next(before, False) or real(*args))
+    host.attest()
+    assert standings(world) == []
 
 
 # -- evidence

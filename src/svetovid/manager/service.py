@@ -28,6 +28,7 @@ from svetovid.manager.reading import Reading
 from svetovid.manager.registry import Registry
 from svetovid.manager.rejecting import Rejecting
 from svetovid.manager.rootkey import RootKey, RootSealer
+from svetovid.manager.standings import Standings
 from svetovid.manager.store import Fault, Store
 from svetovid.manager.watching import Watching
 from svetovid.protocol.messages import (
@@ -96,7 +97,8 @@ class Manager:
         self._freshness = freshness
         self._leasing = Leasing(core, examiner, deciding)
         self._finishing = Finishing(core, examiner)
-        self.watching = Watching(core, freshness, deciding, examiner, admission, rejecting)
+        standings = Standings(core, rejecting)
+        self.watching = Watching(core, freshness, deciding, examiner, admission, standings)
         self.own = OwnEvidence(core, channel, prover)
         self._reading = Reading(core, deciding, self.watching, sealer, proves=prover is not None)
         self.changes: dict[str, Callable[[bytes], JsonObject]] = {

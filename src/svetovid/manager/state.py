@@ -147,6 +147,10 @@ class State:
         """
         return self.history(key).current
 
+    def newest(self, host: str) -> bool:
+        """Whether ``host`` is the newest enrolment of its device: no other has a standing."""
+        return self.devices[self.hosts[host].device] == host
+
     def apply(self, index: int, entry: LogEntry, document: Envelope | None) -> None:
         """Move forward by one entry. ``document`` is what a rotation or revocation rests on."""
         body = cast(dict[str, Any], entry.body)
@@ -188,6 +192,9 @@ class State:
                 self.hosts[body["host"]] = Host(*(body[f] for f in fields))
                 self.agents.setdefault(body["agent"], set()).add(body["operator"])
                 self.records.add(body["document"])
+                before = self.devices.get(body["device"], body["host"])
+                if before != body["host"]:
+                    self.standings.pop(before, None)
                 self.devices[body["device"]] = body["host"]
             case "release" | "renewal":
                 self._lease(index, entry.kind, body)

@@ -6,14 +6,10 @@ Rules:
    alone, so that a push costs no write.
 2. Where the host holds a lease, every party to that release looks at the evidence as at a renewal.
    What would refuse a renewal takes the lease back at once, on the record.
-3. A change of a host's standing is on the record, while its operator has room for it.
-4. When a host was heard of is in memory, and in a table once a second: another manager over the
-   same store, and this one after a restart, go on from there.
 """
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 
 from svetovid.errors import PolicyError, Reason, SvetovidError
@@ -24,18 +20,16 @@ from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
 from svetovid.manager.examining import Case, Examiner, boot_of, require
 from svetovid.manager.freshness import Admitted, Freshness
-from svetovid.manager.rejecting import Rejecting
+from svetovid.manager.standings import Standings, lease_on
 from svetovid.manager.state import LeaseState, State
 from svetovid.manager.transaction import Transaction
 from svetovid.policy.documents import Job
 from svetovid.policy.renewal import decide_renewal
-from svetovid.protocol.hosts import Attested, HostStanding, StandingName
+from svetovid.protocol.hosts import Attested, HostStanding
 from svetovid.protocol.messages import EvidenceRequest, JsonObject
 from svetovid.transparency.receipt import without_log
 
 __all__ = ["Watching"]
-
-_GRACE_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +52,14 @@ class Watching:
         deciding: Deciding,
         examiner: Examiner,
         admission: Admission,
-        rejecting: Rejecting,
+        standings: Standings,
     ) -> None:
         self._core = core
         self._freshness = freshness
         self._deciding = deciding
         self._examiner = examiner
         self._admission = admission
-        self._rejecting = rejecting
-        self._lock = threading.Lock()
-        self._started = core.now()
-        self._heard: dict[str, int] = {}
-        self._unwritten: dict[str, int] = {}
+        self._standings = standings
 
     def attest(self, request: EvidenceRequest) -> JsonObject:
         """Evidence of role ``attest``; :class:`Attested` back.
@@ -91,9 +81,7 @@ class Watching:
         host = admitted.challenge.host
         if found or self._trusted(host):
             self._freshness.carry_on(proven)
-        self._hear(host)
-        if self._core.state.standings.get(host) != "fresh":
-            self._record(host, "fresh")
+        self._standings.proved(host)
         return Attested(
             challenge=self._freshness.next(host),
             interval=self._core.settings.interval_s,
@@ -101,48 +89,19 @@ class Watching:
             codes=tuple(sorted({r.code for r in found.reasons})) if found else (),
         ).to_json()
 
-    def _hear(self, host: str) -> None:
-        """Note that a host proved itself just now."""
-        now = self._core.now()
-        with self._lock:
-            self._heard[host] = self._unwritten[host] = now
-
     def tick(self) -> None:
-        """Write down who was heard of, and record who is overdue. Call it once a second."""
-        core = self._core
-        with self._lock:
-            unwritten, self._unwritten = self._unwritten, {}
-        if unwritten:
-            core.store.heard.put(unwritten)
-        core.store.refresh()
-        late = core.now() - (2 * core.settings.interval_s + _GRACE_S)
-        if late <= self._started:
-            return  # nobody knows what became of them while this process was not there
-        watched = [h for h, s in core.state.standings.items() if s == "fresh"]
-        silent = [h for h in watched if self._heard.get(h, self._started) < late]
-        if not silent:
-            return
-        for host, at in core.store.heard.of(silent).items():
-            self._heard[host] = max(at, self._heard.get(host, 0))
-        for host in silent:
-            self._record(host, "overdue", silent_since=late)
+        """Notice who falls silent. Call it once a second."""
+        self._standings.tick()
 
     def standing(self, host: str) -> HostStanding:
-        return HostStanding(
-            host=host,
-            standing=self._core.state.standings.get(host),
-            heard_at=self._heard.get(host) or self._core.store.heard.of([host]).get(host),
-        )
+        return self._standings.of(host)
 
     def _trusted(self, host: str) -> bool:
         state = self._core.state
         return self._admission.admitted(state, state.hosts[host].operator)
 
     def _lease(self, state: State, host: str) -> LeaseState | None:
-        """The one that the host may still be using."""
-        lease = state.leases.get(state.lent.get(state.hosts[host].device, ""))
-        live = lease is not None and lease.host == host and lease.live(self._core.now())
-        return lease if live else None
+        return lease_on(state, host, self._core.now())
 
     def _case(
         self, admitted: Admitted, evidence: TpmEvidence | TeeEvidence, lease: LeaseState
@@ -212,29 +171,4 @@ class Watching:
             views = self._deciding.started(case.job, case.name, "attest")
             with self._core.store.write() as tx:
                 self._take_back(tx, _Found(lease, case, views, error.reasons))
-        if self._core.state.standings.get(host) != "refused":
-            self._record(host, "refused", codes)
-
-    def _record(
-        self,
-        host: str,
-        standing: StandingName,
-        codes: tuple[str, ...] = (),
-        *,
-        silent_since: int | None = None,
-    ) -> None:
-        """Record a change of standing; with ``silent_since``, unless the host was heard then."""
-        core = self._core
-        with core.store.write() as tx:
-            enrolled = tx.state.hosts[host]
-            if tx.state.standings.get(host) == standing:
-                return  # another manager over this store was first
-            if silent_since is not None and self._heard.get(host, 0) >= silent_since:
-                return
-            if not self._rejecting.room(tx.state, enrolled.operator):
-                return
-            lease = self._lease(tx.state, host)
-            concerned = tx.state.jobs[lease.job].parties if lease else frozenset[str]()
-            parties = [*concerned, enrolled.operator, enrolled.agent]
-            body: JsonObject = {"host": host, "standing": standing, "codes": [*codes]}
-            tx.append(core.entry("standing", parties, body))
+        self._standings.refused(host, codes)
