@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,13 +18,14 @@ from svetovid.crypto import b64encode, digest
 from svetovid.errors import ParseError
 from svetovid.evidence import BootReferences, ReferenceValues
 from svetovid.evidence.appraisal import Appraisal
-from svetovid.evidence.boot import judge, prove_boot
+from svetovid.evidence.boot import judge, policies, prove_boot
 from svetovid.evidence.ima import boot_aggregate, boot_aggregate_digest, extension
 from svetovid.evidence.ima.listing import IMA_POLICY
 from svetovid.evidence.ima.state import advance
 from svetovid.evidence.references import Current
 from svetovid.evidence.tpm import ClockInfo
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 ALLOWED = {
     "kernels": {"linux": (sha(KERNEL),)},
     "command_lines": (LINE,),
@@ -427,44 +429,113 @@ def test_m11_what_should_be_measured_is():
     host = Host()
     asked = host.allow(measured=("/opt/runtime/lib0.so", "/usr/bin/python3"))
     assert codes(host.judged(asked)) == {"ima.policy_unproven"}
-    assert "/usr/bin/python3" in observed(host.judged(asked), "boot.ima_policy")
+    assert "/usr/bin/python3" in observed(host.judged(asked), "boot.measured")
     quiet = Host(files={})
     assert codes(quiet.judged(quiet.allow(measured=()))) == {"ima.policy_unproven"}
 
 
-def load_policy(host: Host, content: bytes) -> None:
-    host.measure(IMA_POLICY, digest(content))
+AGENT = "/opt/svetovid/svetovid/host/agent.py"
+AGREED = policies.HOST_POLICY
+
+
+def load_policy(host: Host, policy: str) -> None:
+    host.measure(IMA_POLICY, policy)
+
+
+def with_policies(
+    host: Host, *loaded: str, measured: tuple[str, ...], **changes: object
+) -> ReferenceValues:
+    """Values that list the agent and these policies as files, and ask for ``measured``."""
+    files = {AGENT: (digest(b"agent"),), **({IMA_POLICY: loaded} if loaded else {})}
+    asked = host.allow(measured=measured, **changes)
+    return asked.model_copy(update={"files": host.references.files | files})
 
 
 def test_m12_another_policy_loaded():
-    values = {IMA_POLICY: (digest(b"agreed"), digest(b"second"))}
     host = Host()
-    files = host.references.files | values
-
-    def allow(**changes: object) -> ReferenceValues:
-        return host.allow(**changes).model_copy(update={"files": files})
-
-    asked = allow(measured=(IMA_POLICY,))
+    host.measure(AGENT, digest(b"agent"))
+    both = (AGREED, digest(b"second"))
+    asked = with_policies(host, *both, measured=(IMA_POLICY, AGENT))
     assert codes(host.judged(asked)) == {"ima.policy_unproven"}
-    load_policy(host, b"agreed")
+    load_policy(host, AGREED)
     assert granted(host.judged(asked))
-    assert codes(host.judged(allow())) == {"ima.policy_changed"}
-    load_policy(host, b"agreed")
+    assert codes(host.judged(with_policies(host, *both, measured=()))) == {"ima.policy_changed"}
+    load_policy(host, AGREED)
     assert granted(host.judged(asked))
-    load_policy(host, b"second")
+    load_policy(host, digest(b"second"))
     assert codes(host.judged(asked)) == {"ima.policy_changed"}
 
 
 def test_m12_the_policy_of_a_pending_line():
     host = Host()
+    host.measure(AGENT, digest(b"agent"))
     before = host.tpm.pcrs[10]
-    load_policy(host, b"late")
+    load_policy(host, AGREED)
     host.tpm.pcrs[10] = before
-    files = host.references.files | {IMA_POLICY: (digest(b"late"),)}
-    allowed = host.allow().model_copy(update={"files": files})
+    allowed = with_policies(host, AGREED, measured=(AGENT,))
     assert codes(host.judged(allowed)) == {"ima.policy_changed"}
-    asked = host.allow(measured=(IMA_POLICY,)).model_copy(update={"files": files})
+    asked = with_policies(host, AGREED, measured=(IMA_POLICY, AGENT))
     assert codes(host.judged(asked)) == {"ima.policy_unproven"}
+
+
+def test_m12_a_policy_that_nobody_knows():
+    """Listed and asked for, it may still leave out what root reads as code."""
+    host = Host()
+    host.measure(AGENT, digest(b"agent"))
+    load_policy(host, digest(b"home-made"))
+    asked = with_policies(host, digest(b"home-made"), measured=(IMA_POLICY, AGENT))
+    assert codes(host.judged(asked)) == {"ima.policy_unknown"}
+
+
+@pytest.mark.parametrize("policy", policies.IMAGE_POLICIES)
+def test_m12_the_image_s_policy_is_good_on_the_image_alone(policy: str):
+    """It leaves out one file system, which on another layout may be root's own."""
+    for more, good in (("", False), (" svetovid.root=1:ab", True), (" -- svetovid.root=x", False)):
+        line = LINE + more
+        host = Host(uefi.linux(line))
+        host.measure(AGENT, digest(b"agent"))
+        load_policy(host, policy)
+        asked = with_policies(host, policy, measured=(IMA_POLICY, AGENT), command_lines=(line,))
+        if good:
+            assert granted(host.judged(asked))
+        else:
+            assert codes(host.judged(asked)) == {"ima.policy_unknown"}
+
+
+def test_m12_the_agent_itself_is_read_under_the_policy():
+    host = Host()
+    load_policy(host, AGREED)
+    lib = "/opt/runtime/lib0.so"
+    assert codes(host.judged(with_policies(host, AGREED, measured=(IMA_POLICY, lib)))) == {
+        "boot.agent"
+    }
+    asked = with_policies(host, AGREED, measured=(IMA_POLICY, AGENT))
+    assert codes(host.judged(asked)) == {"ima.policy_unproven"}
+    host.measure(AGENT, digest(b"agent"))
+    assert granted(host.judged(asked))
+
+
+@pytest.mark.parametrize(
+    ("path", "agent"),
+    [
+        ("/opt/svetovid/svetovid/host/agent.py", True),
+        ("/opt/svetovid/svetovid/host/__pycache__/agent.cpython-311.pyc", True),
+        ("/v/lib/svetovid/host/measure/__pycache__/kernel.cpython-313.opt-1.pyc", True),
+        ("/v/lib/svetovid/manager/core.py", True),
+        ("/opt/svetovid/svetovid/training/local.py", False),
+        ("/var/lib/svetovid/host/host.json", False),
+        ("/opt/svetovid/host/agent.py.txt", False),
+    ],
+)
+def test_which_file_is_the_agent_s(path: str, agent: bool):
+    assert policies.is_agent(path) is agent
+
+
+def test_m12_known_policies_are_the_files_that_we_ship():
+    recipe = CHECKOUT / "images" / "attested-host" / "attested_host" / "guest"
+    image, more = ((recipe / f"ima-policy{n}").read_bytes() for n in ("", "-enforce"))
+    assert (digest(image), digest(image + more)) == policies.IMAGE_POLICIES
+    assert digest((CHECKOUT / "docs/guide/ima-policy").read_bytes()) == policies.HOST_POLICY
 
 
 def test_m14_kexec():

@@ -15,10 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from svetovid.errors import HostError, InputError, SvetovidError, TransportError
-from svetovid.evidence.ima import BOOT_AGGREGATE, Entry, boot_aggregate_digest, parse_log, replay
+from evidence.ima_bytes import fields, raw_entry
+from svetovid.errors import HostError, InputError, RefusalError, SvetovidError, TransportError
+from svetovid.evidence.ima import (
+    BOOT_AGGREGATE,
+    Entry,
+    boot_aggregate_digest,
+    build_entry,
+    parse_log,
+    replay,
+)
 from svetovid.host.measure import KernelLog, Launcher, Root, agent_root, boot_log, find
 from svetovid.host.measure import files as files_module
+from svetovid.host.measure import held as held_module
 from svetovid.host.measure.book import Book
 from svetovid.host.tpm import Tpm, open_transport
 
@@ -444,6 +453,137 @@ def test_a_kernel_log_of_another_form(tmp_path: Path, tail: bytes) -> None:
     with pytest.raises(SvetovidError):
         log.measure()
     assert log.count == 0
+
+
+# -- the kernel's log where foreign code runs
+
+
+def add(kernel: Path, path: str, digest: str = "sha256:" + "1" * 64) -> None:
+    with kernel.open("ab") as f:
+        f.write(build_entry(path, digest))
+
+
+def held(path: Path) -> list[int]:
+    """Descriptors of this process that lead to files below ``path``."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{fd}").startswith(f"{path}/"):
+                found.append(int(fd))
+    return found
+
+
+def test_the_runtime_is_read_and_held_before_foreign_code_runs(kernel: Path, tree: Path) -> None:
+    log = KernelLog(kernel, tree)
+    assert held(tree) == []
+    log.measure()
+    assert len(held(tree)) == 3
+    assert min(held(tree)) >= 4096, "those who wait with select() need the low ones"
+    log.measure()
+    assert len(held(tree)) == 3
+    log.close()
+    assert held(tree) == []
+
+
+def test_every_file_of_the_runtime_must_stand_in_the_log(kernel: Path, tree: Path) -> None:
+    """Under any of its names: two of them may be one file."""
+    (tree / "usr" / "unread.py").write_text("not measured")
+    log = KernelLog(kernel, tree)
+    with pytest.raises(HostError) as e:
+        log.measure()
+    assert e.value.code == "measure.unread"
+    assert str(tree / "usr" / "unread.py") in str(e.value.reason.observed)
+    assert held(tree) == []
+    assert log.count == 0
+    add(kernel, f"{tree}/usr/unread.py")
+    (tree / "usr" / "again.py").hardlink_to(tree / "usr" / "unread.py")
+    log.measure()
+    assert log.count == 5
+    log.close()
+
+
+def test_what_a_sandbox_could_have_caused_is_shown_to_nobody(
+    kernel: Path, tree: Path, tmp_path: Path
+) -> None:
+    """T9: which files foreign code reads, and what it calls its own, must not reach the log."""
+    mine = tmp_path / "daemon"
+    mine.write_text("of this host")
+    before = kernel.read_bytes()
+    for name in (
+        "/usr/lib/b.py",
+        f"{tree}/usr/lib/b.py",
+        "/tmp/PLAINTEXT",
+        "/code/train.py",
+        "/dev/shm/PLAINTEXT",
+        "/PLAIN\x01TEXT",
+    ):
+        kernel.write_bytes(before)
+        log = KernelLog(kernel, tree)
+        log.measure()
+        add(kernel, str(mine))
+        assert log.measure() == 1
+        add(kernel, name)
+        for look in (log.measure, log.catch_up, log.measure):
+            with pytest.raises(RefusalError) as e:
+                look()
+            assert e.value.code == "measure.grew"
+            assert "PLAINTEXT" not in str(e.value.reasons)
+        assert len(parse_log(log.log_since(0))) == 5
+        log.close()
+
+
+def test_names_that_nobody_can_read_are_not_repeated(kernel: Path, tree: Path) -> None:
+    log = KernelLog(kernel, tree)
+    log.measure()
+    with kernel.open("ab") as f:
+        f.write(raw_entry(b"memfd:PLAINTEXT"))
+    with pytest.raises(RefusalError) as e:
+        log.measure()
+    assert e.value.code == "measure.grew"
+    assert "PLAINTEXT" not in str(e.value.reasons)
+    assert e.value.__cause__ is None
+    log.close()
+
+
+def test_what_the_kernel_measures_of_itself_is_no_sandbox_s(kernel: Path, tree: Path) -> None:
+    log = KernelLog(kernel, tree)
+    log.measure()
+    data = b"state"
+    body = fields(b"sha256:\0" + hashlib.sha256(data).digest(), b"selinux-state\0", data)
+    with kernel.open("ab") as f:
+        f.write(raw_entry(template=b"ima-buf", body=body))
+    assert log.measure() == 1
+    log.close()
+
+
+def test_a_runtime_that_cannot_be_held(
+    kernel: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("not allowed to raise maximum limit")
+
+    with monkeypatch.context() as m:
+        m.setattr(held_module.resource, "setrlimit", refuse)
+        with pytest.raises(HostError) as e:
+            KernelLog(kernel, tree).measure()
+        assert e.value.code == "measure.hold"
+    real = os.open
+
+    def broken(path: str, *more: int) -> int:
+        if path.endswith("b.py"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, *more)
+
+    with monkeypatch.context() as m:
+        m.setattr(held_module.os, "open", broken)
+        with pytest.raises(HostError) as e:
+            KernelLog(kernel, tree).measure()
+        assert e.value.code == "measure.hold"
+    assert held(tree) == []
+    (tree / "usr" / "link").symlink_to("/etc/passwd")
+    with pytest.raises(HostError) as e:
+        KernelLog(kernel, tree).measure()
+    assert e.value.code == "launcher.file"
 
 
 def test_the_boot_log(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import re
 import struct
 import tarfile
 import threading
+import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from attested_host import debian, rootfs, wheels
 from attested_host.build import HERE, command_line
+from attested_host.datadisk import DATA_UUID, make_data_disk
 from attested_host.initrd import POLICY, compose_initrd, load_order
 from attested_host.lock import BuildError, Package, fetch, read_lock, write_lock
 from attested_host.pe import add_sections, authenticode, sections
@@ -33,6 +35,7 @@ from attested_host.verity import Verity
 import firmware as uefi
 from svetovid.evidence.boot import prove_boot
 from svetovid.evidence.boot.explain import pcr_claims
+from svetovid.evidence.boot.policies import is_agent
 from svetovid.evidence.documents import BootReferences
 from svetovid.host.sandbox import process
 
@@ -272,29 +275,48 @@ def test_the_initrd_is_what_is_named_and_no_more() -> None:
 # -- what is measured -------------------------------------------------------------------------
 
 
-def policy_rules() -> list[str]:
-    text = (rootfs.GUEST / "ima-policy").read_text()
-    return [line for line in text.splitlines() if line and not line.startswith("#")]
+HOST_POLICY = Path(__file__).resolve().parents[2] / "docs" / "guide" / "ima-policy"
+POLICIES = pytest.mark.parametrize("path", [rootfs.GUEST / "ima-policy", HOST_POLICY])
 
 
-def test_t7_the_numbers_in_the_ima_policy_are_those_of_sandbox_and_agent() -> None:
-    rules = policy_rules()
-    first = process._FIRST_UID
-    code = f"dont_measure func=FILE_CHECK fsmagic=0x01021994 fowner>{first - 1} euid>{first - 1}"
-    assert rules.count(code) == 1
+def rules_of(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+
+
+@POLICIES
+def test_t7_the_numbers_in_the_ima_policy_are_those_of_sandbox_and_agent(path: Path) -> None:
+    rules = rules_of(path)
+    last = process._FIRST_UID - 1
     service = (rootfs.GUEST / "service.py").read_text()
     (group,) = re.findall(r"^AGENT_GROUP = (\d+)$", service, re.MULTILINE)
-    assert int(group) < first
-    assert f"dont_measure func=FILE_CHECK fsmagic=0x01021994 fgroup={group} euid=0" in rules
+    assert int(group) < last
+    memory = f"fsmagic=0x01021994 fgroup={group}"
+    assert f"dont_measure func=FILE_CHECK {memory} euid=0 egid={group}" in rules
+    # Whatever foreign code does with what it made or was lent: no hook enters what it chose.
+    assert rules.count(f"dont_measure fowner>{last} euid>{last}") == 1
+    assert rules.count(f"dont_measure {memory} euid>{last}") == 1
 
 
-def test_whatever_is_run_or_mapped_as_code_is_measured_wherever_it_lies() -> None:
-    """M21: the exceptions are for reading alone, but for file systems that hold no files."""
-    pseudo = {"0x9fa0", "0x62656572", "0x73636673", "0x1cd1", "0x6e736673", "0x63677270"}
-    rules = policy_rules()
+@POLICIES
+def test_what_root_reads_is_measured_wherever_it_lies(path: Path) -> None:
+    """M21: what is left out is one file system and the agent's own memory, for the agent alone."""
+    rules = rules_of(path)
+    (group,) = re.findall(r"euid=0 egid=(\d+)$", "\n".join(rules), re.MULTILINE)[:1]
+    pseudo = re.compile(r"dont_measure fsmagic=(\w+)")
+    files = {"0x01021994", "0xef53", "0x73717368", "0x858458f6", "0x9123683e", "0x58465342"}
     for rule in (r for r in rules if r.startswith("dont_measure")):
-        whole = re.fullmatch(r"dont_measure fsmagic=(\w+)", rule)
-        assert whole[1] in pseudo if whole else "func=FILE_CHECK" in rule
+        whole = pseudo.fullmatch(rule)
+        if whole:
+            assert whole[1] not in files
+        elif "euid>" not in rule:
+            assert "func=FILE_CHECK" in rule
+            assert rule.endswith(f"euid=0 egid={group}")
+    disk = [r for r in rules if "fsuuid" in r]
+    assert disk == (
+        []
+        if path == HOST_POLICY
+        else [f"dont_measure func=FILE_CHECK fsuuid={DATA_UUID} euid=0 egid={group}"]
+    )
     measured = [r for r in rules if r.startswith("measure")]
     assert measured[:3] == [
         "measure func=BPRM_CHECK",
@@ -303,6 +325,29 @@ def test_whatever_is_run_or_mapped_as_code_is_measured_wherever_it_lies() -> Non
     ]
     assert "measure func=POLICY_CHECK" in measured
     assert rules.index(measured[0]) == len(rules) - len(measured)
+
+
+def test_the_data_disk_is_the_one_that_the_policy_knows(
+    tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    tool("mke2fs")
+    (tmp_path / "content").mkdir()
+    disk = tmp_path / "data.img"
+    make_data_disk(disk, tmp_path / "content", mib=4)
+    with disk.open("rb") as f:
+        f.seek(2048 * 512 + 1024 + 0x68)  # of ext4's superblock: s_uuid
+        assert str(uuid.UUID(bytes=f.read(16))) == DATA_UUID
+
+
+def test_nobody_but_root_sees_the_processes_of_others() -> None:
+    (mount,) = (s for s in (rootfs.GUEST / "init.sh").read_text().splitlines() if "-t proc" in s)
+    assert "hidepid=invisible" in mount
+
+
+def test_every_log_must_show_the_policy_and_the_agent() -> None:
+    asked = boot_references(PARTS, assemble(PARTS)).measured
+    assert "/etc/ima/ima-policy" in asked
+    assert any(is_agent(path) for path in asked)
 
 
 def test_the_command_line_asks_for_what_the_appraisal_needs() -> None:

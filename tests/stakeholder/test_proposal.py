@@ -203,6 +203,10 @@ def test_a_policy_file_that_was_approved_may_be_loaded() -> None:
     found = approved(text, "ann").boot
     assert found is not None
     assert found.measured == (IMA_POLICY,)
+    agent = "/opt/svetovid/svetovid/host/agent.py"
+    with_agent = approved(f'{text}+ file {A} "{agent}"\n+ file {A} "/usr/bin/x"\n', "ann").boot
+    assert with_agent is not None
+    assert with_agent.measured == (IMA_POLICY, agent)
     assert approved(text.replace("+ event", "- event"), "ann").boot is None
 
 

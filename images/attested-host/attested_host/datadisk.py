@@ -11,8 +11,10 @@ from attested_host.gpt import ALIGNMENT, DATA, Partition, write_disk
 from attested_host.lock import BuildError
 from attested_host.machine import tool
 
-__all__ = ["make_data_disk", "read_file"]
+__all__ = ["DATA_UUID", "make_data_disk", "read_file"]
 
+DATA_UUID = "7356e704-1d5e-4d6b-9a30-5f3e6d61c0de"
+"""The file system that the image's IMA policy lets the agent read without measuring it."""
 _TIMEOUT_S = 120
 _OFFSET = ALIGNMENT * 512
 
@@ -36,7 +38,8 @@ def make_data_disk(target: Path, source: Path, mib: int = 64) -> None:
         with content.open("wb") as f:
             f.truncate(mib << 20)
         _run(
-            "mke2fs", "-q", "-t", "ext4", "-d", str(source), "-E", "root_owner=0:0", str(content)
+            "mke2fs", "-q", "-t", "ext4", "-U", DATA_UUID, "-d", str(source),
+            "-E", "root_owner=0:0", str(content),
         )  # fmt: skip
         write_disk(target, [Partition("svetovid-data", DATA, content)], b"data")
 

@@ -18,6 +18,7 @@ from attested_host.pe import authenticode
 from attested_host.rootfs import RUNTIME
 from attested_host.tree import Tree
 from attested_host.uki import Parts
+from attested_host.wheels import SITE
 from svetovid.evidence.documents import BootReferences, ReferenceValues
 
 __all__ = [
@@ -32,10 +33,14 @@ __all__ = [
 PRODUCT = "attested-host"
 _MAX_FILES = 12_000
 SECURE_BOOT = "4 under secure boot"
-_SHOWN_AT_WORK = ("/" + POLICY, "/usr/lib/svetovid/service.py")
-"""Paths that every measurement log must hold: the policy that was loaded, and a file that is read
-as code after it. (Files of the runtime tree share an inode with the root file system's own; the
-log names whichever path was read first.)"""
+_SHOWN_AT_WORK = (
+    "/" + POLICY,
+    "/usr/lib/svetovid/service.py",
+    f"/{SITE}/svetovid/host/__pycache__/agent.cpython-311.pyc",
+)
+"""Paths that every measurement log must hold: the policy that was loaded, and what is read as code
+after it, the agent among it. (Files of the runtime tree share an inode with the root file system's
+own; the log names whichever path was read first.)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ class _Run:
         notes = stack.enter_context(ProgressNotes(job, self._places.progress))
 
         def save(data: bytes) -> None:
+            self._attester.look_back()
             self._places.take()
             self._record(checkpoints.save(data))
 
@@ -186,6 +187,7 @@ class _Run:
             with self._timed("clear_s"):
                 self._clear()
         self._raise_if_lost()
+        self._attester.look_back()
         self._timings.update(result.timings)
         return result
 

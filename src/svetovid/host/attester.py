@@ -42,6 +42,9 @@ class Attester(Protocol):
     ) -> TpmEvidence | TeeEvidence:
         """Fresh evidence for one challenge. Safe to call from several threads."""
 
+    def look_back(self) -> None:
+        """Refuse what foreign code has caused to be measured, before anything it made leaves."""
+
     def log(self) -> bytes:
         """The whole measurement log so far; nothing where this kind keeps none."""
 
@@ -97,6 +100,10 @@ class TpmAttester:
             boot_log=self._boot_log,
         )
 
+    def look_back(self) -> None:
+        with self._lock:
+            self._log.catch_up()
+
     def log(self) -> bytes:
         with self._lock:
             self._log.catch_up()
@@ -135,6 +142,9 @@ class TeeAttester:
             report=b64encode(report),
             signature=b64encode(signature),
         )
+
+    def look_back(self) -> None:
+        """An enclave keeps no log that its code could write to."""
 
     def log(self) -> bytes:
         return b""

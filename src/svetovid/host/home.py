@@ -188,7 +188,8 @@ class HostHome:
         tpm = self.open_tpm()
         try:
             if self.kernel_log:
-                return TpmAttester(tpm, KernelLog(), self.host_id, boot_log())
+                log = KernelLog(runtime=self.runtime)
+                return TpmAttester(tpm, log, self.host_id, boot_log())
             launcher = Launcher(tpm, self.runtime, self.path / "measurements.log")
             return TpmAttester(tpm, launcher, self.host_id)
         except BaseException:

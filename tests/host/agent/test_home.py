@@ -170,6 +170,9 @@ def test_t4_a_device_with_a_kernel_log_is_measured_by_the_kernel(
     class Log:
         count = 0
 
+        def __init__(self, *, runtime: Path) -> None:
+            assert runtime == world.home.runtime
+
         def close(self) -> None:
             closed.append("log")
 
@@ -195,7 +198,7 @@ def test_t4_a_device_with_a_kernel_log_is_measured_by_the_kernel(
     attester.close()
     assert closed == ["log", "tpm"]
 
-    def broken() -> None:
+    def broken(**_: object) -> None:
         raise HostError("launcher.log_file")
 
     monkeypatch.setattr(rooms, "KernelLog", broken)

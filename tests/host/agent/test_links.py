@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 
 from agentworld import SLOW, World, children, plaintext_open, trained
 from svetovid.crypto import b64decode
-from svetovid.errors import EvidenceError, SvetovidError
+from svetovid.errors import EvidenceError, RefusalError, SvetovidError
 from svetovid.host.link import once_more
 
 Make = Callable[..., World]
@@ -162,3 +163,26 @@ def test_t12_silence_ends_a_run_with_its_lease(make: Make, path: str) -> None:
         thread.join(40)
     assert codes == ["lease.expired"]
     assert not list(world.out.glob("*receipt*"))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at-a-checkpoint", "at-the-end"])
+def test_t9_what_foreign_code_had_measured_is_seen_before_anything_leaves(
+    make: Make, late: bool
+) -> None:
+    """Neither a checkpoint nor an output nor evidence: such a log is public."""
+    world = make(kind="tpm")
+    with world.attester() as attester:
+        caller = "_execute" if late else "save"
+
+        def look_back() -> None:
+            if sys._getframe(1).f_code.co_name == caller:
+                raise RefusalError("measure.grew")
+
+        attester.look_back = look_back  # type: ignore[method-assign]
+        with pytest.raises(RefusalError) as e:
+            world.run(attester=attester)
+    assert e.value.code == "measure.grew"
+    stages = [event.stage for event in world.events]
+    assert stages[-1] == "running"
+    assert not list(world.out.glob("*.sealed"))
+    assert late == bool(list(world.out.glob("*checkpoint*")))

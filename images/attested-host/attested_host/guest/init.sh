@@ -11,7 +11,8 @@ stop() {
 }
 trap 'stop "the init script failed"' EXIT
 
-mount -t proc -o nosuid,nodev,noexec proc /proc
+# Only root and whoever a process belongs to see it: a job's words stand in its command line.
+mount -t proc -o nosuid,nodev,noexec,hidepid=invisible proc /proc
 mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 mount -t devtmpfs -o nosuid,noexec devtmpfs /dev
 mount -t securityfs -o nosuid,nodev,noexec securityfs /sys/kernel/security

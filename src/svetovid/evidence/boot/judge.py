@@ -12,8 +12,11 @@
 4. on every command line measured, ``ima_policy=`` with ``tcb``: nothing weaker measures what root
    reads, or the loading of another policy;
 5. a measurement log that shows this at work: it names files, those that the edition asks for, and
-   :data:`~svetovid.evidence.ima.listing.IMA_POLICY` only if asked for, with one digest;
-6. no kexec: the boot log says nothing of the kernel that it started.
+   :data:`~svetovid.evidence.ima.listing.IMA_POLICY` only if asked for, with one digest, which is
+   known as one that measures what root reads on such a host (:mod:`.policies`);
+6. where a policy was loaded, a file of the agent among those asked for: what asks the TPM for
+   quotes was itself read under that policy;
+7. no kexec: the boot log says nothing of the kernel that it started.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from svetovid.evidence.boot.explain import (
     line_digests,
     pcr_claims,
 )
+from svetovid.evidence.boot.policies import is_agent, known
 from svetovid.evidence.boot.replay import Boot
 from svetovid.evidence.claims import Claim
 from svetovid.evidence.ima.listing import IMA_POLICY, compare
@@ -54,6 +58,14 @@ _REASONS = (
     Reason(
         code="ima.policy_changed",
         next_step="restart the host, and load no IMA policy but the one agreed",
+    ),
+    Reason(
+        code="ima.policy_unknown",
+        next_step="load docs/guide/ima-policy, unchanged; the image's is for the image alone",
+    ),
+    Reason(
+        code="boot.agent",
+        next_step="have the reference values ask for a file of the agent in boot.measured",
     ),
 )
 _STEPS = {r.code: r.next_step for r in _REASONS}
@@ -131,47 +143,64 @@ def _measures(line: str) -> bool:
     )
 
 
-def _policy_code(
-    story: _Story,
-    asked: frozenset[str],
-    proven: frozenset[tuple[str, str]],
-    seen: frozenset[tuple[str, str]],
-    files: int,
-) -> str:
+def _policy_code(story: _Story, asked: frozenset[str], loaded: set[str], files: int) -> str:
     """Why the IMA policy is not proven for one edition; empty where it is.
 
     What PCR 10 does not cover yet is a host's own text: it speaks against it, never for it.
     """
-    loaded = {digest for path, digest in seen if path == IMA_POLICY}
-    if not story.lines or not all(_measures(line) for line in story.lines):
-        return "ima.policy_unproven"
-    if files == 0 or not asked <= {path for path, _ in proven}:
+    if not story.lines or not all(_measures(line) for line in story.lines) or not files:
         return "ima.policy_unproven"
     if len(loaded) > 1 or (loaded and IMA_POLICY not in asked):
         return "ima.policy_changed"
-    return ""
+    lines = [list(_words(line)) for line in story.lines]
+    return "" if all(known(policy, lines) for policy in loaded) else "ima.policy_unknown"
 
 
-def _policy(story: _Story, log: LogState, current: Current, source: str) -> Claim:
+def _measured_code(asked: frozenset[str], proven: set[str], policy: bool) -> str:
+    """Why the log does not show the policy at work for one edition; empty where it does.
+
+    Args:
+        policy: whether a good one was loaded.
+    """
+    if not asked <= proven:
+        return "ima.policy_unproven"
+    return "boot.agent" if policy and not any(is_agent(path) for path in asked) else ""
+
+
+def _policy(story: _Story, log: LogState, current: Current, source: str) -> Iterator[Claim]:
     proven = log.listing.compare(log.entries, current).seen
     seen = proven | compare(log.pending, current, begins=False).seen
     files = log.count - 1 - log.kexecs
-    asked = [frozenset(e.measured) for e in story.editions] or [frozenset[str]()]
-    codes = [_policy_code(story, wanted, proven, seen, files) for wanted in asked]
-    code = min(codes, key=bool)
-    missing = sorted(asked[codes.index(code)] - {path for path, _ in proven})
-    policies = sorted(digest for path, digest in seen if path == IMA_POLICY)
-    observed = f"{files} measured, not among them {missing}, policies loaded: {policies or 'none'}"
-    return Claim(
+    loaded = {digest for path, digest in seen if path == IMA_POLICY}
+    paths = {path for path, _ in proven}
+    editions = [frozenset(e.measured) for e in story.editions] or [frozenset[str]()]
+    found = []
+    for asked in editions:
+        code = _policy_code(story, asked, loaded, files)
+        found.append((code, _measured_code(asked, paths, bool(loaded) and not code), asked))
+    code, not_measured, asked = min(found, key=lambda f: (bool(f[0]) + bool(f[1]), bool(f[0])))
+    yield Claim(
         name="boot.ima_policy",
         ok=not code,
         value="" if code else "tcb",
-        observed=observed[:_SHOWN],
-        expected="ima_policy=tcb on the command line, the paths asked for in the measurement log, "
-        "and no policy loaded but one asked for",
+        observed=f"{files} measured, policies loaded: {sorted(loaded) or 'none'}"[:_SHOWN],
+        expected="ima_policy=tcb on the command line, files in the measurement log, and no policy "
+        "loaded but one asked for, known to measure what root reads on such a host",
         source=source,
         code=code,
         next_step=_STEPS.get(code, ""),
+    )
+    missing = sorted(asked - paths)
+    yield Claim(
+        name="boot.measured",
+        ok=not not_measured,
+        value=len(asked & paths),
+        observed=f"of {len(asked)} paths asked for, not in the log: {missing or 'none'}"[:_SHOWN],
+        expected="every path asked for in the measurement log, a file of the agent among them "
+        "where a policy is loaded",
+        source=source,
+        code=not_measured,
+        next_step=_STEPS.get(not_measured, ""),
     )
 
 
@@ -234,7 +263,7 @@ def judge(boot: Boot | Reason | None, log: LogState, current: Current) -> tuple[
         *pcr_claims(boot, editions, source),
         _started(story, source),
         _aggregate(log, boot.bank),
-        _policy(story, log, current, source),
+        *_policy(story, log, current, source),
         Claim(
             name="boot.secure_boot",
             ok=True,

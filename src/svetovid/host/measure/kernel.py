@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from svetovid.errors import HostError
-from svetovid.evidence.ima import MAX_LOG_BYTES, parse_log
+from svetovid.errors import HostError, RefusalError, SvetovidError
+from svetovid.evidence.ima import MAX_LOG_BYTES, Entry, parse_log
 from svetovid.host.measure.book import Book
+from svetovid.host.measure.held import Held
 
 __all__ = ["BOOT_LOG", "IMA_LOG", "KernelLog", "boot_log"]
 
@@ -49,10 +50,23 @@ class KernelLog:
     """IMA's log, behind the same methods as :class:`.Launcher`. The kernel measures by itself.
 
     Whether its policy measures what matters is for the appraisal of the boot log to say (T4).
+
+    Rules:
+
+    1. Before the first look every file of the runtime is read and held (:class:`.Held`), and must
+       then stand in the log: ``measure.unread``.
+    2. After it nothing is entered that foreign code could have caused: ``measure.grew``. Such a log
+       is shown to nobody.
+
+    Args:
+        path: the kernel's binary log.
+        runtime: root of the sandbox; None where nothing is launched.
     """
 
-    def __init__(self, path: Path = IMA_LOG) -> None:
+    def __init__(self, path: Path = IMA_LOG, runtime: Path | None = None) -> None:
         self._path = path
+        self._runtime = runtime
+        self._held: Held | None = None
         self._lock = threading.Lock()
         self._book = Book()
 
@@ -75,27 +89,75 @@ class KernelLog:
         """Read what the kernel has measured since; how many entries that is.
 
         Raises:
-            HostError: ``measure.kernel_log``.
+            HostError: ``measure.kernel_log``, ``measure.hold``, ``measure.unread``,
+                ``launcher.file``.
+            RefusalError: ``measure.grew``, also for what cannot be read in a log that was good.
             InputError, EvidenceError: ``ima.*`` where the log is not in a form that the kernel has.
         """
         with self._lock:
-            data = _read(self._path, MAX_LOG_BYTES)
-            known = self._book.since(0)
-            if not data.startswith(known):
-                raise _unreadable(self._path, "a log that does not go on from what it was")
-            new = data[len(known) :]
+            held = self._held
+            if held is None and self._runtime is not None:
+                held = Held(self._runtime)
+            try:
+                return self._look(held)
+            finally:
+                if held is not self._held and held is not None:
+                    held.close()
+
+    def _look(self, held: Held | None) -> int:
+        data = _read(self._path, MAX_LOG_BYTES)
+        known = self._book.since(0)
+        if not data.startswith(known):
+            raise _unreadable(self._path, "a log that does not go on from what it was")
+        new = data[len(known) :]
+        if held is None:
             parse_log(new)
-            before = self._book.count
-            self._book.extend(new)
-            return self._book.count - before
+        elif held is self._held:
+            _still(held, new)
+        else:
+            _whole(held, parse_log(new))
+        self._held = held
+        before = self._book.count
+        self._book.extend(new)
+        return self._book.count - before
 
     def catch_up(self) -> None:
         """The kernel goes on measuring between two looks: look again.
 
         Raises:
-            HostError: ``measure.kernel_log``.
+            HostError, RefusalError: as :meth:`measure`.
         """
         self.measure()
 
     def close(self) -> None:
-        """Nothing to close: the log is the kernel's."""
+        """Let go of the runtime's files. The log is the kernel's."""
+        with self._lock:
+            if self._held is not None:
+                self._held.close()
+                self._held = None
+
+
+def _whole(held: Held, entries: tuple[Entry, ...]) -> None:
+    if missing := held.missing(entries):
+        raise HostError(
+            "measure.unread",
+            expected="the kernel to measure every file of the runtime as the agent reads it",
+            observed=f"{len(missing)} are not in its log, first {missing[0]}",
+            next_step="load an IMA policy that measures what root reads, and see that the disk can"
+            " be read",
+        )
+
+
+def _still(held: Held, new: bytes) -> None:
+    try:
+        strange = held.strange(parse_log(new))
+    except SvetovidError:
+        strange = True
+    if strange:
+        # A name may be foreign code's own words: it must not come out by the refusal (T9).
+        raise RefusalError(
+            "measure.grew",
+            expected="nothing in the kernel's log that a sandbox could have caused",
+            observed="an entry under a name that a sandbox sees",
+            next_step="load the IMA policy of this version, and restart the host",
+        ) from None

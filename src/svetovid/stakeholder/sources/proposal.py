@@ -27,6 +27,7 @@ from pathlib import Path
 
 from svetovid.crypto.canonical import b64decode, digest
 from svetovid.errors import InputError, ParseError
+from svetovid.evidence.boot.policies import is_agent
 from svetovid.evidence.ima import Entry, parse_log
 from svetovid.evidence.ima.listing import IMA_POLICY
 from svetovid.evidence.recorded import FILES, MAX_BUNDLE_BYTES, RecordedEvidence
@@ -235,8 +236,9 @@ def approved(text: str, name: str) -> Proposal:
         )
     artifact = logs[0] if logs else None
     source = Source(kind="host", name=name, artifact=artifact, files=tables["file"])
-    # Whoever approved a policy file as a file wants it loaded, and no other.
+    # Whoever approved a policy file wants it loaded, and no other, before the agent is read.
     measured = [IMA_POLICY] if IMA_POLICY in tables["file"] else []
+    measured += sorted(path for path in tables["file"] if is_agent(path))[:1] if measured else []
     try:
         booted = boot.references(measured)
     except ValueError as e:
