@@ -76,6 +76,53 @@ def test_a_software_tpm_is_called_so(tmp_path: Path) -> None:
     assert "SOFTWARE TPM" in found(check_host(home))["evidence"].observed
 
 
+def lay(path: Path, scope: str | None, *options: str) -> None:
+    if scope is not None:
+        (path / "yama").write_text(scope)
+    lines = [f"22 1 0:21 / /proc rw,nosuid - proc proc {o}\n" for o in options]
+    (path / "mounts").write_text("21 1 0:20 / /sys rw - sysfs sysfs rw\n" + "".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("scope", "options", "warned"),
+    [
+        ("1\n", ["rw,hidepid=invisible"], set()),
+        ("3\n", ["rw,gid=5,hidepid=2"], set()),
+        ("1\n", ["rw"], {"hidepid"}),
+        ("1\n", ["rw,hidepid=invisible", "rw"], {"hidepid"}),
+        ("1\n", ["rw", "rw,hidepid=invisible"], set()),
+        ("1\n", ["rw,hidepid=noaccess"], {"hidepid"}),
+        ("0\n", ["rw,hidepid=invisible"], {"ptrace_scope"}),
+        (None, [], {"hidepid", "ptrace_scope"}),
+    ],
+)
+def test_what_others_see_of_a_job_is_said(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scope: str | None,
+    options: list[str],
+    warned: set[str],
+) -> None:
+    """T9: on a machine that others use, a job's command line is theirs to read."""
+    lay(tmp_path, scope, *options)
+    monkeypatch.setattr(check, "_YAMA", tmp_path / "yama")
+    monkeypatch.setattr(check, "_MOUNTS", tmp_path / "mounts")
+    assert "simulated" in check._processes(home)
+    real = check.HostHome(home).config().model_copy(update={"kind": "tpm", "tpm": "device:/dev/x"})
+    monkeypatch.setattr(check.HostHome, "config", lambda _: real)
+    said = check._processes(home)
+    assert {w for w in ("hidepid", "ptrace_scope") if w in said} == warned
+    assert ("WARNING" in said) == bool(warned)
+
+
+def test_where_mounts_cannot_be_read_nothing_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_MOUNTS", tmp_path / "none")
+    assert not check._proc_is_hidden()
+
+
 def test_a_runtime_that_cannot_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "interpreter", lambda: Path("/no/python"))
     reason = found(check_host(home))["sandbox"].reason

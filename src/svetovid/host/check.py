@@ -21,6 +21,9 @@ __all__ = ["Finding", "check_host"]
 
 OWN_UID = "each job has a uid of its own"
 _START_S = 30.0
+_YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+_MOUNTS = Path("/proc/self/mountinfo")
+_HIDDEN = frozenset({"hidepid=invisible", "hidepid=ptraceable", "hidepid=2", "hidepid=4"})
 _CONFINEMENT = Confinement(memory_mib=256, processes=16)
 
 
@@ -57,6 +60,7 @@ def check_host(
         ("job", lambda: _free(home)),
         ("evidence", lambda: _evidence(home)),
         ("sandbox", lambda: _sandbox(home)),
+        ("processes", lambda: _processes(home)),
         ("memory", _memory),
         ("devices", lambda: _devices(machine, devices)),
     ]
@@ -109,6 +113,43 @@ def _who() -> str:
     """What keeps the files of agent and jobs from a sandbox, besides its mounts."""
     uid = os.geteuid()
     return f"it has uid {uid}, as the agent: only root could give it another" if uid else OWN_UID
+
+
+def _processes(home: Path) -> str:
+    """What other users of this machine see of a job's processes. Words, no refusal: on a host that
+    nobody else uses there is nobody to see it."""
+    config = HostHome(home).config()
+    if config.kind != "tpm" or not config.tpm.startswith("device:"):
+        return "not looked at: this host is simulated"
+    hidden = "hidden from other users"
+    shown = (
+        "WARNING: any user of this machine reads the command lines and names of a job's processes,"
+        " where its code can write data: mount /proc with hidepid=invisible"
+    )
+    traced = (
+        "WARNING: a process may trace any other of its user: set kernel.yama.ptrace_scope to 1 or"
+        " more"
+    )
+    words = [hidden if _proc_is_hidden() else shown]
+    return "; ".join([*words, "tracing restricted" if _trace_scope() >= 1 else traced])
+
+
+def _trace_scope() -> int:
+    """Yama's setting; 0 where the kernel has no Yama."""
+    try:
+        return int(_YAMA.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _proc_is_hidden() -> bool:
+    """Whether what is mounted last at /proc shows each user only processes of its own (proc(5))."""
+    try:
+        lines = _MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return False
+    options = [line.split()[-1] for line in lines if " /proc " in line.partition(" - ")[0]]
+    return bool(options) and not _HIDDEN.isdisjoint(options[-1].split(","))
 
 
 def _memory() -> str:
