@@ -28,7 +28,7 @@ _BOOT_S = 600.0
 _LINE = 200
 _CHANGED = "opt/site/numpy/version.py"
 _LATE = "numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so"
-"""A file that nothing reads before a job does; as its wheel names it."""
+"""A file that nothing reads before the agent has the runtime measured; as its wheel names it."""
 
 
 class Story:
@@ -175,7 +175,10 @@ class Story:
         return self._refused_by_alice("a changed command line", "boot.cmdline", "line", result)
 
     def changed_block(self) -> set[str]:
-        """While the guest runs, one byte changes on its disk, in a file that the job will read."""
+        """While the guest runs, one byte changes on its disk, in a file that a job would read.
+
+        The agent has the kernel read the whole runtime before it asks for a key.
+        """
         world = self.world
         world.propose("block")
         disk = world.folder / "block.img"
@@ -191,7 +194,7 @@ class Story:
             raise BuildError(f"the changed block went unnoticed: {console[-1000:]}")
         self.say("guest: " + next(x for x in console.splitlines() if "is corrupted" in x).strip())
         what = "a block changed on the running guest's disk"
-        return self._refused(what, "sandbox.script", world.result().reasons("block"))
+        return self._refused(what, "measure.unread", world.result().reasons("block"))
 
 
 def _shortened(text: str) -> str:
