@@ -325,6 +325,56 @@ def test_one_importer_does_not_veto_for_another(world: World, importers: Importe
     assert [runs[p.key_id, left] for p in importers.people.values()] == [0, 1]
 
 
+def aside(importers: Importers, to: str, asset: str | None = None) -> Policy:
+    """Another policy of Alice's, whose name comes first, which exports to one of them."""
+    world, grant = importers.world, importers._grant.to_json()
+    more = {"to": importers.people[to].key_id} | ({"asset": asset} if asset else {})
+    export = Export.from_json(grant | more)
+    policy = world.policy_of(world.alice, name="aside", grants=(), exports=(export,))
+    world.clients["alice"].put_policy(sign(policy, world.alice))
+    return policy
+
+
+def test_an_importer_by_another_policy_does_not_veto(world: World, importers: Importers) -> None:
+    """T5: each is held to the policy by which the exporter exports to it, one way at a time."""
+    host = world.host()
+    outer = importers.outer
+    importers.outer = aside(importers, "ida")
+    importers.spoils("ida")
+    assert "policy.pin" in {r.code for r in refused(host.release, importers.job).reasons}
+    importers.outer = outer
+    importers.policy("ivo")
+    importers.consent("ivo")
+    lease = host.release(importers.job).lease.id
+    (name,) = importers.released()["importers"].values()
+    assert name == importers.people["ivo"].key_id
+    assert importers.released()["policies"][world.alice.key_id] == outer.digest()
+    host.renew(importers.job, lease)
+    assert host.attest(fresh=True).lost == ()
+
+
+def test_partners_in_something_else_do_not_veto(world: World, importers: Importers) -> None:
+    """T5: whoever was exported another asset, or this one once, has no say."""
+    host = world.host()
+    other = fake_manifest("dataset", world.alice.key_id, world.me, "other")
+    world.clients["alice"].deposit_key(other, Secret.random(32))
+    side = aside(importers, "ida", other.digest())
+    left = world.assets["left"].manifest
+    both = tuple(Import(policy=p.digest(), asset=left) for p in (importers.outer, side))
+    ida = world.policy_of(importers.people["ida"], imports=both)
+    world.client(importers.people["ida"]).put_policy(sign(ida, importers.people["ida"]))
+    world.policies["ida"] = ida
+    importers.consent("ida")
+    importers.outer = importers.alices([importers.people["ivo"]])
+    importers.policy("ivo")
+    importers.consent("ivo")
+    host.release(importers.job)
+    assert [*importers.released()["importers"].values()] == [importers.people["ivo"].key_id]
+    assert importers.people["ida"].key_id not in importers.released()["policies"]
+    world.now += 1
+    assert refused(importers.consent, "ida").code == "consent.owner"
+
+
 def test_an_importer_has_no_say_where_the_owner_spoke(world: World, importers: Importers) -> None:
     """T5: nor in any job from which the owner took its export back."""
     importers.spoils("ida")

@@ -4,8 +4,8 @@ Rules:
 
 1. Whoever speaks for an owner signs: as the document itself shows, and as this manager knows of
    every key it rests on.
-2. Only an owner of an asset in the job consents, or one that it exports that asset to, so that no
-   stranger's clauses enter a decision.
+2. Only an owner of an asset in the job consents, or one that the assets of all slots it consents to
+   are exported to, so that no stranger's clauses enter a decision.
 3. An owner whose assets another manager holds need not be known here. What it sends counts as the
    proposer's, who named it; it may change its mind a few times.
 """
@@ -20,10 +20,10 @@ from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
 from svetovid.manager.state import JobState
 from svetovid.policy.consents import CLOCK_SKEW_S
-from svetovid.policy.documents import Consent, Job, Policy
+from svetovid.policy.documents import Consent, Job, JobAsset, Policy
 from svetovid.policy.speaking import open_owned, owner_keys
 
-__all__ = ["Consenting", "held_already", "imports", "spoken"]
+__all__ = ["Consenting", "exporting", "held_already", "spoken"]
 
 D = TypeVar("D", Policy, Consent)
 
@@ -57,24 +57,33 @@ def spoken(core: Core, envelope: Envelope, claimed: D) -> D:
     return document
 
 
-def imports(core: Core, owner: str, job: Job) -> bool:
-    """Whether ``owner`` imports an asset of the job, and that one's owner exports it to it.
+def exporting(core: Core, owner: str, asset: JobAsset) -> list[str]:
+    """Digests of the policies in force of the asset's owner that export this asset in this use to
+    ``owner``, and that ``owner`` pins for this asset.
 
     Anybody else's consent would bring anybody else's clauses into the decision: a veto for
-    strangers, and for those who were partners once.
+    strangers, for those who were partners once, and for partners in something else.
     """
-    wanted = {i.asset for p in _policies(core, owner) for i in p.imports}
-    return any(
-        (e.asset, e.to) == (a.manifest, owner)
-        for a in job.assets.values()
-        if a.manifest in wanted
-        for p in _policies(core, a.owner)
-        for e in p.exports
-    )
+    pinned = {
+        i.policy
+        for p in _held(core, owner).values()
+        for i in p.imports
+        if i.asset == asset.manifest
+    }
+    return [
+        name
+        for name, policy in _held(core, asset.owner).items()
+        if name in pinned
+        and any(
+            (e.asset, e.use, e.to) == (asset.manifest, asset.use, owner) for e in policy.exports
+        )
+    ]
 
 
-def _policies(core: Core, owner: str) -> list[Policy]:
-    return [core.store.document(n, Policy) for n in core.state.owned.get(owner, {}).values()]
+def _held(core: Core, owner: str) -> dict[str, Policy]:
+    """Policies in force, by digest, in the order of their names."""
+    owned = sorted(core.state.owned.get(owner, {}).items())
+    return {digest: core.store.document(digest, Policy) for _, digest in owned}
 
 
 class Consenting:
@@ -159,13 +168,17 @@ class Consenting:
 
     def _may_import(self, consent: Consent, job: Job, importers: int) -> None:
         """Raises PolicyError ``consent.owner``, LimitError ``consent.importers``."""
-        if not imports(self._core, consent.owner, job):
-            raise PolicyError(
-                "consent.owner",
-                expected="an owner of an asset in this job, or one it exports it to",
-                observed=consent.owner,
-                next_step="nobody else's consent is needed",
-            )
+        for slot in consent.slots:
+            asset = job.assets.get(slot)
+            if asset is None or not exporting(self._core, consent.owner, asset):
+                raise PolicyError(
+                    "consent.owner",
+                    expected=f"an owner of an asset in this job, or one that slot {slot}'s owner "
+                    "exports it to",
+                    observed=consent.owner,
+                    next_step="consent to slots of your own, or to those you import; nobody else's "
+                    "consent is needed",
+                )
         if importers >= _MAX_IMPORTERS:
             raise LimitError(
                 "consent.importers",

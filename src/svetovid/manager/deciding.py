@@ -6,8 +6,9 @@ from its policy's pins among what was published here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice, product
 from typing import cast
 
 from svetovid.crypto import Envelope
@@ -15,7 +16,7 @@ from svetovid.errors import PolicyError, Reason, SvetovidError
 from svetovid.evidence.appraisal import Appraisal, appraise
 from svetovid.evidence.documents import Challenge, HostRecord, ReferenceValues, Role, TrustAnchors
 from svetovid.evidence.verify import Proven
-from svetovid.manager.consenting import imports
+from svetovid.manager.consenting import exporting
 from svetovid.manager.core import Core
 from svetovid.manager.state import JobState, State
 from svetovid.policy.documents import Consent, Job, JobAsset, Policy
@@ -42,6 +43,8 @@ class _Choice:
 
 
 _MAX_CHOICES = 4096
+_MAX_ALTERNATIVES = 8
+"""Ways to choose among the policies of exporters who say nothing themselves, that are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,44 +96,61 @@ class Deciding:
             views.choices[owner] = mine.key
         return replace(views, reasons=tuple(reasons))
 
-    def in_force(self, state: State, job: Job, name: str, role: Role) -> dict[str, str]:
+    def in_force(self, state: State, job: Job, name: str, role: Role) -> tuple[dict[str, str], ...]:
         """By owner: digest of the policy its consent names if that is in force; of an owner that
-        did not consent, the one that an importer pins; else the first in force.
+        did not consent, the one that it exports to an importer by; else the first in force. Where
+        it exports to several by several, each way is one alternative: an importer can refuse for
+        itself, and not for the others.
 
         Before a release: of owners of assets held here, and of importers who consented to a slot
-        that its owner said nothing to, and are exported to still. After it, of the parties to it:
-        whoever consents later than that neither ends a job nor keeps it going.
+        that its owner said nothing to, and are exported that one still. After it, of the parties to
+        it: whoever consents later than that neither ends a job nor keeps it going.
         """
         held = state.jobs[name]
         if role == "release":
             here = [(s, a) for s, a in job.assets.items() if a.manager == self._core.me]
-            parties = {a.owner for _, a in here} | self._importers(held, job, here)
+            imported = self._imported(held, here)
+            parties = {a.owner for _, a in here} | {importer for _, importer, _ in imported}
         else:
-            parties = set(
-                cast(dict[str, str], self._core.store.entry(held.release).body["policies"])
-            )
-        held_by = {o: [d for _, d in sorted(state.owned.get(o, {}).items())] for o in parties}
-        out = {o: _first(ds, {held.policies.get(o, "")}) for o, ds in held_by.items() if ds}
-        named = [self._core.store.document(d, Policy) for d in out.values()]
-        pins = {i.policy for policy in named for i in policy.imports}
-        for owner in out.keys() - held.policies.keys():
-            out[owner] = _first(held_by[owner], pins)
-        return dict(sorted(out.items()))
+            released = self._core.store.entry(held.release).body
+            parties = set(cast(dict[str, str], released["policies"]))
+            imported = [
+                (a.owner, importer, exporting(self._core, importer, a))
+                for s, importer in sorted(cast(dict[str, str], released["importers"]).items())
+                for a in [job.assets[s]]
+            ]
+        ways: dict[str, list[str]] = {}
+        for owner in sorted(parties):
+            mine = [d for _, d in sorted(state.owned.get(owner, {}).items())]
+            named = [held.policies[owner]] if owner in held.policies else []
+            by = named or [d for exporter, _, ds in imported if exporter == owner for d in ds]
+            if mine:
+                ways[owner] = list(dict.fromkeys(d for d in by if d in mine)) or mine[:1]
+        each = islice(product(*ways.values()), _MAX_ALTERNATIVES)
+        return tuple(dict(zip(ways, chosen, strict=True)) for chosen in each)
 
-    def _importers(self, held: JobState, job: Job, here: list[tuple[str, JobAsset]]) -> set[str]:
+    def _imported(
+        self, held: JobState, here: list[tuple[str, JobAsset]]
+    ) -> list[tuple[str, str, list[str]]]:
+        """Exporter, importer and the exporter's policies, for each slot that only importers spoke
+        to."""
         given = {
             owner: frozenset(self._core.store.document(consent, Consent).slots)
             for owner, consent in held.consents.items()
         }
-        silent = {s for s, a in here if s not in given.get(a.owner, ())}
-        return {o for o, slots in given.items() if slots & silent and imports(self._core, o, job)}
+        return [
+            (asset.owner, importer, found)
+            for slot, asset in here
+            if slot not in given.get(asset.owner, ())
+            for importer, slots in sorted(given.items())
+            if slot in slots and (found := exporting(self._core, importer, asset))
+        ]
 
-    def started(self, job: Job, name: str, role: Role) -> Views:
-        """Whose policies take part, before anything is appraised."""
+    def started(self, job: Job, name: str, role: Role) -> Iterator[Views]:
+        """Whose policies take part, before anything is appraised: at least one way."""
         state, store = self._core.state, self._core.store
-        names = self.in_force(state, job, name, role)
-        policies = {o: store.document(d, Policy) for o, d in names.items()}
-        return Views(names, policies)
+        for names in self.in_force(state, job, name, role):
+            yield Views(names, {o: store.document(d, Policy) for o, d in names.items()})
 
     def unchanged(self, views: Views) -> bool:
         """Whether what the evidence was appraised by is still each owner's choice.
@@ -185,7 +205,7 @@ class Deciding:
         """
         core = self._core
         job, held = core.store.document(name, Job), state.jobs[name]
-        if self.in_force(state, job, name, challenge.role) != views.names:
+        if views.names not in self.in_force(state, job, name, challenge.role):
             raise PolicyError(
                 "policy.changed",
                 expected="the policies that the evidence was appraised by",
@@ -230,8 +250,3 @@ class Deciding:
     def waiting_for(self, job: Job, held: JobState) -> tuple[str, ...]:
         """Owners whose consent is still missing."""
         return tuple(sorted({a.owner for a in job.assets.values()} - set(held.consents)))
-
-
-def _first(digests: list[str], wanted: set[str]) -> str:
-    """The first of those that are wanted; else the first."""
-    return next((d for d in digests if d in wanted), digests[0])

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -37,7 +37,7 @@ __all__ = ["Case", "Examiner", "boot_of", "require"]
 _MAX_REASONS = 256
 """Of one owner in one record: what many grants refuse for one cause need not be told for each."""
 _CHARGE_BYTES = 64 << 10
-_NOT_RECORDED = frozenset({"challenge.used", "policy.changed"})
+_NOT_RECORDED = frozenset({"challenge.used", "policy.changed", "store.quota"})
 """Nothing was found against whoever asks: it may ask again."""
 
 
@@ -74,8 +74,8 @@ class Case:
 
 
 Granted = Callable[[Transaction, Case, Proven, Views], JsonObject]
-"""Runs inside the transaction: decides, appends what it grants, and returns the answer; or raises,
-and the refusal is recorded in its stead."""
+"""Runs inside the transaction: decides, appends what it grants last of all, and returns the answer;
+or raises, having written nothing, and the refusal is recorded in its stead."""
 
 
 class Examiner:
@@ -104,26 +104,45 @@ class Examiner:
             name = admitted.challenge.job
             job = core.store.document(name, Job)
             case = Case(admitted, name, job, lease, without_log(evidence).digest())
-            views = self._deciding.started(case.job, case.name, role)
+            ways = tuple(self._deciding.started(case.job, case.name, role))
             try:
                 proven = self._freshness.prove(admitted, subject)
                 self.no_older_boot(proven, admitted)
-                views = self._deciding.appraised(views, proven, admitted.record)
+                ways = tuple(self._deciding.appraised(w, proven, admitted.record) for w in ways)
                 with core.store.write() as tx:
                     if not tx.use_challenge(admitted.name, admitted.challenge.expires_at):
                         raise _used(admitted.name)
                     self._freshness.unexpired(admitted.challenge)
                     self.no_older_boot(proven, admitted)
-                    if not self._deciding.unchanged(views):
-                        raise _overtaken()
-                    answer = granted(tx, case, proven, views)
+                    answer = self._granted(tx, case, proven, ways, granted)
                 self._freshness.carry_on(proven)
                 return answer
             except SvetovidError as e:
                 if e.exit_code not in (2, 3) or e.code in _NOT_RECORDED:
                     raise  # a failure of our own, or recorded already
-                self._refuse(case, e.reasons, views)
+                self._refuse(case, e.reasons, ways[0])
                 raise type(e).from_reasons(_for_host(e.reasons)) from None
+
+    def _granted(
+        self,
+        tx: Transaction,
+        case: Case,
+        proven: Proven,
+        ways: Sequence[Views],
+        granted: Granted,
+    ) -> JsonObject:
+        """The answer of the first way that grants; the first refusal where none does."""
+        refused: list[PolicyError] = []
+        for views in ways:
+            if not self._deciding.unchanged(views):
+                raise _overtaken()
+            try:
+                return granted(tx, case, proven, views)
+            except PolicyError as e:
+                if e.code in _NOT_RECORDED:
+                    raise
+                refused.append(e)
+        raise refused[0]
 
     def append(
         self,
@@ -143,6 +162,7 @@ class Examiner:
         """
         if parts is None:
             parts = _privates((), views)
+            body = {**body, "bytes": _charge(parts)}
         host = tx.state.hosts[case.host]
         parties = [*tx.state.jobs[case.name].parties, *views.policies, host.operator, host.agent]
         entry = self._core.entry(kind, parties, body)
@@ -161,8 +181,7 @@ class Examiner:
         """While there is room; always where it ends the lease that the case speaks of."""
         codes: list[JsonValue] = [*sorted({r.code for r in reasons})]
         parts = _privates(reasons, views)
-        # In steps, since all parties see it, and what another owner was told is not theirs.
-        size = -(-sum(len(p.canonical()) for p in parts) // _CHARGE_BYTES) * _CHARGE_BYTES
+        size = _charge(parts)
         body: JsonObject = {**case.body(), "codes": codes, "bytes": size}
         lease = tx.state.leases.get(case.lease) if case.lease else None
         if lease and (lease.job, lease.host) == (case.name, case.host):
@@ -233,6 +252,11 @@ def _private(owner: str, reasons: tuple[Reason, ...], views: Views) -> PrivatePa
         reasons=tuple(Reasons(**r.to_dict()) for r in mine[:_MAX_REASONS]),
         claims={} if view is None else dict(view.facts()),
     )
+
+
+def _charge(parts: Iterable[PrivatePart]) -> int:
+    """Their bytes, in steps: all parties see it, and what another owner was told is not theirs."""
+    return -(-sum(len(p.canonical()) for p in parts) // _CHARGE_BYTES) * _CHARGE_BYTES
 
 
 def _for_host(reasons: Iterable[Reason]) -> tuple[Reason, ...]:

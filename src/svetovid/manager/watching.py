@@ -121,9 +121,12 @@ class Watching:
             self._over(lease)
             return None
         case = self._case(admitted, evidence, lease)
-        views = self._deciding.started(case.job, case.name, "attest")
-        views = self._deciding.appraised(views, proven, admitted.record)
-        reasons = self._objections(case, views)
+        ways = self._deciding.started(case.job, case.name, "attest")
+        found_by = [
+            (self._objections(case, views), views)
+            for views in (self._deciding.appraised(w, proven, admitted.record) for w in ways)
+        ]
+        reasons, views = next((f for f in found_by if not f[0]), found_by[0])
         found = _Found(lease, case, views, reasons)
         if reasons and not lease.refused:
             with core.store.write() as tx:
@@ -168,7 +171,7 @@ class Watching:
         lease = self._lease(self._core.state, host)
         if lease is not None and not lease.refused:
             case = self._case(admitted, evidence, lease)
-            views = self._deciding.started(case.job, case.name, "attest")
+            views = next(self._deciding.started(case.job, case.name, "attest"))
             with self._core.store.write() as tx:
                 self._take_back(tx, _Found(lease, case, views, error.reasons))
         self._standings.refused(host, codes)
