@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.authorities import NOW
-from evidence.forger import RSA_AK, Forger
+from evidence.forger import RSA_AK, RSA_EK, Forger
 from evidence.small_world import CHANNEL, JOB_KEY, MANAGER, OPERATOR, TeeWorld, World
 from svetovid.crypto import Identity, b64decode, b64encode, digest, sign
 from svetovid.errors import SvetovidError
 from svetovid.evidence import NO_SUBJECT, JobKeys, TpmEvidence, binding, check_no_reset
-from tpmbytes import bitmap, ecc_public
+from tpmbytes import EK_ATTRIBUTES, bitmap, ecc_public, ek_public
 
 
 def refused(code, world, evidence=None, **changes):
@@ -193,6 +194,26 @@ def test_record_with_keys_that_must_not_be_there():
     ):
         world.record = world.make_record(**change)
         refused(code, world)
+
+
+@pytest.mark.parametrize(
+    ("key", "attributes", "code"),
+    [
+        (RSA_EK, EK_ATTRIBUTES & ~2, "ek.attributes"),  # it can be copied to another TPM
+        (RSA_EK, EK_ATTRIBUTES | 0x40000, "ek.attributes"),  # it signs whatever it is handed
+        (rsa.generate_private_key(65537, 1024), EK_ATTRIBUTES, "ek.size"),
+    ],
+)
+def test_i1_an_ek_that_no_manager_would_have_enrolled(key, attributes, code):
+    """A record comes from a manager. Whoever verifies a receipt at home need not trust that the
+    manager looked: a key that leaves its TPM makes quotes of any machine."""
+    world = World()
+    world.ek = ek_public(key, attributes=attributes)
+    world.statement = world.statement.model_copy(update={"device": digest(world.ek)})
+    leaf = b64encode(world.root.leaf(key.public_key()))
+    world.record = world.make_record(device_certificates=(leaf,))
+    world.challenge = world.make_challenge()
+    refused(code, world)
 
 
 def test_i2_another_ak():

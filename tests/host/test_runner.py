@@ -401,3 +401,39 @@ def test_t12_nothing_is_taken_after_the_stop(monkeypatch: pytest.MonkeyPatch) ->
         run_sandboxed(job(script), on_event=on_event, stop=stop)
     assert e.value.code == "sandbox.stopped"
     assert heard[-1] - heard[0] < 0.5
+
+
+@pytest.mark.parametrize("code", ["sandbox.stopped", "sandbox.wall", "feed.failed"])
+def test_t12_who_says_done_after_the_end_hands_nothing_out(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease, the time or the feed was lost while the last message was taken: no outputs."""
+    stop, killed = threading.Event(), threading.Event()
+    feeds: list[runner.Feed] = []
+    kill, finish = runner.Sandbox.kill, runner._Inbox.finish
+
+    class Feed(runner.Feed):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            feeds.append(self)
+
+    def seen(self: runner.Sandbox) -> None:
+        killed.set()
+        kill(self)
+
+    def late(self: runner._Inbox) -> None:
+        finish(self)
+        if code == "sandbox.stopped":
+            stop.set()
+        elif code == "feed.failed":
+            feeds[0].failed = HostError("feed.failed", expected="a feed", next_step="look")
+        assert killed.wait(20)
+
+    monkeypatch.setattr(runner, "Feed", Feed)
+    monkeypatch.setattr(runner.Sandbox, "kill", seen)
+    monkeypatch.setattr(runner._Inbox, "finish", late)
+    wall_s = 2 if code == "sandbox.wall" else LIMITS.wall_s
+    limits = LIMITS.model_copy(update={"wall_s": wall_s})
+    with pytest.raises(SvetovidError) as e:
+        run_sandboxed(job("answer(1)", limits=limits), stop=stop)
+    assert e.value.code == code
