@@ -16,7 +16,7 @@ from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Identity, ReceivingKey, b64encode, sign
 from svetovid.crypto.canonical import b64decode
 from svetovid.errors import SvetovidError
-from svetovid.evidence.documents import Challenge, TrustAnchors
+from svetovid.evidence.documents import NO_JOB, Challenge, TrustAnchors
 from svetovid.manager import Settings
 from svetovid.manager import deciding as deciding_module
 from svetovid.manager import freshness as freshness_module
@@ -362,6 +362,32 @@ def test_f9_clocks(world: World) -> None:
         challenge = host.client.challenge(host.host_id, job, "release", fresh=fresh)
         e = refused(host.client.release, host.evidence(challenge))
         assert e.code == "tpm.clock_rollback"
+
+
+def test_f9_a_quote_from_before_a_reset_that_is_proven_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F9, K5: two requests under way at once. The older was looked at first and is decided last:
+    what the newer proved meanwhile counts."""
+    job = world.ready()
+    host = world.host()
+    older = host.evidence(host.client.challenge(host.host_id, job, "release", fresh=True))
+    host.tpm.reset()
+    host.boot()
+    asked = host.client.challenge(host.host_id, NO_JOB, "attest", fresh=True)
+    newer = EvidenceRequest(evidence=host.evidence(asked)).canonical()
+    appraise = deciding_module.appraise
+    answers: list[Any] = []
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        if not answers:
+            answers.append(None)
+            answers.append(world.manager.changes["/v1/attestations"](newer))
+        return appraise(*args, **more)
+
+    monkeypatch.setattr(deciding_module, "appraise", meanwhile)
+    assert refused(host.client.release, older).code == "tpm.clock_rollback"
+    assert len(answers) == 2
 
 
 def test_renewal_goes_on_only_with_as_much_as_before(world: World) -> None:
