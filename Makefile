@@ -37,13 +37,14 @@ test: setup ## the suite, with the gate on branch coverage
 test-long: setup ## every test, the slow ones too
 	@$(BIN)/python -m pytest </dev/null
 
-lint: setup ## ruff, mypy --strict on src, the floors of the house, names that must not be written
+lint: setup ## ruff, mypy --strict, the floors of the house, pure rooms, names that must not be written
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@MYPYPATH=$(IMAGE) $(BIN)/mypy --strict $(IMAGE)/attested_host
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_names.py
+	@$(BIN)/python scripts/check_pure.py
 
 bench: setup ## every benchmark on this machine, JSON into benchmarks/results
 	@for name in $(BENCHMARKS); do \
