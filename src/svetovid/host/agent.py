@@ -243,17 +243,18 @@ class _Run:
             packages[name] = deliver(job, name, data, urls[name])
         self._stop_renewing()  # a renewal could measure, and the log must stand still now
         self._raise_if_lost()
-        log = self._attester.log()
+        # Read before the log is: where the kernel measures, reading a file makes an entry.
+        records = [self._home.signed_record(link.client.manager) for link in self._links]
         bundles = {}
-        for link in self._links:
+        for link, record in zip(self._links, records, strict=True):
             bundle = finish_with_receipt(
                 link,
                 job,
                 self._signer,
-                host_record=self._home.signed_record(link.client.manager),
+                host_record=record,
                 outputs={n: Manifest.from_json(p.manifest) for n, p in packages.items()},
                 metrics=metrics_digest(blob),
-                log=log,
+                log=self._attester.log(),
             )
             url = self._places.receipt(link.client.manager)
             put(url, bundle.canonical())
@@ -320,7 +321,7 @@ def run_job(
     """
     machine = accelerators or Accelerators()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(lone_job(home.path))
+        note = stack.enter_context(lone_job(home.path))
         job = _agreed(clients, digest)
         named = {c.manager: c for c in clients}
         if missing := sorted(job.managers - named.keys()):
@@ -330,6 +331,7 @@ def run_job(
                 observed=f"none for {', '.join(missing)}",
                 next_step="pass each manager's pin with --manager",
             )
+        note(sorted(job.managers))
         places = Places(outputs, job)
         places.check()
         gpus = machine.find(job.devices)

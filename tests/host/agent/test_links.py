@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from agentworld import SLOW, World, children, plaintext_open, trained
-from svetovid.crypto import b64decode
+from svetovid.crypto import Envelope, b64decode
 from svetovid.errors import EvidenceError, RefusalError, SvetovidError
+from svetovid.host.home import HostHome
 from svetovid.host.link import once_more
 
 Make = Callable[..., World]
@@ -186,3 +187,28 @@ def test_t9_what_foreign_code_had_measured_is_seen_before_anything_leaves(
     assert stages[-1] == "running"
     assert not list(world.out.glob("*.sealed"))
     assert late == bool(list(world.out.glob("*checkpoint*")))
+
+
+def test_t13_nothing_is_read_between_the_log_and_the_last_quote(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel measures what the agent reads, the quote would cover more than the log."""
+    world = make(kind="tpm")
+    done: list[str] = []
+    read = HostHome.signed_record
+
+    def signed_record(home: HostHome, manager: str) -> Envelope:
+        done.append("record")
+        return read(home, manager)
+
+    with world.attester() as attester:
+        log = attester.log
+
+        def look() -> bytes:
+            done.append("log")
+            return log()
+
+        monkeypatch.setattr(HostHome, "signed_record", signed_record)
+        monkeypatch.setattr(attester, "log", look)
+        world.run(attester=attester)
+    assert done[-2:] == ["record", "log"]
