@@ -1,17 +1,19 @@
 """One job at a time, on a host and on each accelerator of its machine (T8).
 
-A lock is flock(2) on a small file that says which process took it. The kernel lets go of it when
-that process ends, however it ends, so that no lock outlives a crash.
+A lock is flock(2) on a small file that says which process took it; a job's says as well which
+managers it got its keys from. The kernel lets go of it when that process ends, however it ends, so
+that no lock outlives a crash.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from svetovid.errors import HostError
@@ -22,17 +24,23 @@ _ORDERLY_S = 0.5
 """What a job's process has to end by itself: keys must be gone within a second."""
 
 _MAX_PID = 20
-"""Bytes of a process id that a lock's file may hold; it is only ever shown."""
+"""Bytes of a process id that a lock's file may hold."""
+_MAX_BYTES = 1 << 16
 
 
 @contextlib.contextmanager
-def lone_job(home: Path) -> Iterator[None]:
+def lone_job(home: Path) -> Iterator[Callable[[Iterable[str]], None]]:
     """Hold the host in ``home`` for one job.
+
+    Yields:
+        What notes the managers that the job is about to ask for keys: :func:`end_job` ends it for
+        these alone. Raises HostError ``host.lock`` where that cannot be written.
 
     Raises:
         HostError: ``host.busy`` while another process runs a job there; ``host.lock``.
     """
-    fd = _open(home / "job.lock", 0o600)
+    path = home / "job.lock"
+    fd = _open(path, 0o600)
     try:
         if not _lock(fd):
             raise HostError(
@@ -41,7 +49,7 @@ def lone_job(home: Path) -> Iterator[None]:
                 observed=f"{_holder(fd)} runs a job in {home}",
                 next_step="wait until that job has ended, or end that process",
             )
-        yield
+        yield lambda managers: _note(fd, path, managers)
     finally:
         os.close(fd)
 
@@ -73,10 +81,14 @@ def lone_user(device: str, name: str, folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def end_job(home: Path) -> bool:
+def end_job(home: Path, manager: str) -> bool:
     """End the process that runs a job in ``home``: it is told, and killed a second later.
 
     Told, it clears what it lent and gives its leases back; its keys go with it either way.
+
+    Args:
+        home: the host's.
+        manager: who says so: a job that has no key of this manager's goes on.
 
     Returns:
         Whether there was one.
@@ -88,8 +100,8 @@ def end_job(home: Path) -> bool:
     try:
         if _lock(fd, name=False):
             return False
-        pid = os.pread(fd, _MAX_PID, 0)
-        if not pid.isdigit() or int(pid) == os.getpid():
+        pid, *managers = _said(fd)
+        if manager not in managers or not pid.isdigit() or int(pid) == os.getpid():
             return False
         try:
             process = os.pidfd_open(int(pid))
@@ -131,12 +143,16 @@ def _open(path: Path, mode: int) -> int:
         os.fchmod(fd, mode)
         return fd
     except OSError as e:
-        raise HostError(
-            "host.lock",
-            expected=f"a lock at {path}",
-            observed=e.strerror or "an input or output error",
-            next_step="check that the folder is there and that the agent may write in it",
-        ) from e
+        raise _unusable(path, e) from e
+
+
+def _unusable(path: Path, error: OSError) -> HostError:
+    return HostError(
+        "host.lock",
+        expected=f"a lock at {path}",
+        observed=error.strerror or "an input or output error",
+        next_step="check that the folder is there and that the agent may write in it",
+    )
 
 
 def _lock(fd: int, *, name: bool = True) -> bool:
@@ -152,6 +168,19 @@ def _lock(fd: int, *, name: bool = True) -> bool:
     return True
 
 
+def _note(fd: int, path: Path, managers: Iterable[str]) -> None:
+    data = "\n".join([str(os.getpid()), *managers]).encode()
+    try:
+        if os.pwrite(fd, data, 0) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as e:
+        raise _unusable(path, e) from e
+
+
+def _said(fd: int) -> list[str]:
+    return os.pread(fd, _MAX_BYTES, 0).decode("ascii", "replace").split("\n")
+
+
 def _holder(fd: int) -> str:
-    pid = os.pread(fd, _MAX_PID, 0)
-    return f"process {pid.decode()}" if pid.isdigit() else "another process"
+    pid = _said(fd)[0]
+    return f"process {pid}" if pid.isdigit() and len(pid) <= _MAX_PID else "another process"

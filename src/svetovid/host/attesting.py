@@ -1,7 +1,8 @@
 """A host proves itself at an interval, to every manager that it is enrolled with.
 
 The agent pushes, so it works behind NAT. What a manager takes back by it is gone at once: the
-process that runs the job here is told to end, and ended where it does not.
+process that runs the job here is told to end, and ended where it does not. A manager that has no
+part in that job has no say in it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Push:
         standing: ``fresh``, ``refused``, or ``unheard`` where the manager did not answer.
         codes: why not, or why leases were lost.
         lost: leases that the manager took back.
-        ended: whether the process that ran a job here was ended.
+        ended: whether the process that ran a job here was ended: only one that has keys of this
+            manager's is.
     """
 
     manager: str
@@ -93,10 +95,10 @@ class _Pushing:
             codes = tuple(sorted({r.code for r in e.reasons}))
             if e.code in _ANEW:
                 return Push(me, "unheard", codes), 0.0
-            return Push(me, "refused", codes, ended=end_job(self._home)), _AFTER_REFUSAL_S
+            return Push(me, "refused", codes, ended=end_job(self._home, me)), _AFTER_REFUSAL_S
         except SvetovidError as e:
             return Push(me, "unheard", (e.code,)), _RETRY_S * random.uniform(1, 4)  # noqa: S311
-        ended = bool(answer.lost) and end_job(self._home)
+        ended = bool(answer.lost) and end_job(self._home, me)
         return Push(me, "fresh", answer.codes, answer.lost, ended), answer.interval
 
     def _ask(self) -> Attested:

@@ -99,6 +99,8 @@ def test_t8_the_lock_lasts_as_long_as_the_job(make: Make) -> None:
         with pytest.raises(HostError) as e, lone_job(world.home.path):
             pytest.fail("two at once")
         assert f"process {os.getpid()}" in e.value.reason.observed
+        said = (world.home.path / "job.lock").read_text().split("\n")
+        assert said[1:] == sorted(world.job.managers), "a job is ended for its managers alone"
         seen.append(event.stage)
 
     run(world, Accelerators(), on_event)

@@ -33,7 +33,8 @@ from pathlib import Path
 from svetovid.host.alone import lone_job
 if sys.argv[2] == "deaf":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-with lone_job(Path(sys.argv[1])):
+with lone_job(Path(sys.argv[1])) as note:
+    note(sys.argv[3:])
     try:
         print("running", flush=True)
         time.sleep(60)
@@ -43,9 +44,12 @@ with lone_job(Path(sys.argv[1])):
 """
 
 
-def job(home: Path, kind: str) -> subprocess.Popen[str]:
-    """A process that holds the host in ``home`` for a job."""
-    args = [sys.executable, "-c", JOB, str(home), kind]
+ANN, BEN = "ed25519:" + "a" * 64, "ed25519:" + "b" * 64
+
+
+def job(home: Path, kind: str, *managers: str) -> subprocess.Popen[str]:
+    """A process that holds the host in ``home`` for a job with keys of these managers."""
+    args = [sys.executable, "-c", JOB, str(home), kind, *managers]
     process = subprocess.Popen(args, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
@@ -54,31 +58,52 @@ def job(home: Path, kind: str) -> subprocess.Popen[str]:
 
 def test_t12_a_job_is_told_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alone_module, "_ORDERLY_S", 30)  # a busy machine may take its time
-    process = job(tmp_path, "civil")
-    assert end_job(tmp_path)
+    process = job(tmp_path, "civil", ANN, BEN)
+    assert end_job(tmp_path, BEN)
     assert process.wait(10) == 7
-    assert not end_job(tmp_path)
+    assert not end_job(tmp_path, BEN)
 
 
 def test_t12_a_job_that_does_not_listen_is_killed(tmp_path: Path) -> None:
     """T12: its keys go with it, within a second."""
-    process = job(tmp_path, "deaf")
+    process = job(tmp_path, "deaf", ANN)
     begun = time.monotonic()
-    assert end_job(tmp_path)
+    assert end_job(tmp_path, ANN)
     assert process.wait(10) == -signal.SIGKILL
     assert time.monotonic() - begun < 5
+
+
+def test_a_manager_that_has_no_part_in_a_job_does_not_end_it(tmp_path: Path) -> None:
+    """Its refusal, its clock or its restored store is no business of this job's owners."""
+    for managers in ((ANN,), ()):
+        process = job(tmp_path, "civil", *managers)
+        try:
+            assert not end_job(tmp_path, BEN)
+            assert not end_job(tmp_path, str(process.pid))
+            assert process.poll() is None
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_job_whose_managers_cannot_be_noted_does_not_start(tmp_path: Path) -> None:
+    with lone_job(tmp_path) as note, pytest.MonkeyPatch.context() as m:
+        m.setattr(alone_module.os, "pwrite", lambda *_: 1)
+        with pytest.raises(HostError, match=r"host\.lock"):
+            note([ANN])
 
 
 def test_nobody_else_is_ended(tmp_path: Path) -> None:
     """What a file says of a job that is over may be anybody's number by now."""
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        (tmp_path / "job.lock").write_text(str(bystander.pid))
-        assert not end_job(tmp_path)
-        (tmp_path / "job.lock").write_text("no number")
-        assert not end_job(tmp_path)
-        with lone_job(tmp_path):
-            assert not end_job(tmp_path)  # this very process
+        (tmp_path / "job.lock").write_text(f"{bystander.pid}\n{ANN}")
+        assert not end_job(tmp_path, ANN)
+        (tmp_path / "job.lock").write_text(f"no number\n{ANN}")
+        assert not end_job(tmp_path, ANN)
+        with lone_job(tmp_path) as note:
+            note([ANN])
+            assert not end_job(tmp_path, ANN)  # this very process
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -151,7 +176,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *answers: Exception | None) -> Non
 def test_a_manager_that_is_away_or_forgot_is_asked_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attesting_module, "end_job", lambda _: pytest.fail("nothing was refused"))
+    monkeypatch.setattr(attesting_module, "end_job", lambda *_: pytest.fail("nothing was refused"))
     away, forgot = TransportError("connection.failed"), RefusalError("challenge.unknown")
     scripted(monkeypatch, away, forgot)
     assert [(p.standing, p.codes) for p in pushes(world, 3)] == [
@@ -164,8 +189,8 @@ def test_a_manager_that_is_away_or_forgot_is_asked_again(
 def test_t12_what_is_refused_or_lost_ends_the_job_here(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended: list[Path] = []
-    monkeypatch.setattr(attesting_module, "end_job", lambda home: ended.append(home) or True)
+    ended: list[tuple[Path, str]] = []
+    monkeypatch.setattr(attesting_module, "end_job", lambda *of: ended.append(of) or True)
     scripted(monkeypatch, RefusalError("ima.replay"))
     (push,) = pushes(world, 1)
     assert (push.standing, push.codes, push.ended) == ("refused", ("ima.replay",), True)
@@ -178,4 +203,4 @@ def test_t12_what_is_refused_or_lost_ends_the_job_here(
     monkeypatch.setattr(Client, "attest", lost)
     (push,) = pushes(world, 1)
     assert push == Push(world.data_house.key, "fresh", ("ima.x",), (lease,), ended=True)
-    assert ended == [world.home.path] * 2
+    assert ended == [(world.home.path, world.data_house.key)] * 2
