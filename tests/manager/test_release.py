@@ -521,10 +521,14 @@ def test_a_receipt_is_countersigned_once_and_again(world: World) -> None:
     job = world.ready()
     host = world.host()
     release = host.release(job)
-    _, receipt, hand_in = finish(world, host, release)
+    end, receipt, hand_in = finish(world, host, release)
     me = world.identity.key_id
     signed = hand_in().open(Countersignature, by=me)
     assert signed.receipt == receipt.payload_digest()
+    forged = sign(receipt.peek(Receipt), world.bob)
+    model = {"model": sealed(world, "model")}
+    found = refused(host.client.finish, release.lease.id, end, forged, model)
+    assert found.code == "signature.missing"
     assert verify_proof(signed.finish, log=me).size >= verify_proof(signed.release, log=me).size - 1
     assert hand_in().open(Countersignature, by=me).finish.index == signed.finish.index
     assert world.clients["alice"].job(job).state == "finished"
@@ -978,3 +982,51 @@ def test_v12_what_strangers_publish_meanwhile_is_nobodys_business(
     other = world.anchors.model_copy(update={"product": "something-else"})
     with meanwhile_published(world, monkeypatch, other):
         host.renew(job, lease)
+
+
+def test_v12_copies_of_what_an_owner_pins_are_not_looked_at(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """V12, D2: strangers publish an owner's own values under throwaway keys, which costs them
+    little and each decision a lot if all are read."""
+    job = world.ready()
+    host = world.host()
+    lease = host.release(job).lease.id
+    read: list[int] = []
+    resolve = deciding_module.resolve_policy
+
+    def counted(policy: Any, held: Any) -> Any:
+        found = list(held)
+        read.append(len(found))
+        return resolve(policy, found)
+
+    monkeypatch.setattr(deciding_module, "resolve_policy", counted)
+    for n in range(3):
+        stranger = Identity.generate(f"stranger {n}")
+        for document in (world.references, world.anchors):
+            world.clients["bob"].publish(sign(document, stranger))
+        host.renew(job, lease)
+    assert read == []
+    world.stop()
+    world.start()
+    host.renew(job, lease)
+    assert set(read) == {2}
+
+
+def test_only_the_newest_edition_of_a_product_is_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T2: whatever came before it is of no use, and costs nothing."""
+    world.register()
+    pin = Pin(signer=world.alice.key_id, product="test-anchors", min_version=1)
+    job = world.ready(anchors=pin)
+    host = world.host()
+    for version in (3, 2):
+        edition = world.anchors.model_copy(update={"version": version})
+        world.clients["alice"].publish(sign(edition, world.alice))
+    host.release(job)
+    deciding = world.manager._leasing._deciding
+    alice = world.policies["alice"]
+    choice = deciding._choice(alice.digest(), alice)
+    assert choice.anchors.version == 3
+    assert len(deciding._pinned(alice.digest(), alice)) == 2, "anchors and reference values"

@@ -18,7 +18,7 @@ from svetovid.evidence.documents import Challenge, HostRecord, ReferenceValues, 
 from svetovid.evidence.verify import Proven
 from svetovid.manager.consenting import exporting
 from svetovid.manager.core import Core
-from svetovid.manager.state import JobState, State
+from svetovid.manager.state import JobState, Publication, State
 from svetovid.policy.documents import Consent, Job, JobAsset, Policy
 from svetovid.policy.pins import resolve_policy
 from svetovid.policy.request import GrantUse, History, Request
@@ -72,7 +72,8 @@ class Deciding:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._choices: dict[tuple[str, int, int], _Choice] = {}
+        self._choices: dict[tuple[str, tuple[str, ...]], _Choice] = {}
+        self._meant: dict[tuple[str, int, int], tuple[str, ...]] = {}
         self._values: dict[str, ReferenceValues] = {}
 
     def appraised(self, views: Views, proven: Proven, record: HostRecord) -> Views:
@@ -164,19 +165,10 @@ class Deciding:
         return found == views.choices
 
     def _choice(self, name: str, policy: Policy) -> _Choice:
-        state = self._core.state
-        key = (name, len(state.publications), len(state.revoked))
+        key = (name, self._pinned(name, policy))
         found = self._choices.get(key)
         if found is None:
-            pins = (policy.anchors, *policy.references)
-            wanted = {p.document for p in pins} | {(p.signer, p.product) for p in pins}
-            held = [
-                self._core.store.envelope(p.envelope)
-                for p in state.publications
-                if p.digest in wanted
-                or ((p.signer, p.product) in wanted and p.signer not in state.revoked)
-            ]
-            anchors, references = resolve_policy(policy, held)
+            anchors, references = resolve_policy(policy, map(self._core.store.envelope, key[1]))
             if len(self._choices) >= _MAX_CHOICES:
                 self._choices.clear()
                 self._values.clear()
@@ -186,6 +178,34 @@ class Deciding:
             found = _Choice(anchors, shared, frozenset(named), (anchors.digest(), *named))
             self._choices[key] = found
         return found
+
+    def _pinned(self, name: str, policy: Policy) -> tuple[str, ...]:
+        """Which publications the pins may mean: of each document one, however many published it,
+        and of a signer's product the newest edition. No other is loaded, or makes a new choice.
+        """
+        state = self._core.state
+        key = (name, len(state.publications), len(state.revoked))
+        meant = self._meant.get(key)
+        if meant is None:
+            pins = (policy.anchors, *policy.references)
+            digests = {p.document for p in pins}
+            products = {(p.signer, p.product) for p in pins}
+            first: dict[tuple[str, str], Publication] = {}
+            newest: dict[tuple[str, str, str], list[Publication]] = {}
+            for p in state.publications:
+                if p.digest in digests:
+                    first.setdefault((p.type, p.digest), p)
+                if (p.signer, p.product) in products and p.signer not in state.revoked:
+                    known = newest.setdefault((p.type, p.signer, p.product), [])
+                    if known and known[0].version < p.version:
+                        known.clear()
+                    if not known or known[0].version == p.version:
+                        known.append(p)
+            found = {*first.values(), *(p for known in newest.values() for p in known)}
+            if len(self._meant) >= _MAX_CHOICES:
+                self._meant.clear()
+            meant = self._meant[key] = tuple(sorted(p.envelope for p in found))
+        return meant
 
     def request(
         self,
