@@ -129,14 +129,17 @@ class Envelope(Document):
                 ``signature.canonical``.
             InputError: where the payload is not such a document, or longer than one may be.
         """
+        self._check_type(document)
+        self.require(by)
+        return self.peek(document)
+
+    def require(self, by: str | Iterable[str]) -> None:
+        """Verify that every key in ``by`` signed: of a document that :meth:`peek` showed already.
+
+        Raises:
+            IntegrityError: ``signature.invalid``, ``signature.missing``.
+        """
         wanted = {by} if isinstance(by, str) else set(by)
-        if self.payloadType != payload_type(document.TYPE):
-            raise IntegrityError(
-                "signature.type",
-                expected=payload_type(document.TYPE),
-                observed=self.payloadType,
-                next_step="send the kind of document that is asked for here",
-            )
         missing = wanted - self.signed_by()
         if missing or not wanted:
             raise IntegrityError(
@@ -145,10 +148,8 @@ class Envelope(Document):
                 observed=", ".join(sorted(s.keyid for s in self.signatures)),
                 next_step="the named key must sign this document",
             )
-        return self.peek(document)
 
-    def peek(self, document: type[D]) -> D:
-        """The document, unverified: to find out whom to ask. Trust nothing in it."""
+    def _check_type(self, document: type[Document]) -> None:
         if self.payloadType != payload_type(document.TYPE):
             raise IntegrityError(
                 "signature.type",
@@ -156,6 +157,10 @@ class Envelope(Document):
                 observed=self.payloadType,
                 next_step="send the kind of document that is asked for here",
             )
+
+    def peek(self, document: type[D]) -> D:
+        """The document, unverified: to find out whom to ask. Trust nothing in it."""
+        self._check_type(document)
         payload = b64decode(self.payload)
         value = document.from_json(load_json(payload, max_bytes=document.MAX_BYTES))
         if value.canonical() != payload:

@@ -9,7 +9,7 @@ from svetovid.crypto.envelope import Envelope
 from svetovid.errors import SvetovidError
 from svetovid.policy.documents import Consent, JobAsset
 from svetovid.policy.request import Book, Request
-from svetovid.policy.speaking import open_owned, owner_keys
+from svetovid.policy.speaking import check_owned, owner_keys
 
 __all__ = ["CLOCK_SKEW_S", "Agreement", "Consents", "open_consents"]
 
@@ -27,9 +27,11 @@ def open_consents(consents: Sequence[Envelope]) -> tuple[list[Consent], list[Con
         except SvetovidError:
             continue
         try:
-            good.append(open_owned(envelope, Consent))
+            check_owned(envelope, claimed)
         except SvetovidError:
             bad.append(claimed)
+        else:
+            good.append(claimed)
     return good, bad
 
 

@@ -15,7 +15,7 @@ from svetovid.crypto.identity import Rotation
 from svetovid.crypto.succession import KeyHistory
 from svetovid.policy.documents import Consent, Policy
 
-__all__ = ["open_owned", "owner_keys"]
+__all__ = ["check_owned", "open_owned", "owner_keys"]
 
 D = TypeVar("D", Consent, Policy)
 
@@ -31,8 +31,21 @@ def open_owned(envelope: Envelope, kind: type[D]) -> D:
         ParseError: where it is no such document.
     """
     claimed = envelope.peek(kind)
+    check_owned(envelope, claimed)
+    return claimed
+
+
+def check_owned(envelope: Envelope, claimed: Consent | Policy) -> None:
+    """Refuse what ``envelope`` claims where nobody who speaks for its owner signed it.
+
+    Args:
+        claimed: what :meth:`Envelope.peek` showed of this very envelope.
+
+    Raises:
+        IntegrityError: ``signature.*``; ``key.*`` where its rotations do not lead to a signer.
+    """
     history = KeyHistory.follow(claimed.owner, claimed.rotations, now=_ANY_TIME)
-    return envelope.open(kind, by=history.current)
+    envelope.require(history.current)
 
 
 def owner_keys(document: Consent | Policy) -> tuple[str, ...]:
