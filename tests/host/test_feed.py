@@ -165,7 +165,7 @@ def test_a_refusal_says_what_there_is_and_what_it_takes(monkeypatch: pytest.Monk
 
 
 def test_swap_without_locked_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plaintext never reaches a disk: memory that may be swapped is no place for it."""
+    """T16: plaintext never reaches a disk: memory that may be swapped is no place for it."""
     monkeypatch.setattr(module._Memory, "_lock", lambda self: False)
     with Feed({"x": Slow([])}) as feed:
         assert feed.locked is module._swaps()

@@ -92,6 +92,7 @@ def test_dropped_files_take_links_to_them_along() -> None:
 def test_the_hash_tree_is_the_one_that_veritysetup_makes(
     tmp_path: Path, size: int, tool: Callable[[str], str]
 ) -> None:
+    """T16: one block changed, and the tree refuses it."""
     path = tmp_path / "data"
     path.write_bytes((b"svetovid" * (size // 8 + 1))[:size])
     found = append_tree(path)

@@ -351,10 +351,18 @@ def test_every_log_must_show_the_policy_and_the_agent() -> None:
 
 
 def test_the_command_line_asks_for_what_the_appraisal_needs() -> None:
+    """T4, T16: the hash of the root file system is a word of what is measured."""
     words = command_line(Verity(7, "ab" * 32)).split()
     for word in ("rootfstype=ramfs", "ima_policy=tcb", "ima_hash=sha256", "ima_template=ima-ng",
                  "lockdown=confidentiality", f"svetovid.root=7:{'ab' * 32}"):  # fmt: skip
         assert word in words
+
+
+def test_t16_nothing_in_the_guest_makes_swap() -> None:
+    """Nor does the command line name a place to wake up from, which the kernel would read."""
+    assert "resume" not in command_line(Verity(7, "ab" * 32))
+    for path in rootfs.GUEST.iterdir():
+        assert "swapon" not in path.read_text()
 
 
 # -- PE images --------------------------------------------------------------------------------

@@ -99,8 +99,10 @@ class Image:
 
 
 def command_line(verity: Verity) -> str:
-    """What the kernel is told. IMA needs ``rootfstype=ramfs``: on tmpfs its built-in policy, which
-    holds until ours is loaded, measures nothing."""
+    """What the kernel is told and the firmware measures; the root file system by its hash (T16).
+
+    IMA needs ``rootfstype=ramfs``: on tmpfs its built-in policy, which holds until ours is loaded,
+    measures nothing."""
     words = (
         *("console=ttyS0", "loglevel=4", "panic=-1", "rootfstype=ramfs"),
         *("ima_policy=tcb", "ima_hash=sha256", "ima_template=ima-ng"),

@@ -53,7 +53,8 @@ class BootReferences(Document):
     Attributes:
         kernels: name to the digests it may have where it is measured: Authenticode in PCR 4 (a
             unified kernel image counts), the file in PCR 9 (grub), ``.linux`` in PCR 11.
-        command_lines: whole lines, as the boot loader or the kernel's stub measures them.
+        command_lines: whole lines, as the boot loader or the kernel's stub measures them; with the
+            hash of the root file system where the line names it (T16).
         events: PCR to name to digests: whatever else may be measured into it, in any order.
         pcrs: PCR to whole values, where an owner would rather list those.
         measured: paths that the measurement log must hold, as proof that the IMA policy measures

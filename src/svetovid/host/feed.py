@@ -128,7 +128,8 @@ class Feed:
 
     Raises:
         HostError: ``feed.memory`` for assets that do not fit: all data of a job is in memory at
-            once. ``feed.swap`` where memory cannot be locked and this machine swaps to disk.
+            once. ``feed.swap`` where memory cannot be locked and this machine swaps to disk
+            (T16).
     """
 
     def __init__(self, assets: Mapping[str, Sealed], *, max_bytes: int | None = None) -> None:
