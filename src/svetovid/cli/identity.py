@@ -38,12 +38,12 @@ def create(
     """
     from svetovid import stakeholder
 
+    pin = None if manager is None else stakeholder.read_pin(manager)
+    stakeholder.check_new(names, parent, public)
     secret = passphrase(", ".join(names), confirm=True)
     made = {}
     for name in names:
-        who = stakeholder.create(parent / name, name, secret)
-        if manager is not None:
-            stakeholder.pin_manager(who, manager)
+        who = stakeholder.create(parent / name, name, secret, pin=pin)
         stakeholder.publish_card(who, public)
         made[name] = {"home": str(who.home.path), "key": who.key_id}
     emit(

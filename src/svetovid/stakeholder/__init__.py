@@ -5,11 +5,11 @@ Everything the command line does for an owner is one of these functions.
 
 from svetovid.stakeholder.choosing import Choice, choose
 from svetovid.stakeholder.consenting import check_job, consent, own_slots
+from svetovid.stakeholder.creating import check_new, create
 from svetovid.stakeholder.editions import Change, changes, describe_changes
 from svetovid.stakeholder.home import Home
 from svetovid.stakeholder.identity import (
     Stakeholder,
-    create,
     load,
     publish_card,
     read_card,
@@ -69,6 +69,7 @@ __all__ = [
     "announce",
     "changes",
     "check_job",
+    "check_new",
     "check_policy",
     "check_receipt",
     "choose",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +19,14 @@ from svetovid.crypto import (
 )
 from svetovid.crypto.hpke import ReceivingKey
 from svetovid.crypto.private import write_private
-from svetovid.errors import InputError, ParseError
+from svetovid.errors import InputError
 from svetovid.stakeholder.home import Home, make_private, read_bounded
 from svetovid.stakeholder.names import naming
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Stakeholder", "create", "load", "publish_card", "read_card", "rotate", "rotations"]
+__all__ = ["Stakeholder", "load", "publish_card", "read_card", "rotate", "rotations"]
 
 MAX_CARD_BYTES = 16 << 10
 
@@ -97,24 +96,6 @@ class Stakeholder:
 
     def __repr__(self) -> str:
         return f"<Stakeholder {self.name} {self.key_id}>"
-
-
-def create(home: Path, name: str, passphrase: Secret) -> Stakeholder:
-    """Make a home (0700) with a fresh identity in it, sealed under ``passphrase``.
-
-    Raises:
-        InputError: ``key.exists``, ``key.passphrase``, ``home.folder``, ``home.mode``.
-        ParseError: ``name.invalid``.
-    """
-    _check_name(name)
-    identity = Identity.generate(name)
-    place = Home(home)
-    make_private(home)
-    for folder in place.folders:
-        make_private(folder)
-    keystore.save(identity, place.identity, passphrase)
-    write_card(identity, place.card)
-    return Stakeholder(place, identity, passphrase)
 
 
 def load(home: Path, passphrase: Secret) -> Stakeholder:
@@ -200,15 +181,19 @@ def publish_card(who: Stakeholder, public: Path) -> Path:
     if path.exists():
         there = read_card(path).signing
         if not who.has_been(there):
-            raise InputError(
-                "names.taken",
-                expected=f"no other {who.name} in {public}",
-                observed=there,
-                next_step="choose another name, or another --public folder",
-            )
+            raise name_taken(who.name, public, there)
     public.mkdir(parents=True, exist_ok=True)
     write_card(who.identity, path)
     return path
+
+
+def name_taken(name: str, public: Path, key: KeyId) -> InputError:
+    return InputError(
+        "names.taken",
+        expected=f"no other {name} in {public}",
+        observed=key,
+        next_step="choose another name, or another --public folder",
+    )
 
 
 def write_card(identity: Identity, path: Path) -> None:
@@ -218,16 +203,6 @@ def write_card(identity: Identity, path: Path) -> None:
 
 def _hex(key_id: KeyId) -> str:
     return key_id.removeprefix("ed25519:")
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        raise ParseError(
-            "name.invalid",
-            expected="a name of lower case letters, digits, dots, dashes and underscores",
-            observed=name,
-            next_step="choose a name that cannot be mistaken for another",
-        )
 
 
 def read_card(path: Path) -> Card:

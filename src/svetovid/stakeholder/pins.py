@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from svetovid.crypto import canonical
+from svetovid.crypto import Digest, canonical
 from svetovid.crypto.private import write_private
 from svetovid.errors import InputError, IntegrityError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
@@ -14,7 +14,14 @@ from svetovid.stakeholder.home import Home, read_bounded
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.names import read_document
 
-__all__ = ["pin_manager", "pinned_demand", "pinned_manager", "read_demand", "read_pin"]
+__all__ = [
+    "hold_pin",
+    "pin_manager",
+    "pinned_demand",
+    "pinned_manager",
+    "read_demand",
+    "read_pin",
+]
 
 MAX_PIN_BYTES = 64 << 10
 _MAX_DEMAND_BYTES = 16 << 20
@@ -82,8 +89,13 @@ def pin_manager(
             )
     if demand is not None:  # first: a pin must never ask for a demand that is not there
         write_private(who.home.demand, demand.canonical())
+    return hold_pin(who.home, given, required)
+
+
+def hold_pin(home: Home, given: ManagerPin, required: Digest | None = None) -> ManagerPin:
+    """Keep a manager's pin, with what this home demands of the manager and nobody else does."""
     pin = given.model_copy(update={"require_evidence": required})
-    write_private(who.home.manager, canonical(pin.to_json()))
+    write_private(home.manager, canonical(pin.to_json()))
     return pin
 
 
