@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from svetovid.cli.options import moment
-from svetovid.cli.output import emit, note, plain
+from svetovid.cli.output import emit, plain
+from svetovid.cli.results import write_result
 from svetovid.errors import SvetovidError
 
 if TYPE_CHECKING:
@@ -92,20 +92,10 @@ def _read(
 
 
 def _write(to: Path | None, data: dict[str, Any]) -> None:
-    if to is None:
-        return
     if str(to) == "-":
         emit(data, (), True)
-        return
-    text = (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
-    from svetovid.crypto.private import write_private
-
-    if to.is_char_device() or to.is_fifo():  # written to, never replaced
-        with to.open("wb") as f:
-            f.write(text)
-    else:
-        write_private(to, text)
-    note(f"written to {to}")
+    elif to is not None:
+        write_result(to, data)
 
 
 def _first_line(verdict: Verdict) -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svetovid.cli.output import emit, note
+from svetovid.cli.output import emit
+from svetovid.cli.results import write_result
 from svetovid.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def conformance(
         emit(data, (), True)
     else:
         if to is not None:
-            _write(to, data)
+            write_result(to, data)
         emit({}, [count, *(_line(r) for r in failed)], False)
     if failed:
         raise typer.Exit(1)
@@ -64,15 +65,6 @@ def _line(result: dict[str, Any]) -> str:
         for name, d in result["differences"].items()
     )
     return f"NOT passed: {result['name']}: {told}"
-
-
-def _write(to: Path, data: dict[str, Any]) -> None:
-    import json
-
-    from svetovid.crypto.private import write_private
-
-    write_private(to, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
-    note(f"written to {to}")
 
 
 def _refused(expected: str, observed: object) -> InputError:

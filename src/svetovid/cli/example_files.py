@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from svetovid.cli.checkout import checkout
@@ -80,13 +81,21 @@ recipients: [$rita]
 limits: {wall_s: 600, memory_mib: 4096, output_bytes: 1000000}
 """
 
+_TEXTS = {
+    "alice.yaml": _DATA_POLICY.format(owner="alice"),
+    "bob.yaml": _DATA_POLICY.format(owner="bob"),
+    "carol.yaml": _CODE_POLICY,
+    "job.yaml": _JOB,
+}
+_PARTS = (*(f"{owner}.npz" for owner in _RECORDS), "train", *_TEXTS)
+
 
 def write_example(name: str, folder: Path) -> list[Path]:
-    """Write an example into ``folder``; the paths written.
+    """Write an example into ``folder``, or nothing where there is no room for all; the paths.
 
     Raises:
         InputError: ``example.name``, ``example.exists``.
-        HostError: ``example.sklearn``, ``cli.checkout``.
+        HostError: ``example.sklearn``, ``cli.checkout``, ``file.write``.
     """
     if name != "breast-cancer":
         raise InputError(
@@ -95,13 +104,9 @@ def write_example(name: str, folder: Path) -> list[Path]:
             observed=name,
             next_step="svetovid example breast-cancer .",
         )
-    source = checkout() / "examples" / "breast_cancer"
+    script = checkout() / "examples" / "breast_cancer" / "train.py"
     columns = _breast_cancer()
-    import numpy as np
-
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / f"{n}.npz" for n in _RECORDS]
-    taken = [p for p in (*written, folder / "train") if p.exists()]
+    taken = [path for part in _PARTS if (path := folder / part).exists()]
     if taken:
         raise InputError(
             "example.exists",
@@ -109,19 +114,32 @@ def write_example(name: str, folder: Path) -> list[Path]:
             observed=str(taken[0]),
             next_step="choose an empty folder",
         )
-    for path, rows in zip(written, _RECORDS.values(), strict=True):
-        np.savez(path, **{k: v[rows] for k, v in columns.items()})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".example-") as place:
+            new = Path(place)
+            _build(new, columns, script)
+            for part in _PARTS:
+                (new / part).rename(folder / part)
+    except OSError as e:
+        raise HostError(
+            "file.write",
+            expected=f"to write an example into {folder}",
+            observed=e.strerror or type(e).__name__,
+            next_step="check that the folder is yours and has room",
+        ) from e
+    return [folder / "train" / "train.py" if p == "train" else folder / p for p in _PARTS]
+
+
+def _build(folder: Path, columns: dict[str, Any], script: Path) -> None:
+    import numpy as np
+
+    for owner, rows in _RECORDS.items():
+        np.savez(folder / f"{owner}.npz", **{k: v[rows] for k, v in columns.items()})
     (folder / "train").mkdir()
-    shutil.copy(source / "train.py", folder / "train" / "train.py")
-    texts = {
-        "alice.yaml": _DATA_POLICY.format(owner="alice"),
-        "bob.yaml": _DATA_POLICY.format(owner="bob"),
-        "carol.yaml": _CODE_POLICY,
-        "job.yaml": _JOB,
-    }
-    for file, text in texts.items():
+    shutil.copy(script, folder / "train" / "train.py")
+    for file, text in _TEXTS.items():
         (folder / file).write_text(text)
-    return [*written, folder / "train" / "train.py", *(folder / f for f in texts)]
 
 
 def _breast_cancer() -> dict[str, Any]:

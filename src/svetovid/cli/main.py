@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+from svetovid.cli.extras import without
 from svetovid.cli.options import Places
 from svetovid.cli.output import emit_error
 from svetovid.errors import InputError, SvetovidError
@@ -79,6 +80,9 @@ def _unexpected(error: Exception, as_json: bool) -> int:
         )
         emit_error(usage, as_json)
         return usage.exit_code
+    if (missing := without(error)) is not None:
+        emit_error(missing, as_json)
+        return missing.exit_code
     if os.environ.get("SVETOVID_DEBUG"):
         import traceback
 

@@ -40,8 +40,8 @@ def test_finds_a_key_raw_and_in_hex(tmp_path: Path) -> None:
 
 def test_leaves_out_what_it_is_told_to(tmp_path: Path) -> None:
     (tmp_path / "runtime").mkdir()
-    (tmp_path / "runtime" / "a").write_bytes(b"needle")
-    needle = [Needle("n", b"needle")]
+    (tmp_path / "runtime" / "a").write_bytes(b"a needle of iron")
+    needle = [Needle("n", b"a needle of iron")]
     assert search([tmp_path], needle)
     assert not search([tmp_path], needle, {tmp_path / "runtime"})
 
@@ -74,3 +74,27 @@ def test_the_tap_keeps_both_directions(tmp_path: Path) -> None:
     tap.close()
     server.close()
     assert set((tmp_path / "capture").read_bytes()) >= set(b"questionQUESTION")
+
+
+@pytest.mark.parametrize("at", range(8))
+@pytest.mark.parametrize("size", [15, 24, 40])
+def test_finds_a_needle_at_every_place(tmp_path: Path, at: int, size: int) -> None:
+    needle = Needle("n", secrets.token_bytes(size))
+    for before, after in ((at, 0), (at + 64, at)):
+        (tmp_path / "a").write_bytes(b"\0" * before + needle.data + b"\0" * after)
+        assert [h.offset for h in search([tmp_path], [needle])] == [before]
+
+
+def test_a_needle_stands_for_every_part_of_the_data(tmp_path: Path) -> None:
+    secret = secrets.token_bytes(4096)
+    for part in range(4):
+        (tmp_path / "a").write_bytes(secret[part * 1024 : (part + 1) * 1024])
+        assert search([tmp_path], needles_of("data", secret))
+
+
+def test_a_file_of_many_names_is_looked_through_once(tmp_path: Path) -> None:
+    needle = Needle("n", secrets.token_bytes(24))
+    (tmp_path / "a").write_bytes(needle.data)
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    assert [h.where for h in search([tmp_path], [needle])] == [str(tmp_path / "a")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,9 @@ import pytest
 
 from svetovid.cli.demo import parties, refusals, tasks
 from svetovid.cli.demo.findings import Findings
+from svetovid.cli.demo.keyholder import Keyholder
 from svetovid.cli.demo.parties import Party, fresh_folder
+from svetovid.cli.demo.processes import Processes
 from svetovid.cli.demo.refusals import Refusal, try_all
 from svetovid.errors import HostError, PolicyError
 
@@ -31,15 +33,24 @@ class Speaking(Party):
         self.line = line
         self._acting = threading.Lock()
 
-    def start(self, command: Sequence[str]) -> Any:
-        pipe = subprocess.PIPE
-        return subprocess.Popen(["sh", "-c", self.line], stdout=pipe, stderr=pipe, text=True)
+    def start(self, module: str, *arguments: str, output: Any = None) -> Any:
+        to = output or subprocess.PIPE
+        return subprocess.Popen(["sh", "-c", self.line], stdout=to, stderr=to, text=True)
 
 
 def test_a_command_that_answers_nothing_or_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code_of(Speaking("echo no json").run, "status") == "demo.answer"
     monkeypatch.setattr(parties, "_TIMEOUT_S", 0.05)
     assert code_of(Speaking("exec sleep 5").run, "status") == "demo.timeout"
+
+
+def test_a_manager_that_does_not_start(tmp_path: Path) -> None:
+    party = Speaking("echo no root key >&2; exit 4")
+    party.home = tmp_path
+    with pytest.raises(HostError) as e:
+        Keyholder(party).serve()
+    assert e.value.code == "demo.manager"
+    assert "no root key" in str(e.value.reasons[0].observed)
 
 
 def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
@@ -51,6 +62,8 @@ def test_a_folder_of_somebody_elses(tmp_path: Path) -> None:
     (tmp_path / "theirs").touch()
     assert code_of(fresh_folder, tmp_path) == "demo.folder"
     assert (tmp_path / "theirs").exists()
+    for no_folder in (tmp_path / "theirs", tmp_path / "theirs" / "below", Path("a\0b")):
+        assert code_of(fresh_folder, no_folder) == "demo.folder"
 
 
 def test_data_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -58,18 +71,22 @@ def test_data_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert code_of(tasks._idx, "train-labels-idx1-ubyte") == "demo.data"
 
 
-def test_plain_training_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.CompletedProcess([], 1, "", "boom")
-    monkeypatch.setattr(tasks.subprocess, "run", lambda *a, **k: done)
+def test_plain_training_that_fails() -> None:
+    class Failing(Processes):
+        def start(self, module: str, *arguments: str, **how: Any) -> Any:
+            pipe = subprocess.PIPE
+            return subprocess.Popen(["false"], stdout=pipe, stderr=pipe, text=True)
+
     ways = {"plain": ({}, {})}
-    assert code_of(tasks.compare_plain, tasks.BREAST_CANCER, ways, {}, Path()) == "demo.plain"
+    task = tasks.BREAST_CANCER
+    assert code_of(tasks.compare_plain, task, ways, {}, Path(), Failing()) == "demo.plain"
 
 
 def findings(**changes: Any) -> Findings:
     fields: dict[str, Any] = {
         "identical_weights": {"a": True},
         "enclave_answers_agree": True,
-        "canary": {"hits": [], "planted_found": True},
+        "canary": {"hits": [], "planted_found": True, "open": []},
         "verdicts": {"a": ("simulated: proves nothing",)},
     }
     return Findings(**(fields | changes))
@@ -80,8 +97,9 @@ def findings(**changes: Any) -> Findings:
     [
         {"identical_weights": {"a": True, "b": False}},
         {"enclave_answers_agree": False},
-        {"canary": {"hits": ["key in x"], "planted_found": True}},
-        {"canary": {"hits": [], "planted_found": False}},
+        {"canary": {"hits": ["key in x"], "planted_found": True, "open": []}},
+        {"canary": {"hits": [], "planted_found": False, "open": []}},
+        {"canary": {"hits": [], "planted_found": True, "open": ["alice"]}},
         {"verdicts": {"a": ("fine",)}},
     ],
 )

@@ -24,24 +24,40 @@ def verify_receipts(story: Story) -> None:
 
 
 def search_for_canaries(story: Story) -> None:
-    """Look for plaintext and keys in all that the operator can read, and on the wire."""
+    """Look for plaintext and keys in all that lies about, and on the wire.
+
+    That is the whole folder of the play but for the owners' own homes; of those, whether the
+    operator could open them.
+    """
     assert story.tap is not None
     story.tap.flush()
-    stage = story.stage
+    folder = story.stage.folder
     needles = [n for what, data in story.secrets.items() for n in needles_of(what, data)]
     needles += [n for name in OWNERS for n in _keys_of(story, name)]
-    readable = [story.cast[n].home for n in ("olga", "lab", "tee", "manager")]
-    roots = [*readable, stage.storage, stage.public, stage.folder / "wire.capture"]
-    planted = stage.folder / "planted"
+    planted = folder / "planted"
     planted.write_bytes(b"-" * 100 + needles[0].data)
-    found = search(roots, needles)
+    found = search([folder], needles, skip={story.cast[name].home for name in OWNERS})
+    planted.unlink()
     story.findings.canary = {
         "needles": len(needles),
         "wire_bytes": story.tap.bytes_seen,
-        "hits": [f"{h.what} in {h.where}" for h in found],
-        "planted_found": bool(search([planted], needles)),
+        "hits": [f"{h.what} in {h.where}" for h in found if h.where != str(planted)],
+        "planted_found": any(h.where == str(planted) for h in found),
+        "open": _open_to_operator(story),
     }
-    planted.unlink()
+    story.say(f"{len(needles)} secrets looked for everywhere but in their owners' own homes")
+
+
+def _open_to_operator(story: Story) -> list[str]:
+    """What of the owners' own another could open: by mode, and where each has one by uid."""
+    found = []
+    for party in map(story.cast.__getitem__, OWNERS):
+        for path in (party.home, party.passphrase_file):
+            status = path.stat()
+            if status.st_mode & 0o077 or party.uid not in (None, status.st_uid):
+                found.append(str(path))
+    uids = [party.uid for party in story.cast.parties.values() if party.uid is not None]
+    return found if len(set(uids)) == len(uids) else [*found, "two parties with one uid"]
 
 
 def _keys_of(story: Story, name: str) -> list[Needle]:

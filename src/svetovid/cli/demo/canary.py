@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Collection, Iterable, Iterator
+import stat
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Hit", "Needle", "key_needles", "needles_of", "search"]
 
-_SIZE = 24
+_SIZE = 48
 _BLOCK = 8 << 20
+_WORD = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Needle:
-    """Bytes to look for, and what finding them would mean."""
+    """Bytes to look for, at least 15 of them, and what finding them would mean."""
 
     what: str
     data: bytes
+
+    def __post_init__(self) -> None:
+        assert len(self.data) >= 2 * _WORD - 1, "one aligned word must lie in it, wherever it does"
 
     def __repr__(self) -> str:
         return f"<Needle {self.what}>"
@@ -50,9 +56,10 @@ def needles_of(what: str, data: bytes, count: int = 12) -> list[Needle]:
         run = data[start : start + _SIZE]
         if len(run) == _SIZE and len(set(run)) >= 9:
             found[run] = None
-        if len(found) == count:
-            break
-    return [Needle(what, run) for run in found]
+    runs = list(found)
+    if len(runs) > count:
+        runs = [runs[i * len(runs) // count] for i in range(count)]
+    return [Needle(what, run) for run in runs]
 
 
 def key_needles(what: str, key: bytes) -> list[Needle]:
@@ -66,14 +73,54 @@ def key_needles(what: str, key: bytes) -> list[Needle]:
 
 
 def _files(roots: Iterable[Path], skip: Collection[Path]) -> Iterator[Path]:
+    """Every file once, under whichever of its names comes first."""
+    seen = set()
     for root in roots:
-        if root.is_file():
-            yield root
-        for folder, folders, names in os.walk(root):
+        alone: list[tuple[str, list[str], list[str]]] = [(str(root.parent), [], [root.name])]
+        inside = alone if root.is_file() else os.walk(root)
+        for folder, folders, names in inside:
             folders[:] = sorted(f for f in folders if Path(folder, f) not in skip)
             for path in (Path(folder, name) for name in sorted(names)):
-                if path.is_file() and not path.is_symlink():
-                    yield path
+                with suppress(FileNotFoundError):  # a temporary file of a manager at work
+                    status = path.lstat()
+                    place = (status.st_dev, status.st_ino)
+                    if stat.S_ISREG(status.st_mode) and place not in seen:
+                        seen.add(place)
+                        yield path
+
+
+class _Seeker:
+    """Finds many needles in one pass.
+
+    Of 15 bytes or more, wherever they lie, eight are an aligned word of what is looked through: so
+    it is enough to look at every eighth place, and at few of those twice.
+    """
+
+    def __init__(self, needles: Sequence[Needle]) -> None:
+        import numpy as np
+
+        self.longest = max((len(n.data) for n in needles), default=1)
+        self._at: dict[int, list[tuple[Needle, int]]] = {}
+        for needle in needles:
+            for shift in range(_WORD):
+                word = int.from_bytes(needle.data[shift : shift + _WORD], "little")
+                self._at.setdefault(word, []).append((needle, shift))
+        self._words = np.array(sorted(self._at), dtype="<u8")
+        self._low = np.zeros(1 << 16, dtype=bool)
+        self._low[self._words & 0xFFFF] = True
+
+    def found(self, data: bytes) -> Iterator[tuple[Needle, int]]:
+        import numpy as np
+
+        whole = len(data) // _WORD
+        near = np.flatnonzero(self._low[np.frombuffer(data, "<u2", whole * _WORD // 2)[::4]])
+        words = np.frombuffer(data, "<u8", whole)[near]
+        sure = np.isin(words, self._words)
+        for place, word in zip(near[sure].tolist(), words[sure].tolist(), strict=True):
+            for needle, shift in self._at[word]:
+                start = place * _WORD - shift
+                if start >= 0 and data.startswith(needle.data, start):
+                    yield needle, start
 
 
 def search(
@@ -81,19 +128,19 @@ def search(
 ) -> list[Hit]:
     """Every needle found in the files under ``roots``, folders in ``skip`` left out.
 
-    Files are read in overlapping blocks, so memory stays bounded.
+    Files are read in overlapping blocks, so memory stays bounded. What a needle is found in more
+    than once is told once.
     """
-    wanted = list(needles)
-    longest = max((len(n.data) for n in wanted), default=0)
-    hits = []
+    seeker = _Seeker(list(needles))
+    hits: dict[tuple[Path, bytes], Hit] = {}
     for path in _files(roots, skip):
-        with path.open("rb") as f:
+        with suppress(FileNotFoundError), path.open("rb") as file:
             base, tail = 0, b""
-            while block := f.read(_BLOCK):
+            while block := file.read(_BLOCK):
                 data = tail + block
-                for n in wanted:
-                    if (at := data.find(n.data)) >= 0:
-                        hits.append(Hit(n.what, str(path), base - len(tail) + at))
+                for needle, at in seeker.found(data):
+                    hit = Hit(needle.what, str(path), base - len(tail) + at)
+                    hits.setdefault((path, needle.data), hit)
                 base += len(block)
-                tail = data[-(longest - 1) :] if longest > 1 else b""
-    return hits
+                tail = data[-(seeker.longest - 1) :] if seeker.longest > 1 else b""
+    return list(hits.values())

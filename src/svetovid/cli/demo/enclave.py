@@ -18,7 +18,7 @@ _TERMS: dict[str, Any] = {"modes": ["enclave"], "recipients": ["dora"], "host": 
 def prepare_questions(story: Story, task: Task) -> None:
     """What needs no model yet: carol's program that answers, and dora's questions."""
     code = f"{task.name}-answer"
-    bundle = task.bundle("answer.py", story.stage.folder / "papers" / code)
+    bundle = story.bundle("carol", code, task, "answer.py")
     story.share("carol", bundle, code, policy_yaml(code, use="code", **_TERMS))
     questions = story.save("dora", "questions", {"image": task.load()[1]["image"]})
     text = policy_yaml("questions", use="data", code=[code], **_TERMS)

@@ -33,6 +33,7 @@ class Findings:
             "weights differ from plain training": not all(self.identical_weights.values()),
             "the enclave's answers differ": not self.enclave_answers_agree,
             f"a secret could be read: {self.canary['hits'][:3]}": bool(self.canary["hits"]),
+            f"not its owner's alone: {self.canary['open'][:3]}": bool(self.canary["open"]),
             "the canary search is blind": not self.canary["planted_found"],
             "a receipt does not name the simulator": not all(
                 any("simulat" in w.lower() for w in words) for words in self.verdicts.values()

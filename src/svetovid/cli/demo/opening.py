@@ -6,7 +6,6 @@ import json
 import shutil
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from svetovid.cli.demo.cast import STAKEHOLDERS
 from svetovid.cli.demo.parties import separate_uids
@@ -40,15 +39,10 @@ def open_house(story: Story) -> None:
 
 
 def _serve(story: Story) -> None:
-    manager = story.cast["manager"]
-    manager.acts("manager", "serve", "--background")
-    pin = json.loads((manager.home / "manager.json").read_text())
-    url = urlsplit(pin["url"])
-    assert url.hostname is not None
-    assert url.port is not None
-    story.port = url.port
-    story.tap = Wiretap((url.hostname, url.port), story.stage.folder / "wire.capture")
-    pin["url"] = f"https://{url.hostname}:{story.tap.port}"
+    host, port = story.manager.serve()
+    pin = json.loads((story.cast["manager"].home / "manager.json").read_text())
+    story.tap = Wiretap((host, port), story.stage.folder / "wire.capture")
+    pin["url"] = f"https://{host}:{story.tap.port}"
     story.pin.write_text(json.dumps(pin))
     story.pin.chmod(0o644)
 

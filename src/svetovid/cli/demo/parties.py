@@ -6,18 +6,19 @@ the public folder and the storage.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import shutil
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from svetovid.cli.demo.processes import PYTHON, Processes
 from svetovid.crypto import Secret
 from svetovid.errors import HostError, SvetovidError, from_dict
 
@@ -29,9 +30,10 @@ _TIMEOUT_S = 300
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where the play is set: folders that everybody may read, and how long things took."""
+    """Where the play is set: folders that everybody may read, and the processes in it."""
 
     folder: Path
+    processes: Processes = field(default_factory=Processes)
 
     @property
     def public(self) -> Path:
@@ -52,11 +54,6 @@ class Stage:
         return self.folder / "host-papers"
 
 
-def _command() -> list[str]:
-    script = Path(sys.executable).with_name("svetovid")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "svetovid.cli"]
-
-
 @functools.cache
 def separate_uids() -> bool:
     """Whether each party can have its own uid: we are root, and others can read this Python."""
@@ -64,7 +61,7 @@ def separate_uids() -> bool:
         return False
     try:
         done = subprocess.run(
-            [*_command(), "version"],
+            [*PYTHON, "svetovid.cli", "version"],
             user=_FIRST_UID,
             group=_FIRST_UID,
             extra_groups=(),
@@ -73,7 +70,7 @@ def separate_uids() -> bool:
             check=False,
             timeout=60,
         )
-    except OSError:  # the script itself cannot be reached
+    except OSError:  # this Python itself cannot be reached
         return False
     return done.returncode == 0
 
@@ -92,15 +89,15 @@ class Party:
         self.name = name
         self.home = stage.folder / name
         self.uid = _FIRST_UID + number if separate_uids() else None
-        self._passphrase = stage.folder / "passphrases" / name
-        self._passphrase.parent.mkdir(exist_ok=True)
-        self._passphrase.write_bytes(os.urandom(16).hex().encode())
-        self._passphrase.chmod(0o600)
-        self.own(self._passphrase)
+        self.passphrase_file = stage.folder / "passphrases" / name
+        self.passphrase_file.parent.mkdir(exist_ok=True)
+        self.passphrase_file.write_bytes(os.urandom(16).hex().encode())
+        self.passphrase_file.chmod(0o600)
+        self.own(self.passphrase_file)
         self._acting = threading.Lock()
 
     def passphrase(self) -> Secret:
-        return Secret(self._passphrase.read_bytes())
+        return Secret(self.passphrase_file.read_bytes())
 
     def own(self, path: Path) -> None:
         """Make ``path`` this party's."""
@@ -114,18 +111,20 @@ class Party:
         return {
             **keep,
             "HOME": str(self.home),
-            "SVETOVID_PASSPHRASE_FILE": str(self._passphrase),
+            "SVETOVID_PASSPHRASE_FILE": str(self.passphrase_file),
             "SVETOVID_PUBLIC": str(self.stage.public),
         }
 
-    def start(self, command: Sequence[str]) -> subprocess.Popen[str]:
-        """Start a process of this party."""
-        return subprocess.Popen(
-            command,
+    def start(
+        self, module: str, *arguments: str, output: int | IO[bytes] = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        """Start a module of ours as a process of this party."""
+        return self.stage.processes.start(
+            module,
+            *arguments,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            stdout=output,
+            stderr=output,
             env=self.environment(),
             cwd=self.stage.folder,
             user=self.uid,
@@ -139,22 +138,22 @@ class Party:
         Raises:
             SvetovidError: as the command refused, rebuilt from its JSON.
         """
-        return self.answer([*_command(), *map(str, arguments), "--json"])
+        return self.answer("svetovid.cli", *map(str, arguments), "--json")
 
-    def answer(self, command: Sequence[str]) -> dict[str, Any]:
+    def answer(self, module: str, *arguments: str) -> dict[str, Any]:
         """What a process of this party answers in JSON; a party does one thing at a time.
 
         Raises:
             SvetovidError: where it ends with an error, rebuilt from its JSON.
         """
         with self._acting:
-            process = self.start(command)
+            process = self.start(module, *arguments)
             try:
                 out, err = process.communicate(timeout=_TIMEOUT_S)
             except subprocess.TimeoutExpired as e:
                 process.kill()
                 raise HostError(
-                    "demo.timeout", expected="an answer", observed=" ".join(command[1:])
+                    "demo.timeout", expected="an answer", observed=" ".join((module, *arguments))
                 ) from e
         try:
             answer = json.loads(out)
@@ -163,7 +162,7 @@ class Party:
                 "demo.answer",
                 expected="JSON",
                 observed=(out + err)[-300:],
-                next_step=f"run it by hand: {' '.join(command)}",
+                next_step=f"run it by hand: python -m {' '.join((module, *arguments))}",
             ) from e
         if process.returncode != 0:
             raise from_dict(answer)
@@ -185,16 +184,23 @@ def refused(action: Callable[[], object]) -> SvetovidError | None:
 
 
 def fresh_folder(folder: Path) -> None:
-    """Empty ``folder``, which must be ours: new, or one that an earlier demo made."""
+    """Empty ``folder``, which must be ours: new, or one that an earlier demo made.
+
+    Raises:
+        HostError: ``demo.folder``.
+    """
     marker = folder / ".svetovid-demo"
-    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+    try:
+        if folder.exists() and any(folder.iterdir()) and not marker.exists():
+            raise FileExistsError(errno.EEXIST, "something else is there")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
+        marker.touch()
+    except (OSError, ValueError) as e:
         raise HostError(
             "demo.folder",
             expected="a new folder, or one of an earlier demo",
-            observed=str(folder),
+            observed=f"{folder}: {getattr(e, 'strerror', None) or 'not a path'}",
             next_step="choose another folder with --folder",
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    folder.chmod(0o755)
-    marker.touch()
+        ) from e

@@ -69,7 +69,7 @@ def play(folder: Path, plot: Path | None, clothes: Task = FASHION_MNIST) -> Find
             table.add_row(task, way, f"{100 * value:.1f} %")
     console.print()
     console.print(table)
-    if plot is not None and plot_accuracy(found.accuracy, plot):
-        console.print(f"plot: {plot}")
+    if plot is not None:
+        plot_accuracy(found.accuracy, plot)
     found.check()
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,10 +56,7 @@ def _changed_dataset(story: Story, task: Task) -> object:
 
 
 def _other_code(story: Story, task: Task) -> object:
-    folder = story.stage.folder / "papers" / "other-code"
-    task.bundle("train.py", folder)
-    script = folder / "train.py"
-    script.write_text(script.read_text() + "\n# and one line more\n")
+    folder = story.bundle("carol", "other-code", task, "train.py", "\n# and one line more\n")
     terms: dict[str, Any] = {"modes": ["attested"], "recipients": ["rita"]}
     story.share("carol", folder, "other-code", policy_yaml("other-code", use="code", **terms))
     slots = {
@@ -74,8 +70,8 @@ def _other_code(story: Story, task: Task) -> object:
 def _replayed_quote(story: Story, task: Task) -> object:
     """olga's host gets its keys for good evidence; then she sends the very same bytes again."""
     lab = story.cast["lab"]
-    program = [sys.executable, "-m", "svetovid.cli.demo.replaying"]
-    return lab.answer([*program, str(lab.home), str(story.again), str(story.pin)])
+    given = map(str, (lab.home, story.again, story.pin))
+    return lab.answer("svetovid.cli.demo.replaying", *given)
 
 
 def _unlisted_file(story: Story, task: Task) -> object:
@@ -140,20 +136,16 @@ def _older_store(story: Story, task: Task) -> object:
     """olga puts back the manager's store as it was before dora's last record."""
     manager = story.cast["manager"]
     store, kept = manager.home / "store.db", story.stage.folder / "store.kept"
-
-    def restart() -> None:
-        manager.acts("manager", "serve", "--background", "--port", str(story.port))
-
-    manager.acts("manager", "stop")
+    story.manager.stop()
     shutil.copy2(store, kept)
-    restart()
+    story.manager.serve()
     story.propose(task, "soon-forgotten")
-    manager.acts("manager", "stop")
+    story.manager.stop()
     for path in manager.home.glob("store.db*"):
         path.unlink()
     shutil.copy2(kept, store)
     manager.own(store)
-    restart()
+    story.manager.serve()
     return story.propose(task, "afterwards")
 
 

@@ -17,7 +17,6 @@ Whoever need not wait for another does not: parties act side by side, each one t
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,10 +27,10 @@ from typing import Any, TypeVar
 
 from svetovid.cli.demo.cast import Cast, job_yaml
 from svetovid.cli.demo.findings import Findings
+from svetovid.cli.demo.keyholder import Keyholder
 from svetovid.cli.demo.parties import Stage, fresh_folder
 from svetovid.cli.demo.tasks import Task
 from svetovid.cli.demo.wiretap import Wiretap
-from svetovid.errors import SvetovidError
 
 __all__ = ["Story"]
 
@@ -63,10 +62,10 @@ class Story:
         self._heading = heading
         self.findings = Findings()
         self.tap: Wiretap | None = None
-        self.port = 0
         self.again = Path()
         self.secrets: dict[str, bytes] = {}
         self.hosts: dict[str, str] = {}
+        self.manager = Keyholder(self.cast["manager"])
         self._pool = ThreadPoolExecutor(8)
 
     @contextmanager
@@ -122,7 +121,19 @@ class Story:
         path = self.cast[owner].home / f"{name}.npz"
         np.savez(path, **arrays)
         self.cast[owner].own(path)
+        self.secrets |= {f"{field} of {name}": v.tobytes() for field, v in arrays.items()}
         return path
+
+    def bundle(self, owner: str, name: str, task: Task, script: str, more: str = "") -> Path:
+        """A folder with just one of the task's scripts, in its owner's own home."""
+        folder = self.cast[owner].home / name
+        folder.mkdir(mode=0o700)
+        text = task.script(script).read_text() + more
+        (folder / script).write_text(text)
+        for path in (folder, folder / script):
+            self.cast[owner].own(path)
+        self.secrets[f"{name} of {owner}"] = text.encode()
+        return folder
 
     def propose(self, task: Task, name: str, **changed: Any) -> Path:
         """rita proposes a training job; its file in the public folder."""
@@ -184,9 +195,8 @@ class Story:
         ]  # fmt: skip
 
     def close(self) -> None:
-        """Stop what still runs."""
+        """End what still runs: the manager, and whatever else where the play was broken off."""
+        self.stage.processes.end()
         self._pool.shutdown(cancel_futures=True)
-        with contextlib.suppress(SvetovidError):
-            self.cast["manager"].acts("manager", "stop")
         if self.tap is not None:
             self.tap.close()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import shutil
+import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from svetovid.cli.checkout import checkout
+from svetovid.cli.demo.processes import Processes
 from svetovid.errors import HostError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "compare_plain",
 ]
 
+_TIMEOUT_S = 600
 _FASHION = Path("/usr/share/datasets/fashion-mnist")
 Arrays = dict[str, Any]
 
@@ -63,12 +64,6 @@ class Task:
 
     def script(self, name: str) -> Path:
         return checkout() / "examples" / self.folder / name
-
-    def bundle(self, name: str, folder: Path) -> Path:
-        """A folder with just one of the task's scripts, to be sealed as code."""
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.script(name), folder / name)
-        return folder
 
 
 def _idx(name: str) -> Any:
@@ -148,7 +143,11 @@ class Comparison:
 
 
 def compare_plain(
-    task: Task, ways: Mapping[str, tuple[Arrays, Arrays]], test: Arrays, model: Path
+    task: Task,
+    ways: Mapping[str, tuple[Arrays, Arrays]],
+    test: Arrays,
+    model: Path,
+    processes: Processes,
 ) -> Comparison:
     """Run the task's script in a plain process (:mod:`plain`) on plain data in both slots.
 
@@ -156,6 +155,7 @@ def compare_plain(
         ways: what each way of training sees in the two slots, by its name.
         test: what all models are tried on.
         model: the sealed way's weights, opened.
+        processes: which the process becomes one of.
 
     Raises:
         HostError: ``demo.plain`` where the script fails.
@@ -178,13 +178,20 @@ def compare_plain(
             "script": str(task.script("train.py")),
             "model": str(model),
         }
-        command = [sys.executable, "-m", "svetovid.cli.demo.plain", name, json.dumps(config)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-        if done.returncode != 0:
+        process = processes.start(
+            "svetovid.cli.demo.plain",
+            name,
+            json.dumps(config),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **_lean()},
+        )
+        _, told = process.communicate(timeout=_TIMEOUT_S)
+        if process.returncode != 0:
             raise HostError(
                 "demo.plain",
                 expected="plain training to end",
-                observed=done.stderr[-300:],
+                observed=told[-300:],
                 next_step="run the script at home: svetovid.training.local",
             )
         with np.load(folder / "predicted.npz") as archive:
@@ -200,6 +207,22 @@ def compare_plain(
         },
         predicted[-1],
     )
+
+
+def _lean() -> dict[str, str]:
+    """What makes plain training frugal beside the rest of the play, and changes no bit of it.
+
+    As many threads as in the sandbox: sums of another number of parts have other last bits. One
+    that waits for another leaves the processor; what a step frees, the next one gets.
+    """
+    threads = str(len(os.sched_getaffinity(0)))
+    return {
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    }
 
 
 BREAST_CANCER = Task(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svetovid.cli.demo.cast import policy_yaml
+from svetovid.cli.demo.processes import Processes
 from svetovid.cli.demo.story import Story
 from svetovid.cli.demo.tasks import Arrays, Comparison, Task, compare_plain
 
@@ -33,8 +34,7 @@ def prepare(story: Story, task: Task, *, runs: int) -> Path:
     """Sealing, policies, a proposal and all consents; the job's file."""
     code = f"{task.name}-code"
     terms: dict[str, Any] = {"modes": ["attested"], "recipients": ["rita"]}
-    bundle = task.bundle("train.py", story.stage.folder / "papers" / code)
-    story.secrets[f"{task.name} code"] = (bundle / "train.py").read_bytes()
+    bundle = story.bundle("carol", code, task, "train.py")
     story.share("carol", bundle, code, policy_yaml(code, use="code", **terms))
     parts = dict(zip(("alice", "bob"), task.halves(task.load()[0]), strict=True))
 
@@ -44,9 +44,6 @@ def prepare(story: Story, task: Task, *, runs: int) -> Path:
         story.share(owner, story.save(owner, asset, parts[owner]), asset, text)
 
     story.together(bring, *parts)
-    for owner, arrays in parts.items():
-        for name, column in arrays.items():
-            story.secrets[f"{name} of {owner}"] = column.tobytes()
     job = story.propose(task, task.name)
     story.consent(job, "alice", "bob", "carol")
     return job
@@ -62,10 +59,10 @@ def train(story: Story, task: Task, job: Path) -> Trained:
     weights = model.read_bytes()
     header = 8 + int.from_bytes(weights[:8], "little")  # names and shapes stand in the job
     story.secrets[f"{task.name} model"] = weights[header:]
-    return Trained(task, model, story.begin(partial(_plain, task, model)))
+    return Trained(task, model, story.begin(partial(_plain, task, model, story.stage.processes)))
 
 
-def _plain(task: Task, model: Path) -> Comparison:
+def _plain(task: Task, model: Path, processes: Processes) -> Comparison:
     """The opened model beside plain training on all data, and on each owner's alone."""
     train, test = task.load()
     first, second = task.halves(train)
@@ -74,7 +71,7 @@ def _plain(task: Task, model: Path) -> Comparison:
         "bob alone": task.halves(second),
         "plain, shown": (first, second),
     }
-    return compare_plain(task, pairs, test, model)
+    return compare_plain(task, pairs, test, model, processes)
 
 
 def compare(story: Story, *trained: Trained) -> None:
