@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from svetovid.crypto import Identity, b64decode, b64encode, sign
-from svetovid.errors import LimitError
+from svetovid.errors import LimitError, RefusalError
 from svetovid.evidence import documents
 from svetovid.evidence.documents import NO_SUBJECT, Challenge, JobKeys
 from svetovid.evidence.ima import build_entry
@@ -60,6 +60,31 @@ def test_evidence_holds_what_was_measured_until_the_quote(
     whole = (tmp_path / "ima").read_bytes()
     assert evidence.log_offset == 1
     assert b64decode(evidence.log) == whole[len(build_entry("/boot", NAMED)) :]
+
+
+def test_a_log_that_foreign_code_wrote_to_is_not_sent(
+    kernel: Kernel, tmp_path: Path, alice: Identity
+) -> None:
+    """T9: neither as evidence nor with a receipt; ``late`` is a name of no file here."""
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    tpm = TpmAttester(cast(Tpm, kernel), KernelLog(tmp_path / "ima", runtime), NAMED)
+    tpm.measure()
+    challenge = Challenge(
+        nonce=b64encode(bytes(32)), manager=alice.key_id, host=NAMED, job=NAMED, role="finish",
+        issued_at=0, expires_at=60, log_offset=1,
+    )  # fmt: skip
+    keys = JobKeys(receiving=b64encode(bytes(32)), signing=alice.key_id)
+    for act in (
+        lambda: tpm.evidence(sign(challenge, alice), keys, NAMED, NO_SUBJECT),
+        tpm.look_back,
+        tpm.log,
+        tpm.measure,
+    ):
+        with pytest.raises(RefusalError) as e:
+            act()
+        assert e.value.code == "measure.grew"
+    tpm.close()
 
 
 def test_a_log_that_no_manager_could_read_is_not_sent(

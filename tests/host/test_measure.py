@@ -508,10 +508,14 @@ def test_what_a_sandbox_could_have_caused_is_shown_to_nobody(
     """T9: which files foreign code reads, and what it calls its own, must not reach the log."""
     mine = tmp_path / "daemon"
     mine.write_text("of this host")
+    (tmp_path / "same").hardlink_to(tree / "usr" / "lib" / "b.py")
     before = kernel.read_bytes()
     for name in (
         "/usr/lib/b.py",
         f"{tree}/usr/lib/b.py",
+        f"{tree}/usr/lib/late.py",
+        str(tmp_path / "same"),
+        str(tmp_path),
         "/tmp/PLAINTEXT",
         "/code/train.py",
         "/dev/shm/PLAINTEXT",
@@ -522,6 +526,7 @@ def test_what_a_sandbox_could_have_caused_is_shown_to_nobody(
         log.measure()
         add(kernel, str(mine))
         assert log.measure() == 1
+        (tree / "usr" / "lib" / "late.py").touch()
         add(kernel, name)
         for look in (log.measure, log.catch_up, log.measure):
             with pytest.raises(RefusalError) as e:
@@ -530,6 +535,7 @@ def test_what_a_sandbox_could_have_caused_is_shown_to_nobody(
             assert "PLAINTEXT" not in str(e.value.reasons)
         assert len(parse_log(log.log_since(0))) == 5
         log.close()
+        (tree / "usr" / "lib" / "late.py").unlink()
 
 
 def test_names_that_nobody_can_read_are_not_repeated(kernel: Path, tree: Path) -> None:
