@@ -184,14 +184,16 @@ class ManagerLink:
         return self._held
 
     def _while_leased(self, act: Callable[[], T]) -> T:
-        """``act``, again and again while the manager is away, until the lease is over.
+        """``act``, again and again while the manager is away or asks to wait, while leased.
 
         Only for requests that may be sent twice: an answer that was lost changes nothing.
         """
         while True:
             try:
                 return self._answered(act)
-            except TransportError:
+            except SvetovidError as e:
+                if not isinstance(e, TransportError) and e.code != "checkpoint.rate":
+                    raise
                 if self._stop.wait(_RETRY_S) or self._over():
                     raise
 

@@ -7,7 +7,10 @@ Rules:
    still in an hour; with room for none, the door is closed to them.
 3. A stranger may keep less than somebody who was admitted. What is kept is counted for a whole
    history of keys: a rotation gives no new room.
-4. Nothing that strangers do takes room from those who were admitted.
+4. What the leases of a stranger's hosts come to in the log has as much room again, and is counted
+   as who runs the host. There is no bound where that one, or the job's proposer, was admitted: then
+   somebody whom the administrator knows asked for it. The end of a lease is always recorded.
+5. Nothing that strangers do takes room from those who were admitted.
 """
 
 from __future__ import annotations
@@ -78,6 +81,26 @@ class Admission:
                 next_step="ask this manager's administrator for more room: svetovid manager admit",
             )
         return size
+
+    def lease_room(self, state: State, host: str, job: str) -> None:
+        """Refuse one more entry for a lease of ``job`` on ``host``, where that would be too much.
+
+        Raises:
+            LimitError: ``store.quota``.
+        """
+        operator, bounds = state.hosts[host].operator, self._core.settings.stranger
+        root = state.root(operator)
+        have = (state.leased[root], state.leased_bytes[root])
+        if have[0] < bounds.documents and have[1] < bounds.bytes:
+            return
+        if not any(self.admitted(state, k) for k in (operator, state.jobs[job].proposer)):
+            raise LimitError(
+                "store.quota",
+                expected=f"at most {bounds.documents} entries and {bounds.bytes} bytes for leases",
+                observed=f"{have[0]} and {have[1]} are kept",
+                next_step="ask this manager's administrator to admit the host's operator, or the"
+                " job's proposer: svetovid manager admit",
+            )
 
     def bounds(self, state: State, key: str) -> Bounds:
         """How much may be kept for the party of ``key``."""

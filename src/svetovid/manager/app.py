@@ -51,6 +51,7 @@ _TOO_MUCH = frozenset(
     {
         "body.busy",
         "challenge.limit",
+        "checkpoint.rate",
         "consent.importers",
         "consent.unknown",
         "evidence.busy",

@@ -37,10 +37,13 @@ class Settings:
         interval_s: how often a host that attests at an interval does so.
         skew_s: how far a caller's clock may be off, either way.
         open_challenges: unanswered challenges one host may have.
+        head_burst, head_s: checkpoints that a lease may have recorded at once; and one more in each
+            so many seconds since it was granted.
         log_bytes: of all hosts' measurement logs together, how much is kept in memory, as sent.
         strangers_hourly: how many strangers may register from one address in an hour; see
             :mod:`svetovid.manager.admission`.
-        admitted, stranger: what each party may have stored, whom the administrator admitted or not.
+        admitted, stranger: what each party may have stored, whom the administrator admitted or not;
+            as much again of what was refused to it, and, of a stranger, of its hosts' leases.
     """
 
     challenge_s: int = 60
@@ -48,6 +51,8 @@ class Settings:
     interval_s: int = 10
     skew_s: int = CLOCK_SKEW_S
     open_challenges: int = 16
+    head_burst: int = 128
+    head_s: int = 2
     log_bytes: int = 512 << 20
     strangers_hourly: int = 32
     admitted: Bounds = Bounds(documents=100_000, bytes=16 << 30)

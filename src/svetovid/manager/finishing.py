@@ -15,6 +15,7 @@ from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Card, Envelope
 from svetovid.errors import EvidenceError, IntegrityError, LimitError, PolicyError, Reason
 from svetovid.evidence.verify import Proven
+from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Views
 from svetovid.manager.examining import Case, Examiner, boot_of
@@ -39,8 +40,9 @@ __all__ = ["Finishing"]
 class Finishing:
     """What an instance says while it holds a lease, signed by the key in its evidence."""
 
-    def __init__(self, core: Core, examiner: Examiner) -> None:
+    def __init__(self, core: Core, examiner: Examiner, admission: Admission) -> None:
         self._core = core
+        self._admission = admission
         self._examiner = examiner
 
     def head(self, envelope: Envelope) -> JsonObject:
@@ -49,6 +51,7 @@ class Finishing:
         Raises:
             PolicyError: ``lease.none``.
             IntegrityError: ``checkpoint.sequence``, ``checkpoint.predecessor``, ``signature.*``.
+            LimitError: ``checkpoint.rate``, ``store.quota``.
         """
         core = self._core
         claimed = envelope.peek(HeadUpdate)
@@ -73,10 +76,25 @@ class Finishing:
             before = None if job.head is None else job.head.checkpoint
             if update.predecessor != before:
                 raise _refused("checkpoint.predecessor", str(before), str(update.predecessor))
+            self._slowly(lease)
+            self._admission.lease_room(tx.state, lease.host, lease.job)
             body: JsonObject = {"head": head.to_json(), "lease": lease.id}
             host = tx.state.hosts[lease.host]
             tx.append(core.entry("head", [*job.parties, host.operator, host.agent], body))
         return head.to_json()
+
+    def _slowly(self, lease: LeaseState) -> None:
+        """Refuse what would be too many checkpoints for the time that the lease has had."""
+        settings = self._core.settings
+        passed = max(0, self._core.now() - lease.since)
+        if lease.heads >= settings.head_burst + passed // settings.head_s:
+            raise LimitError(
+                "checkpoint.rate",
+                expected=f"{settings.head_burst} checkpoints, and one more every"
+                f" {settings.head_s} s since the release",
+                observed=f"{lease.heads} in {passed} s",
+                next_step="wait, and send it again; save checkpoints less often",
+            )
 
     def end(self, envelope: Envelope) -> JsonObject:
         """A :class:`LeaseEnd`: the job is free for the next instance.

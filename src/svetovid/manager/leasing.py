@@ -18,6 +18,7 @@ from __future__ import annotations
 from svetovid.crypto import Secret, canonical, digest, seal
 from svetovid.errors import EvidenceError
 from svetovid.evidence.verify import Proven
+from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
 from svetovid.manager.examining import Case, Examiner, boot_of, require
@@ -74,8 +75,11 @@ def check_same(case: Case, proven: Proven, lease: LeaseState) -> None:
 class Leasing:
     """Gives keys for a time, and more time."""
 
-    def __init__(self, core: Core, examiner: Examiner, deciding: Deciding) -> None:
+    def __init__(
+        self, core: Core, examiner: Examiner, deciding: Deciding, admission: Admission
+    ) -> None:
         self._core = core
+        self._admission = admission
         self._examiner = examiner
         self._deciding = deciding
 
@@ -89,6 +93,7 @@ class Leasing:
 
     def _released(self, tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
         decision = self._decide(tx.state, case, proven, views)
+        self._admission.lease_room(tx.state, case.host, case.name)
         keys = self._keys(case, decision, proven)
         checkpoint = self._checkpoint_key(case, proven)
         lease, body = self._lease(case, proven, digest(canonical(case.body())))
@@ -199,6 +204,7 @@ class Leasing:
         request = self._deciding.request(tx.state, case.name, challenge, views, live=True)
         released_on = self._deciding.released_on(tx.state, case.name)
         require(decide_renewal(request, released_on=released_on), views)
+        self._admission.lease_room(tx.state, case.host, case.name)
         lease, body = self._lease(case, proven, case.lease)
         index = self._examiner.append(tx, "renewal", case, body, views)
         return Renewal(lease=lease, decision=index).to_json()

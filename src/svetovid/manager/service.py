@@ -31,12 +31,12 @@ from svetovid.manager.rootkey import RootKey, RootSealer
 from svetovid.manager.standings import Standings
 from svetovid.manager.store import Fault, Store
 from svetovid.manager.watching import Watching
+from svetovid.protocol.managers import ProofRequest
 from svetovid.protocol.messages import (
     Answer,
     EvidenceRequest,
     FinishRequest,
     JsonObject,
-    ProofRequest,
 )
 
 __all__ = ["Manager"]
@@ -95,8 +95,8 @@ class Manager:
         consenting = Consenting(core, admission)
         known = rejecting.signed
         self._freshness = freshness
-        self._leasing = Leasing(core, examiner, deciding)
-        self._finishing = Finishing(core, examiner)
+        self._leasing = Leasing(core, examiner, deciding, admission)
+        self._finishing = Finishing(core, examiner, admission)
         standings = Standings(core, rejecting)
         self.watching = Watching(core, freshness, deciding, examiner, admission, standings)
         self.own = OwnEvidence(core, channel, prover)

@@ -49,7 +49,13 @@ class Host:
 
 @dataclass(slots=True)
 class LeaseState:
-    """A lease as last granted or renewed. ``refused``: it is not renewed any more."""
+    """A lease as last granted or renewed.
+
+    Attributes:
+        refused: it is not renewed any more.
+        since: when it was first granted, by the manager's clock.
+        heads: checkpoints that were recorded under it.
+    """
 
     id: str
     job: str
@@ -61,6 +67,8 @@ class LeaseState:
     entry: int
     ended: str = ""
     refused: bool = False
+    since: int = 0
+    heads: int = 0
 
     def live(self, now: int) -> bool:
         """Whether an instance may still be running. A refused renewal leaves what was granted."""
@@ -72,6 +80,7 @@ class JobState:
     """One job: who consented, how often it was released, where it stands."""
 
     parties: frozenset[str]
+    proposer: str
     consents: dict[str, str] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)  # consents that were in force before
     consented: Counter[str] = field(default_factory=Counter)  # how often each owner did
@@ -112,6 +121,10 @@ class State:
         self.published: set[tuple[str, str]] = set()  # digest and signer of each publication
         self.kept: Counter[str] = Counter()  # documents, by the first key of whoever sent them
         self.kept_bytes: Counter[str] = Counter()
+        # What leases came to: releases, renewals, checkpoints; by whoever runs the host, as kept.
+        self.leased: Counter[str] = Counter()
+        self.leased_bytes: Counter[str] = Counter()
+        self._parties: dict[frozenset[str], frozenset[str]] = {}
         self.rejected: set[str] = set()  # names of rejections
         # Refused documents and evidence: by the first key of whoever signed, or runs the host.
         self.standings: dict[str, StandingName] = {}
@@ -151,15 +164,24 @@ class State:
         """Whether ``host`` is the newest enrolment of its device: no other has a standing."""
         return self.devices[self.hosts[host].device] == host
 
-    def apply(self, index: int, entry: LogEntry, document: Envelope | None) -> None:
-        """Move forward by one entry. ``document`` is what a rotation or revocation rests on."""
+    def parties(self, entry: LogEntry) -> frozenset[str]:
+        """Whom ``entry`` concerns: one set in memory for all entries of a job, of whatever size."""
+        found = frozenset(entry.parties)
+        return self._parties.setdefault(found, found)
+
+    def apply(self, index: int, entry: LogEntry, document: Envelope | None, size: int) -> None:
+        """Move forward by one entry, of ``size`` bytes.
+
+        Args:
+            document: what a rotation or revocation rests on.
+        """
         body = cast(dict[str, Any], entry.body)
         if "document" in body:
             self.documents.add(body["document"])
             by = self.root(body["by"])
             self.kept[by] += 1
             self.kept_bytes[by] += body.get("bytes", 0)
-            self.shown[body["document"]] = frozenset(entry.parties)
+            self.shown[body["document"]] = self.parties(entry)
         match entry.kind:
             case "identity":
                 self.histories[body["key"]] = KeyHistory.start(body["key"])
@@ -178,7 +200,7 @@ class State:
                 self.policies[body["owner"], body["name"]] = body["document"]
                 self.owned.setdefault(body["owner"], {})[body["name"]] = body["document"]
             case "job":
-                self.jobs[body["document"]] = JobState(frozenset(entry.parties))
+                self.jobs[body["document"]] = JobState(self.parties(entry), body["by"])
                 self.sealed["checkpoint", body["document"]] = body["sealed"]
             case "consent":
                 job = self.jobs[body["job"]]
@@ -197,11 +219,15 @@ class State:
                     self.standings.pop(before, None)
                 self.devices[body["device"]] = body["host"]
             case "release" | "renewal":
-                self._lease(index, entry.kind, body)
+                self._lease(index, entry, body)
+                self._leased(body["lease"], size + body["bytes"])
             case "lease-end":
                 self.leases[body["lease"]].ended = body["why"]
+                self._leased(body["lease"], size, count=0)  # each release is counted with its end
             case "head":
                 self.jobs[body["head"]["job"]].head = Head.from_json(body["head"])
+                self.leases[body["lease"]].heads += 1
+                self._leased(body["lease"], size)
             case "finish":
                 self.jobs[body["job"]].finished = body["document"]
                 self.jobs[body["job"]].finish = index
@@ -211,11 +237,16 @@ class State:
                 self._rejected(body["by"], entry.at)
             case "standing":
                 self.standings[body["host"]] = body["standing"]
-                self._rejected(self.hosts[body["host"]].operator, entry.at)
+                self._rejected(self.hosts[body["host"]].operator, entry.at, size)
             case "refusal":
                 self._rejected(self.hosts[body["host"]].operator, entry.at, body["bytes"])
                 if body.get("lease") in self.leases:
                     self.leases[body["lease"]].refused = True
+
+    def _leased(self, lease: str, size: int, count: int = 1) -> None:
+        root = self.root(self.hosts[self.leases[lease].host].operator)
+        self.leased[root] += count
+        self.leased_bytes[root] += size
 
     def _rejected(self, by: str, at: int, size: int = 0) -> None:
         root = self.root(by)
@@ -234,9 +265,12 @@ class State:
         if history.revoked is not None:
             self.revoked.update(history.keys)
 
-    def _lease(self, index: int, kind: str, body: dict[str, Any]) -> None:
+    def _lease(self, index: int, entry: LogEntry, body: dict[str, Any]) -> None:
         job = self.jobs[body["job"]]
-        if kind == "release":
+        since, heads = entry.at, 0
+        if entry.kind == "renewal":
+            since, heads = self.leases[body["lease"]].since, self.leases[body["lease"]].heads
+        else:
             job.releases += 1
             job.release = index
             if job.lease:
@@ -258,4 +292,6 @@ class State:
             reset_count=body["reset_count"],
             restart_count=body["restart_count"],
             entry=index,
+            since=since,
+            heads=heads,
         )

@@ -42,7 +42,7 @@ from svetovid.manager.transaction import Transaction
 from svetovid.protocol.messages import PrivatePart
 from svetovid.protocol.records import LogEntry
 from svetovid.transparency.checkpoint import Checkpoint
-from svetovid.transparency.merkle import MerkleTree
+from svetovid.transparency.merkle import MerkleTree, leaf_hash
 
 __all__ = ["Fault", "Store"]
 
@@ -161,8 +161,8 @@ class Store:
                 yield tx
                 if tx.added:
                     grown = self.tree.copy()
-                    for entry, _ in tx.added:
-                        grown.append(entry.leaf)
+                    for *_, data in tx.added:
+                        grown.append(leaf_hash(data))
                     checkpoint = self._put_tip(connection, grown)
                 self._fault("before commit")
             self._fault("after commit")
@@ -171,8 +171,8 @@ class Store:
             if self.anchored:
                 self._sealer.increment()
             self._fault("after anchor")
-            for index, (entry, document) in enumerate(tx.added, self.size):
-                self._take(index, entry, document)
+            for index, (entry, document, data) in enumerate(tx.added, self.size):
+                self._take(index, entry, document, data)
             self._tip, self._verified = (checkpoint, grown), checkpoint.canonical()
 
     @contextmanager
@@ -206,10 +206,10 @@ class Store:
         connection.execute(sa.insert(t.tip).values(**row))
         return envelope
 
-    def _take(self, index: int, entry: LogEntry, document: Envelope | None) -> None:
-        self.state.apply(index, entry, document)
-        self.parties.append(frozenset(entry.parties))
-        self.leaves.append(entry.leaf)
+    def _take(self, index: int, entry: LogEntry, document: Envelope | None, data: bytes) -> None:
+        self.state.apply(index, entry, document, len(data))
+        self.parties.append(self.state.parties(entry))
+        self.leaves.append(leaf_hash(data))
 
     # -- reading
 
@@ -354,10 +354,10 @@ class Store:
                 c = t.documents.c
                 query = sa.select(c.envelope).where(c.digest == str(entry.body["document"]))
                 document = Envelope.parse(as_bytes(connection.execute(query).scalar_one()))
-            self._take(index, entry, document)
+            self._take(index, entry, document, data)
         except (SvetovidError, KeyError, TypeError, sa.exc.NoResultFound) as e:
             raise tampered(f"a readable entry {index}", type(e).__name__) from e
-        return entry.leaf
+        return self.leaves[index]
 
     def _anchor_at_start(self) -> None:
         """Compare the store with the counter; then make every other copy an older one.

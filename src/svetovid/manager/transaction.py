@@ -26,7 +26,7 @@ class Transaction:
         self._now = now
         self.state = state
         self._size = size
-        self.added: list[tuple[LogEntry, Envelope | None]] = []
+        self.added: list[tuple[LogEntry, Envelope | None, bytes]] = []
 
     def append(
         self,
@@ -36,10 +36,11 @@ class Transaction:
     ) -> int:
         """Add an entry, with the document it rests on; its index back."""
         index = self._size + len(self.added)
-        self.added.append((entry, document))
+        data = entry.canonical()
+        self.added.append((entry, document, data))
         if document is not None:
             self.put_document(str(entry.body["document"]), document)
-        self._insert(t.entries, position=index, data=entry.canonical())
+        self._insert(t.entries, position=index, data=data)
         if privates:
             rows = [{"position": index, "owner": p.owner, "data": p.canonical()} for p in privates]
             self._connection.execute(sa.insert(t.privates), rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 
 from agentworld import DATA, STEPS, House, World, trained
 from svetovid.assets import Manifest, open_asset, seal_stream
-from svetovid.crypto import Secret, canonical
-from svetovid.errors import IntegrityError, SvetovidError
+from svetovid.crypto import Identity, ReceivingKey, Secret, canonical
+from svetovid.errors import InputError, IntegrityError, SvetovidError
 from svetovid.host import agent
 from svetovid.host.heads import joint_key, newest_head
+from svetovid.host.lease import HeldLease, boottime
+from svetovid.host.link import ManagerLink
 from svetovid.manager.registry import key_label
-from svetovid.protocol.messages import Head, Release
+from svetovid.protocol.messages import Head, HeadUpdate, Release
 
 Make = Callable[..., World]
 JOB, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -155,6 +158,43 @@ def test_t11_heads_that_no_crash_explains_are_refused(heads: list[Head | None]) 
         with pytest.raises(IntegrityError) as e:
             newest_head(JOB, {f"m{i}": h for i, h in enumerate(order)})
         assert e.value.code == "checkpoint.heads"
+
+
+class Pacing:
+    """A manager that records a head once it was asked three times."""
+
+    def __init__(self, code: str) -> None:
+        self.manager = Identity.generate("manager").key_id
+        self.asked = 0
+        self._code = code
+
+    def record_head(self, update: HeadUpdate, _signer: Any) -> Head:
+        self.asked += 1
+        if self.asked < 3:
+            raise InputError(self._code)
+        return head(update.sequence)
+
+
+def record(client: Any, stop: threading.Event) -> None:
+    host = Identity.generate("host")
+    job: Any = None
+    link = ManagerLink(client, JOB, job, ReceivingKey.generate(), host.key_id, job)
+    link._held, link._stop = HeldLease(JOB, boottime(), 60, 20), stop
+    link.record_head(head(1), host)
+
+
+def test_t11_a_manager_that_asks_to_wait_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D1: a job that saves faster than its checkpoints may be recorded is slowed down to that."""
+    monkeypatch.setattr("svetovid.host.link._RETRY_S", 0.01)
+    patient, full, over = Pacing("checkpoint.rate"), Pacing("store.quota"), threading.Event()
+    record(patient, over)
+    assert patient.asked == 3
+    with pytest.raises(InputError) as e:
+        record(full, over)
+    assert (e.value.code, full.asked) == ("store.quota", 1)
+    over.set()
+    with pytest.raises(SvetovidError):
+        record(Pacing("checkpoint.rate"), over)
 
 
 # -- two managers of one job
