@@ -68,6 +68,7 @@ format: setup ## rewrite to the one style
 
 docs: setup ## rewrite the pages that are made from the source
 	@$(BIN)/python scripts/reason_codes.py --write
+	@$(BIN)/python scripts/messages_page.py --write
 	@$(BIN)/python scripts/trust_table.py --write
 	@$(BIN)/python scripts/figures.py
 

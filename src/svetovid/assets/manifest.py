@@ -46,7 +46,12 @@ class FieldSpec(Document):
 
 
 class RecordSchema(Document):
-    """What the content is made of: ``records`` records, each its fields' bytes end to end."""
+    """What the content is made of: ``records`` records, each its fields' bytes end to end.
+
+    Attributes:
+        fields: in their order within a record; no two with one name.
+        records: how many there are.
+    """
 
     fields: Annotated[tuple[FieldSpec, ...], Field(min_length=1, max_length=256)]
     records: Annotated[int, Field(ge=0, le=2**48)]
@@ -94,6 +99,7 @@ class Manifest(Document):
         commitment: base64 of the 32 bytes that only the right key yields.
         salt: base64 of the container's 32-byte salt.
         record_schema: of a dataset with typed records.
+        format: of the container; see container.md.
     """
 
     TYPE: ClassVar[str] = "manifest"

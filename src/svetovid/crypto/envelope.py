@@ -82,6 +82,13 @@ def verify_raw(key_id: str, signature: bytes, data: bytes) -> bool:
 
 
 class Signature(Document):
+    """One signature over an envelope's payload, in the encoding of DSSE.
+
+    Attributes:
+        keyid: who signed.
+        sig: Ed25519 over the DSSE pre-authentication encoding of media type and payload.
+    """
+
     keyid: KeyId
     sig: Base64
 

@@ -20,7 +20,13 @@ __all__ = ["Card", "Identity", "Revocation", "Rotation"]
 
 
 class Card(Document):
-    """The public half of an identity, signed by itself."""
+    """The public half of an identity, signed by itself.
+
+    Attributes:
+        name: what its owner calls itself; proves nothing.
+        signing: the key it signs with.
+        receiving: public HPKE key that secrets are sealed to.
+    """
 
     TYPE: ClassVar[str] = "card"
     MAX_MEMBERS: ClassVar[int] = 256
@@ -41,7 +47,13 @@ class Card(Document):
 
 
 class Rotation(Document):
-    """``old`` hands over to ``new``. Signed by both. What ``old`` agreed to before stays agreed."""
+    """``old`` hands over to ``new``. Signed by both. What ``old`` agreed to before stays agreed.
+
+    Attributes:
+        old: the key that hands over.
+        new: card of the one that follows.
+        issued_at: by the signer's clock, Unix seconds.
+    """
 
     TYPE: ClassVar[str] = "rotation"
     MAX_MEMBERS: ClassVar[int] = 256
@@ -51,7 +63,13 @@ class Rotation(Document):
 
 
 class Revocation(Document):
-    """``key`` signs nothing more from now on. Signed by the key itself or by its successor."""
+    """``key`` signs nothing more from now on. Signed by the key itself or by its successor.
+
+    Attributes:
+        key: the one that is revoked.
+        why: for people.
+        issued_at: by the signer's clock, Unix seconds.
+    """
 
     TYPE: ClassVar[str] = "revocation"
     MAX_MEMBERS: ClassVar[int] = 256

@@ -67,6 +67,12 @@ class TrustAnchor(Document):
 
     ``simulated`` is for authorities of software TPMs and simulated TEEs: whoever runs the host can
     read their keys, so they protect nothing.
+
+    Attributes:
+        kind: what it certifies: endorsement keys of TPMs, or keys of TEEs.
+        name: for people.
+        certificate: DER, self-signed or not: it is trusted as it stands.
+        simulated: whether devices under it protect nothing.
     """
 
     kind: Literal["tpm-ek", "tee"]
@@ -76,7 +82,13 @@ class TrustAnchor(Document):
 
 
 class TrustAnchors(Document):
-    """A signed, numbered set of anchors. An owner's policy pins it (T2)."""
+    """A signed, numbered set of anchors. An owner's policy pins it (T2).
+
+    Attributes:
+        product: what the signer calls this line of sets.
+        version: rises with every edition.
+        anchors: all that count.
+    """
 
     TYPE: ClassVar[str] = "trust-anchors"
     product: Name
@@ -95,6 +107,7 @@ class HostStatement(Document):
         device: SHA-256 of the EK's TPMT_PUBLIC (``tpm``) or of the device certificate's
             SubjectPublicKeyInfo (``simulated-tee``).
         agent: key that the host's agent signs its requests with.
+        issued_at: by the operator's clock, Unix seconds.
     """
 
     TYPE: ClassVar[str] = "host-statement"
@@ -130,7 +143,12 @@ class HostRecord(Document):
 
 
 class JobKeys(Document):
-    """Keys the agent makes for one job; both are bound into every piece of evidence (T6)."""
+    """Keys the agent makes for one job; both are bound into every piece of evidence (T6).
+
+    Attributes:
+        receiving: public HPKE key that releases are sealed to.
+        signing: key that signs heads, ends of leases and the receipt.
+    """
 
     receiving: Base64
     signing: KeyId
@@ -144,6 +162,11 @@ class Challenge(Document):
         host: digest of the statement on the machine that is asked.
         log_offset: entries of the measurement log that the asker holds; send those after.
         asker: who asks a manager (role ``manager``) and signs this; else the manager does.
+        nonce: 32 random bytes.
+        job: digest of the job; all zeros in roles ``attest`` and ``manager``.
+        role: what the evidence is for.
+        issued_at: by the signer's clock, Unix seconds.
+        expires_at: Unix seconds; from then on no answer counts.
     """
 
     TYPE: ClassVar[str] = "challenge"
@@ -178,6 +201,8 @@ class TpmEvidence(Document):
         log: binary_runtime_measurements (IMA) from entry ``log_offset`` on.
         log_offset: entries left out because the manager holds them.
         boot_log: TCG event log where the firmware keeps one.
+        kind: tells this from other evidence.
+        host: digest of the operator's statement on this machine.
     """
 
     TYPE: ClassVar[str] = "evidence-tpm"
@@ -222,6 +247,12 @@ class TeeEvidence(Document):
     Attributes:
         report: canonical bytes of the simulated report (measurement, report data, debug, svn).
         signature: ECDSA P-256 SHA-256, DER, by the key of the host record's first certificate.
+        kind: tells this from other evidence.
+        challenge: as the manager signed it.
+        host: digest of the operator's statement on this machine.
+        keys: this job's keys.
+        channel: as in :class:`TpmEvidence`.
+        subject: as in :class:`TpmEvidence`.
     """
 
     TYPE: ClassVar[str] = "evidence-simulated-tee"

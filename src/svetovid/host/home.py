@@ -65,7 +65,14 @@ class HostConfig(Document):
 
 
 class StatementRequest(Document):
-    """What a new host asks its operator to sign: a :class:`HostStatement` without the operator."""
+    """What a new host asks its operator to sign: a :class:`HostStatement` without the operator.
+
+    Attributes:
+        host: the name it goes by.
+        kind: which evidence it gives.
+        device: as in :class:`HostStatement`.
+        agent: key that the host's agent signs its requests with.
+    """
 
     TYPE: ClassVar[str] = "host-statement-request"
     host: Name

@@ -18,7 +18,8 @@ from svetovid.errors import EvidenceError, LimitError
 from svetovid.evidence import NO_JOB, activation_proof, binding
 from svetovid.evidence.documents import Challenge, HostRecord, HostStatement, JobKeys, TpmEvidence
 from svetovid.manager.core import Core
-from svetovid.protocol.messages import JsonObject, ManagerProof, ProofRequest
+from svetovid.protocol.managers import ManagerProof, ProofRequest
+from svetovid.protocol.messages import JsonObject
 
 __all__ = ["OwnEvidence", "Prover"]
 

@@ -11,7 +11,8 @@ from svetovid.manager.deciding import Deciding
 from svetovid.manager.rootkey import RootSealer
 from svetovid.manager.watching import Watching
 from svetovid.policy.documents import Job, Policy
-from svetovid.protocol.messages import JobStatus, JsonObject, ManagerStatus
+from svetovid.protocol.managers import ManagerStatus
+from svetovid.protocol.messages import JobStatus, JsonObject
 from svetovid.protocol.records import LogProof, Record, RecordsPage
 
 __all__ = ["Reading"]

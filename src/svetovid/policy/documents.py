@@ -55,6 +55,12 @@ class Pin(Document):
 
     Either ``document`` (a digest) stands alone, or ``signer``, ``product`` and ``min_version``
     stand together.
+
+    Attributes:
+        document: digest of the one that is meant.
+        signer: whose editions count.
+        product: which line of editions of that signer.
+        min_version: the oldest edition that counts.
     """
 
     document: Digest | None = None
@@ -87,7 +93,13 @@ class Limits(Document):
 
 
 class Condition(Document):
-    """A CEL expression over ``claims`` and ``job`` that must be exactly ``true``."""
+    """A CEL expression over ``claims`` and ``job`` that must be exactly ``true``.
+
+    Attributes:
+        name: by which a refusal names it.
+        cel: the expression.
+        because: why it is asked, for people.
+    """
 
     name: Name
     cel: CelSource
@@ -120,13 +132,22 @@ class Grant(Document):
 
 
 class Export(Grant):
-    """A grant to another owner's policy: ``to`` may consent in this owner's stead, within it."""
+    """A grant to another owner's policy: ``to`` may consent in this owner's stead, within it.
+
+    Attributes:
+        to: owner of the policy that may import it.
+    """
 
     to: KeyId
 
 
 class Import(Document):
-    """Use of an asset that another owner's policy exports; pins that policy's exact hash (T5)."""
+    """Use of an asset that another owner's policy exports; pins that policy's exact hash (T5).
+
+    Attributes:
+        policy: digest of the policy that exports it.
+        asset: digest of its manifest.
+    """
 
     policy: Digest
     asset: Digest
@@ -146,6 +167,12 @@ class Policy(Document):
             ``accepts`` says; ``test`` accepts what ``accepts`` names.
         anchors, references: this owner's own choice (T2).
         operators, hosts: whose machines, or which; one of them must be named (T3).
+        version: of this format.
+        name: under which its owner keeps it; each name has its own sequence.
+        accepts: weaknesses that this owner puts up with, in profile ``test`` alone.
+        grants: uses that this owner allows.
+        exports: grants that other owners may draw on.
+        imports: exports of other owners that this one draws on.
     """
 
     TYPE: ClassVar[str] = "policy"
@@ -175,7 +202,14 @@ class Policy(Document):
 
 
 class JobAsset(Document):
-    """An asset in a job, under its slot name. ``manager`` holds its key."""
+    """An asset in a job, under its slot name. ``manager`` holds its key.
+
+    Attributes:
+        manifest: digest of its manifest.
+        owner: whose it is.
+        manager: who holds its key.
+        use: the part it plays.
+    """
 
     manifest: Digest
     owner: KeyId
@@ -184,14 +218,23 @@ class JobAsset(Document):
 
 
 class TensorSpec(Document):
-    """dtype as PyTorch names it, and shape."""
+    """dtype as PyTorch names it, and shape.
+
+    Attributes:
+        dtype: as PyTorch names it.
+        shape: length of each dimension; empty for a scalar.
+    """
 
     dtype: Dtype
     shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], Field(max_length=8)]
 
 
 class OutputSpec(Document):
-    """One output: a safetensors file with exactly these tensors and no metadata (T9)."""
+    """One output: a safetensors file with exactly these tensors and no metadata (T9).
+
+    Attributes:
+        tensors: name to what it must be: these and no others.
+    """
 
     tensors: Annotated[dict[TensorName, TensorSpec], Field(min_length=1, max_length=16384)]
 
@@ -204,14 +247,23 @@ _NOTE_BYTES = 16
 
 
 class MetricSpec(Document):
-    """A metric that may leave: its type, and how many values at the most (T9)."""
+    """A metric that may leave: its type, and how many values at the most (T9).
+
+    Attributes:
+        type: of every value.
+        max_count: how many values may leave.
+    """
 
     type: Literal["float", "int"]
     max_count: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Recipient(Document):
-    """Who can open the outputs: a self-signed card (:class:`svetovid.crypto.Card`)."""
+    """Who can open the outputs: a self-signed card (:class:`svetovid.crypto.Card`).
+
+    Attributes:
+        card: self-signed :class:`Card`.
+    """
 
     card: Envelope
 
@@ -226,6 +278,9 @@ class JobLimits(Document):
             so that their sizes say little to the operator (T10); with as much as
             ``checkpoint_bytes``, next to nothing.
         resumes: releases after the first.
+        wall_s: seconds, from start to end of one run.
+        memory_mib: MiB of memory for the code.
+        processes: processes and threads of the code.
     """
 
     wall_s: Annotated[int, Field(ge=1, le=31 * 86400)] = 3600
@@ -249,6 +304,13 @@ class Job(Document):
         plan: how work is split in masked, permuted and verified mode; empty otherwise.
         devices: accelerator device nodes the sandbox may see, for example ``/dev/nvidia0``.
         outputs, metrics: all that may leave.
+        version: of this format.
+        name: what its proposer calls it.
+        proposer: who put it together and signs it.
+        mode: protection mode of the whole job.
+        seed: what the code is to draw its random numbers from.
+        recipients: who can open what comes out.
+        limits: bounds of time, memory and size.
     """
 
     TYPE: ClassVar[str] = "job"
@@ -312,6 +374,14 @@ class Consent(Document):
     """An owner agrees that its assets are used in this job under this policy of its own (T5).
 
     ``owner`` and ``rotations`` are as in its policy.
+
+    Attributes:
+        job: digest of the job.
+        policy: digest of the owner's policy under which it agrees.
+        owner: as in its policy.
+        rotations: as in its policy.
+        slots: slots of the job that it agrees to.
+        issued_at: by the owner's clock, Unix seconds.
     """
 
     TYPE: ClassVar[str] = "consent"

@@ -17,6 +17,7 @@ from svetovid.protocol.hosts import (
     EnrolRequest,
     PossessionChallenge,
 )
+from svetovid.protocol.managers import ManagerDemand, ManagerProof, ManagerStatus, ProofRequest
 from svetovid.protocol.messages import (
     Answer,
     Evidence,
@@ -30,12 +31,8 @@ from svetovid.protocol.messages import (
     KeyDeposit,
     Lease,
     LeaseEnd,
-    ManagerDemand,
     ManagerPin,
-    ManagerProof,
-    ManagerStatus,
     PrivatePart,
-    ProofRequest,
     Reasons,
     Release,
     ReleasedKey,

@@ -22,6 +22,7 @@ from svetovid.protocol.hosts import (
     EnrolRequest,
     HostStanding,
 )
+from svetovid.protocol.managers import ManagerProof, ManagerStatus, ProofRequest
 from svetovid.protocol.messages import (
     EvidenceRequest,
     FinishRequest,
@@ -32,9 +33,6 @@ from svetovid.protocol.messages import (
     KeyDeposit,
     LeaseEnd,
     ManagerPin,
-    ManagerProof,
-    ManagerStatus,
-    ProofRequest,
     Release,
     Renewal,
 )

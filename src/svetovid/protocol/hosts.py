@@ -23,7 +23,15 @@ __all__ = [
 
 
 class EnrolRequest(Document):
-    """A host asks to be enrolled (T3). Signed by the agent key in the operator's statement."""
+    """A host asks to be enrolled (T3). Signed by the agent key in the operator's statement.
+
+    Attributes:
+        manager: whom it is meant for.
+        statement: the operator's signed :class:`HostStatement`.
+        device_certificates: DER, the device's own first, then those that lead to an anchor.
+        ek_public, ak_public: TPMT_PUBLIC of endorsement and attestation key; absent for a TEE.
+        issued_at: by the host's clock, Unix seconds.
+    """
 
     TYPE: ClassVar[str] = "enrol-request"
     MAX_MEMBERS: ClassVar[int] = 1024
@@ -42,6 +50,8 @@ class EnrolChallenge(Document):
     Attributes:
         credential: TPM2B_ID_OBJECT.
         secret: TPM2B_ENCRYPTED_SECRET.
+        id: to be named in the answer.
+        expires_at: Unix seconds; from then on no answer counts.
     """
 
     TYPE: ClassVar[str] = "enrol-challenge"
@@ -53,7 +63,13 @@ class EnrolChallenge(Document):
 
 class PossessionChallenge(Document):
     """A simulated TEE reports over this nonce (:func:`svetovid.evidence.enrolment_binding`): only
-    who holds the key of its certificate can answer."""
+    who holds the key of its certificate can answer.
+
+    Attributes:
+        id: to be named in the answer.
+        nonce: 32 random bytes.
+        expires_at: Unix seconds; from then on no answer counts.
+    """
 
     TYPE: ClassVar[str] = "possession-challenge"
     id: Digest
@@ -62,7 +78,12 @@ class PossessionChallenge(Document):
 
 
 class EnrolAnswer(Document):
-    """What to prove before there is a record: ``challenge`` for a TPM, ``possession`` for a TEE."""
+    """What to prove before there is a record: ``challenge`` for a TPM, ``possession`` for a TEE.
+
+    Attributes:
+        challenge: for a TPM; absent for a TEE.
+        possession: for a TEE; absent for a TPM.
+    """
 
     challenge: EnrolChallenge | None = None
     possession: PossessionChallenge | None = None
@@ -75,6 +96,7 @@ class Activation(Document):
         id: of the challenge.
         activated: what a TPM found in the credential.
         report, signature: what a simulated TEE said of the nonce.
+        issued_at: by the host's clock, Unix seconds.
     """
 
     TYPE: ClassVar[str] = "activation"
@@ -93,6 +115,9 @@ class ChallengeRequest(Document):
         job: its digest; ``NO_JOB`` for role ``attest``.
         fresh: the host wants to send its whole measurement log again.
         nonce: makes each request one of its own.
+        manager: whom it is meant for.
+        role: what the evidence will be for.
+        issued_at: by the host's clock, Unix seconds.
     """
 
     TYPE: ClassVar[str] = "challenge-request"
@@ -133,6 +158,7 @@ class HostStanding(Document):
         standing: ``None`` for a host that never did.
         heard_at: when it last proved itself, by the manager's clock; ``None`` where this manager
             knows no more than the log says.
+        host: digest of the operator's statement on it.
     """
 
     TYPE: ClassVar[str] = "host-standing"

@@ -13,12 +13,7 @@ from pydantic import Field, JsonValue, StringConstraints
 from svetovid.assets.manifest import Manifest
 from svetovid.crypto import Base64, Card, Digest, Document, Envelope, KeyId, Name, Text
 from svetovid.crypto.canonical import b64decode, canonical, digest
-from svetovid.evidence.documents import (
-    ReferenceValues,
-    TeeEvidence,
-    TpmEvidence,
-    TrustAnchors,
-)
+from svetovid.evidence.documents import TeeEvidence, TpmEvidence
 
 __all__ = [
     "Answer",
@@ -33,12 +28,8 @@ __all__ = [
     "KeyDeposit",
     "Lease",
     "LeaseEnd",
-    "ManagerDemand",
     "ManagerPin",
-    "ManagerProof",
-    "ManagerStatus",
     "PrivatePart",
-    "ProofRequest",
     "Reasons",
     "Release",
     "ReleasedKey",
@@ -83,42 +74,6 @@ class ManagerPin(Document):
         return digest(b64decode(self.tls_certificate))
 
 
-class ManagerDemand(Document):
-    """By what a stakeholder appraises its manager's own evidence: its own choice (T1, T2)."""
-
-    TYPE: ClassVar[str] = "manager-demand"
-    anchors: TrustAnchors
-    references: Annotated[tuple[ReferenceValues, ...], Field(min_length=1, max_length=16)]
-
-
-class ProofRequest(Document):
-    """Asks a manager what it runs. Anybody may ask.
-
-    Attributes:
-        challenge: role ``manager``, for the machine in the manager's record, signed by its asker.
-        credential, secret: TPM2B_ID_OBJECT and TPM2B_ENCRYPTED_SECRET for the record's EK and AK.
-    """
-
-    TYPE: ClassVar[str] = "proof-request"
-    MAX_MEMBERS: ClassVar[int] = 1024
-    challenge: Envelope
-    credential: Annotated[Base64, Field(max_length=2048)]
-    secret: Annotated[Base64, Field(max_length=2048)]
-
-
-class ManagerProof(Document):
-    """A manager's own evidence.
-
-    Attributes:
-        evidence: role ``manager``; its keys are those of the manager's card.
-        proof: :func:`svetovid.evidence.activation_proof` of the credential, never what was in it.
-    """
-
-    TYPE: ClassVar[str] = "manager-proof"
-    evidence: TpmEvidence
-    proof: Base64
-
-
 class RequestToken(Document):
     """Proof, for one request, that the caller holds a key. Short-lived and single use.
 
@@ -127,6 +82,8 @@ class RequestToken(Document):
         method, path: of the request; the path with its query, as sent.
         body: digest of the request's body (of the empty string where there is none).
         epoch: which process of the manager it is meant for: its answers' ``Svetovid-Epoch``.
+        issued_at: by the caller's clock, Unix seconds.
+        nonce: random; makes each token one of its own.
     """
 
     TYPE: ClassVar[str] = "request"
@@ -150,6 +107,7 @@ class Answer(Document):
             caller saw (T15).
         seen: log size that the caller named as the newest it saw.
         consistency: RFC 9162 proof from ``seen`` to the checkpoint.
+        issued_at: by the manager's clock, Unix seconds.
     """
 
     TYPE: ClassVar[str] = "answer"
@@ -178,7 +136,13 @@ def request_digest(method: str, path: str, body: bytes, authorization: str = "")
 
 
 class IdentityRegistration(Document):
-    """A stakeholder makes itself known to one manager. Signed by the card's own key."""
+    """A stakeholder makes itself known to one manager. Signed by the card's own key.
+
+    Attributes:
+        card: the self-signed card.
+        manager: whom it is meant for.
+        issued_at: by the sender's clock, Unix seconds.
+    """
 
     TYPE: ClassVar[str] = "identity-registration"
     MAX_MEMBERS: ClassVar[int] = 1024
@@ -194,6 +158,8 @@ class KeyDeposit(Document):
         manifest: the asset's manifest as JSON (:class:`svetovid.assets.Manifest`).
         sealed: the asset key, HPKE-sealed to the manager's card in
             :func:`~svetovid.protocol.contexts.deposit_context`.
+        owner: who signs: the owner in the manifest.
+        manager: whom it is meant for: the manager in the manifest.
     """
 
     TYPE: ClassVar[str] = "key-deposit"
@@ -209,7 +175,12 @@ class KeyDeposit(Document):
 
 
 class EvidenceRequest(Document):
-    """Evidence in answer to a challenge: for a release, or for the renewal of ``lease``."""
+    """Evidence in answer to a challenge: for a release, or for the renewal of ``lease``.
+
+    Attributes:
+        evidence: of a TPM or a TEE.
+        lease: id of the lease to renew; absent for a release.
+    """
 
     TYPE: ClassVar[str] = "evidence-request"
     MAX_MEMBERS: ClassVar[int] = 1024
@@ -223,6 +194,9 @@ class Lease(Document):
     Attributes:
         seconds: from the host's receipt of the challenge, on CLOCK_BOOTTIME.
         renew_after: seconds after which to renew.
+        id: names it; no two are alike.
+        job: digest of the job.
+        host: digest of the operator's statement on the host.
     """
 
     TYPE: ClassVar[str] = "lease"
@@ -237,6 +211,11 @@ class ReleasedKey(Document):
     """One asset key, sealed to the receiving key in the evidence.
 
     The context is :func:`~svetovid.protocol.contexts.release_context`.
+
+    Attributes:
+        slot: of the job.
+        manifest: of the asset, as JSON.
+        sealed: the 32-byte asset key, HPKE-sealed to ``keys.receiving`` of the evidence.
     """
 
     slot: Name
@@ -245,7 +224,14 @@ class ReleasedKey(Document):
 
 
 class Head(Document):
-    """The newest checkpoint of a job, as one of its managers recorded it (T11)."""
+    """The newest checkpoint of a job, as one of its managers recorded it (T11).
+
+    Attributes:
+        job: digest of the job.
+        sequence: counts its checkpoints, from 1.
+        checkpoint: digest of the sealed checkpoint's manifest.
+        predecessor: of the one before; absent for the first.
+    """
 
     job: Digest
     sequence: Annotated[int, Field(ge=1)]
@@ -260,6 +246,9 @@ class HeadUpdate(Document):
         sequence: one more than the recorded head's, or 1.
         checkpoint: digest of the sealed checkpoint's manifest.
         predecessor: the recorded head's checkpoint; absent for the first.
+        manager: whom it is meant for.
+        lease: id of the lease under which the job runs.
+        job: digest of the job.
     """
 
     TYPE: ClassVar[str] = "head-update"
@@ -272,7 +261,13 @@ class HeadUpdate(Document):
 
 
 class LeaseEnd(Document):
-    """A host gives a lease back early. Signed by the job's signing key."""
+    """A host gives a lease back early. Signed by the job's signing key.
+
+    Attributes:
+        manager: whom it is meant for.
+        lease: its id.
+        why: for people.
+    """
 
     TYPE: ClassVar[str] = "lease-end"
     manager: KeyId
@@ -288,6 +283,7 @@ class FinishRequest(Document):
         evidence: role ``finish``; its subject is what the receipt says of outputs, log, metrics.
         outputs: name to manifest of each sealed output that the receipt names, the metrics'
             (:data:`svetovid.transparency.METRICS`) as well: how much leaves stands in them (T9).
+        lease: id of the lease under which the job ran.
     """
 
     TYPE: ClassVar[str] = "finish-request"
@@ -323,33 +319,30 @@ class Release(Document):
 
 
 class Renewal(Document):
-    """A lease goes on."""
+    """A lease goes on.
+
+    Attributes:
+        lease: its new terms, under the same id.
+        decision: index of the decision in the manager's log.
+    """
 
     lease: Lease
     decision: Size
 
 
-class ManagerStatus(Document):
-    """What a manager says of itself.
+class JobStatus(Document):
+    """Where a job stands, as its owners, proposer, recipients and host see it.
 
     Attributes:
-        evidence: whether it can give evidence of its own machine. What that is worth is for whoever
-            asks for it to say (T1).
-        store_rollback: whether an older copy of its store would be noticed by itself (T15).
+        job: as its proposer signed it.
+        consents: those that count now.
+        waiting_for: owners in the job whose consent is missing here; empty where all agreed.
+        state: ``waiting`` for consents, ``ready`` to be run, ``running`` under a lease,
+            ``finished``.
+        releases: so far, resumes included.
+        host: digest of the operator's statement on the host that runs it; absent where none does.
+        head: its newest checkpoint; absent where there is none.
     """
-
-    TYPE: ClassVar[str] = "manager-status"
-    manager: KeyId
-    name: Name
-    version: Text
-    evidence: Literal["none", "tpm"]
-    root_key: Literal["passphrase", "tpm"]
-    store_rollback: Literal["not detected", "detected"]
-    entries: Size
-
-
-class JobStatus(Document):
-    """Where a job stands, as its owners, proposer, recipients and host see it."""
 
     TYPE: ClassVar[str] = "job-status"
     job: Envelope
@@ -362,7 +355,16 @@ class JobStatus(Document):
 
 
 class Reasons(Document):
-    """One :class:`svetovid.errors.Reason` on the wire."""
+    """One :class:`svetovid.errors.Reason` on the wire.
+
+    Attributes:
+        code: stable; see reason-codes.md.
+        expected: what would have been let through.
+        observed: what was found.
+        next_step: what the reader can do.
+        clause: of a policy, where one decided.
+        owner: whose clause it is; empty for what concerns everybody.
+    """
 
     code: Annotated[str, StringConstraints(max_length=128)]
     expected: str = ""
@@ -378,6 +380,8 @@ class PrivatePart(Document):
     Attributes:
         reasons: every reason of this owner's clauses, in full; empty where it agreed.
         claims: what the evidence showed, appraised with this owner's anchors and values.
+        salt: 16 random bytes.
+        owner: who alone sees it.
     """
 
     TYPE: ClassVar[str] = "private-part"

@@ -15,7 +15,12 @@ __all__ = ["OutputPackage", "SealedFor", "progress_context"]
 
 class SealedFor(Document):
     """The output's key, sealed to one recipient in
-    :func:`~svetovid.protocol.contexts.output_context`."""
+    :func:`~svetovid.protocol.contexts.output_context`.
+
+    Attributes:
+        recipient: whose card it is sealed to.
+        sealed: the output's 32-byte key, HPKE-sealed.
+    """
 
     recipient: KeyId
     sealed: Base64

@@ -19,7 +19,14 @@ __all__ = ["EntryKind", "LogEntry", "LogProof", "Record", "RecordsPage"]
 
 
 class Record(Document):
-    """One place in the log: its leaf hash, and as much of its entry as the reader may see."""
+    """One place in the log: its leaf hash, and as much of its entry as the reader may see.
+
+    Attributes:
+        index: place in the log, from 0.
+        leaf: RFC 9162 hash of the entry.
+        entry: absent for whoever is no party to it.
+        private: the reader's own part of it, where there is one.
+    """
 
     index: Size
     leaf: Digest
@@ -28,7 +35,13 @@ class Record(Document):
 
 
 class RecordsPage(Document):
-    """Records from ``first`` on; ``size`` is how many there are."""
+    """Records from ``first`` on; ``size`` is how many there are.
+
+    Attributes:
+        first: index of the first of them.
+        size: of the log.
+        records: in order, without a gap.
+    """
 
     MAX_MEMBERS: ClassVar[int] = 1 << 21
     first: Size

@@ -11,7 +11,8 @@ from svetovid.crypto import Envelope, KeyId, Revocation, sign
 from svetovid.errors import EvidenceError, InputError, RefusalError
 from svetovid.evidence import Appraisal
 from svetovid.protocol.client import ManagerClient
-from svetovid.protocol.messages import JobStatus, ManagerDemand, ManagerPin, ManagerStatus
+from svetovid.protocol.managers import ManagerDemand, ManagerStatus
+from svetovid.protocol.messages import JobStatus, ManagerPin
 from svetovid.protocol.records import Record
 from svetovid.protocol.seen import SeenFile
 from svetovid.stakeholder.identity import Stakeholder, rotate, rotations

@@ -49,6 +49,7 @@ class LogEntry(Document):
         parties: keys that may see this entry.
         body: digests and ids of what was decided; its form follows from ``kind``.
         private: owner to salted digest of what only that owner may see of it.
+        kind: what was decided.
     """
 
     TYPE: ClassVar[str] = "log-entry"
@@ -65,7 +66,14 @@ class LogEntry(Document):
 
 
 class LogProof(Document):
-    """That ``entry`` stands at ``index`` of the log of the signed ``checkpoint`` (RFC 9162)."""
+    """That ``entry`` stands at ``index`` of the log of the signed ``checkpoint`` (RFC 9162).
+
+    Attributes:
+        index: place in the log, from 0.
+        entry: as it stands in the log.
+        path: RFC 9162 inclusion proof, from the leaf up.
+        checkpoint: signed :class:`Checkpoint` of that log.
+    """
 
     TYPE: ClassVar[str] = "log-proof"
     index: Annotated[int, Field(ge=0, le=MAX_LEAVES)]

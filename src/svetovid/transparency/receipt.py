@@ -53,6 +53,7 @@ class Receipt(Document):
         outputs: name to digest of the sealed output's manifest.
         metrics: salted digest of the metrics; the salt goes to the recipients with them.
         log: SHA-256 of the whole measurement log at the end (of nothing, where there is none).
+        version: of this format.
     """
 
     TYPE: ClassVar[str] = "receipt"
@@ -79,6 +80,9 @@ class Countersignature(Document):
         resumes: how often the job was resumed.
         policies: envelopes of the importers' and exporters' policies that slots rest on which their
             owners did not consent to themselves; see :mod:`svetovid.transparency.imports`.
+        manager: who signs.
+        job: digest of the job.
+        issued_at: by the manager's clock, Unix seconds.
     """
 
     TYPE: ClassVar[str] = "countersignature"
