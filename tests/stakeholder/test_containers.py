@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,12 @@ def test_an_index_that_is_none(index: bytes, tmp_path: Path) -> None:
 def test_an_image_that_is_none(image: bytes, code: str, tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(image)
     refused(code, tmp_path / "image.tar")
+
+
+def test_a_layer_with_a_name_that_no_file_has(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(saved([BASE], Layers=["x" * 256]))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    refused("source.malformed", tmp_path)
 
 
 NAMES = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a", "d"])

@@ -87,7 +87,7 @@ def test_an_asset_keeps_its_kind(shared: Story) -> None:
     carol = shared.people["carol"]
     before = sorted(shared.public.iterdir())
     with pytest.raises(InputError, match=r"asset\.kind") as e:
-        shared.share("carol", shared.folder / "ann-data.npz", "code", asset="code")
+        shared.share("carol", shared.folder / "ann-data.npz", "data", asset="code")
     assert "stay a code" in e.value.reason.expected
     assert "dataset" in e.value.reason.observed
     assert sorted(shared.public.iterdir()) == before
@@ -109,6 +109,27 @@ def test_an_unsound_policy_costs_nothing(story: Story) -> None:
             references=[story.folder / "references.json"],
         )
     assert not list(story.public.glob("*.sealed"))
+
+
+@pytest.mark.parametrize(("source", "use"), [("code", "data"), ("ann-data.npz", "code")])
+def test_a_grant_for_what_an_asset_is_not(shared: Story, source: str, use: str) -> None:
+    before = sorted(shared.public.iterdir())
+    with pytest.raises(PolicyError, match=r"lint\.use") as e:
+        shared.share("ann", shared.folder / source, use, asset="another")
+    assert "grants[0].use" in e.value.reason.clause
+    assert sorted(shared.public.iterdir()) == before
+
+
+def test_a_grant_of_a_sealed_asset_for_what_it_is_not(shared: Story) -> None:
+    ann = shared.people["ann"]
+    names = stakeholder.read_names(shared.public)
+    file = shared.folder / "other.yaml"
+    file.write_text(POLICY.format(name="ann", use="code", code="", runs=2))
+    policy = stakeholder.read_policy(ann.home, file, names)
+    with pytest.raises(PolicyError, match=r"lint\.use"):
+        stakeholder.publish_policy(ann, policy)
+    found = stakeholder.check_policy(ann.home.path, file, names).findings
+    assert "lint.use" in [f.code for f in found]
 
 
 def test_rotation_is_told_and_old_agreements_stand(shared: Story) -> None:

@@ -15,11 +15,11 @@ from svetovid.stakeholder.labels import Labels
 from svetovid.stakeholder.manager import connect
 from svetovid.stakeholder.names import Names, naming, read_envelope, write_public
 from svetovid.stakeholder.pins import pinned_manager
+from svetovid.stakeholder.uses import USES
 
 __all__ = ["describe", "propose", "read_job", "write_job"]
 
 MAX_JOB_BYTES = 256 << 10
-_USES = {"dataset": "data", "code": "code", "model": "model"}
 
 
 def propose(
@@ -125,7 +125,7 @@ def _wrong_slots(job: Job, names: Names) -> list[Reason]:
         known = {
             "owner": manifest.owner,
             "manager": manifest.manager,
-            "use": _USES.get(manifest.kind, manifest.kind),
+            "use": USES.get(manifest.kind, manifest.kind),
         }
         said = {"owner": asset.owner, "manager": asset.manager, "use": asset.use}
         if differ := [key for key in known if known[key] != said[key]]:

@@ -29,6 +29,7 @@ from svetovid.stakeholder.manager import connect
 from svetovid.stakeholder.names import Names, read_envelope
 from svetovid.stakeholder.operator import publish
 from svetovid.stakeholder.pins import pinned_manager
+from svetovid.stakeholder.uses import kinds_at_home, misused, require_uses
 
 __all__ = [
     "Checked",
@@ -142,7 +143,8 @@ def check_policy(
     """
     policy = read_policy(Home(home), file, names, chosen=chosen, unsealed=True)
     assets = {grant.asset for grant in (*policy.grants, *policy.exports)}
-    return Checked(policy, lint(policy), NO_SUBJECT not in assets)
+    findings = [*misused(policy, kinds_at_home(Home(home))), *lint(policy)]
+    return Checked(policy, findings, NO_SUBJECT not in assets)
 
 
 def publish_policy(
@@ -164,6 +166,7 @@ def publish_policy(
         PolicyError: ``lint.*`` for each error the linter finds, or the manager's own refusal.
     """
     require_sound(policy)
+    require_uses(policy, kinds_at_home(who.home))
     for document in documents:
         publish(who, document)
     signed = _signed(who, policy)

@@ -21,6 +21,7 @@ from svetovid.stakeholder.readers import read_columns
 
 __all__ = [
     "deposit_key",
+    "kind_of",
     "newest_manifest",
     "read_manifest",
     "seal_asset",
@@ -67,7 +68,7 @@ def seal_asset(
     version = before.version + 1 if before else 1
     predecessor = before.digest() if before else None
     seal: Callable[..., tuple[Manifest, Secret]]
-    kind = _kind(source)
+    kind = kind_of(source)
     if before is not None and before.kind != kind:
         raise InputError(
             "asset.kind",
@@ -94,7 +95,8 @@ def seal_asset(
     return manifest
 
 
-def _kind(source: Path) -> str:
+def kind_of(source: Path) -> str:
+    """Kind of the asset that a source becomes."""
     if source.is_dir():
         return "code"
     return "model" if source.name.endswith(".safetensors") else "dataset"

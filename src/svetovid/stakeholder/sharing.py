@@ -15,7 +15,8 @@ from svetovid.stakeholder.editions import Change, changes
 from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.names import read_names, write_public
 from svetovid.stakeholder.policies import publish_policy, read_policy
-from svetovid.stakeholder.sealing import deposit_key, seal_asset
+from svetovid.stakeholder.sealing import deposit_key, kind_of, seal_asset
+from svetovid.stakeholder.uses import require_uses
 
 __all__ = ["Shared", "share"]
 
@@ -69,7 +70,9 @@ def share(
     names = read_names(public)
     choice = choose(who.home, names, anchors=anchors, references=references)
     chosen = choice.digests | {"asset": NO_SUBJECT}
-    require_sound(read_policy(who.home, policy_file, names, owner=who.key_id, chosen=chosen))
+    draft = read_policy(who.home, policy_file, names, owner=who.key_id, chosen=chosen)
+    require_sound(draft)
+    require_uses(draft, {NO_SUBJECT: kind_of(source)})
     manifest = seal_asset(who, source, name=name, url=url, folder=public)
     chosen["asset"] = manifest.digest()
     names.digests.pop(manifest.name, None)  # an older version's manifest may lie in the folder

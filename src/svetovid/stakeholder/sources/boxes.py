@@ -46,7 +46,10 @@ class _Folder:
         self._folder, self._stack = folder, stack
 
     def has(self, name: str) -> bool:
-        return self._folder.joinpath(*parts(name)).is_file()
+        try:
+            return self._folder.joinpath(*parts(name)).is_file()
+        except OSError as e:  # a name that no file system has
+            raise malformed("a file of the image", e.strerror) from e
 
     def digest(self, name: str) -> str:
         return file_digest(self.open(name))
