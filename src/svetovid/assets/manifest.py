@@ -66,6 +66,7 @@ class RecordSchema(Document):
 
     @property
     def record_bytes(self) -> int:
+        """Bytes of one record."""
         return sum(f.nbytes for f in self.fields)
 
     @property
@@ -136,6 +137,7 @@ class Manifest(Document):
 
     @property
     def layout(self) -> Layout:
+        """How its content is cut into chunks."""
         return Layout(self.size, self.chunk_bytes)
 
     @property

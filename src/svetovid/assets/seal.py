@@ -237,6 +237,12 @@ def seal_file(
 ) -> tuple[Manifest, Secret]:
     """Seal a regular file as it is. Arguments and errors as for :func:`seal_stream`.
 
+    Args:
+        url: where the container goes.
+        path: the file.
+        kind: what it is.
+        terms: as for :func:`seal_stream`.
+
     Raises:
         InputError: ``asset.input`` where ``path`` is no readable regular file.
     """

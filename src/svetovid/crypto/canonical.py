@@ -219,6 +219,11 @@ def load_json(
 ) -> Any:
     """Parse JSON strictly and within bounds.
 
+    Args:
+        data: UTF-8.
+        max_bytes: how long it may be, in bytes.
+        max_depth: how many arrays and objects may lie in one another.
+
     Raises:
         LimitError: ``json.size``, ``json.depth``.
         ParseError: ``json.syntax``, ``json.duplicate_key``, ``json.number``, ``json.value``.
@@ -279,12 +284,19 @@ class Document(BaseModel):
     MAX_MEMBERS: ClassVar[int] = 1 << 17
 
     def to_json(self) -> dict[str, Any]:
+        """As a JSON value; members without a value are left out."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def canonical(self) -> bytes:
+        """The bytes that are hashed and signed: canonical JSON (RFC 8785).
+
+        Raises:
+            ParseError: ``json.value`` for what has no canonical form.
+        """
         return canonical(self.to_json())
 
     def digest(self) -> str:
+        """``sha256:`` and the SHA-256 of :meth:`canonical` in hex: its name."""
         return digest(self.canonical())
 
     @classmethod

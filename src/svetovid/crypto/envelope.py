@@ -33,9 +33,13 @@ class Signer(Protocol):
     """Whoever can sign: an identity in memory, or a key in hardware."""
 
     @property
-    def key_id(self) -> str: ...
+    def key_id(self) -> str:
+        """Names the public key: ``ed25519:`` and its 32 bytes in hex."""
+        ...
 
-    def sign_bytes(self, data: bytes) -> bytes: ...
+    def sign_bytes(self, data: bytes) -> bytes:
+        """Ed25519 (RFC 8032) over ``data``; 64 bytes."""
+        ...
 
 
 def payload_type(document_type: str) -> str:
@@ -179,6 +183,7 @@ class Envelope(Document):
         return value
 
     def payload_digest(self) -> str:
+        """The digest of the document inside: its name, whoever signed it."""
         from svetovid.crypto.canonical import digest
 
         return digest(b64decode(self.payload))

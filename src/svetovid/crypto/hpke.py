@@ -59,6 +59,7 @@ class ReceivingKey:
 
     @classmethod
     def generate(cls) -> ReceivingKey:
+        """A fresh one, from the operating system's generator."""
         return cls(Secret.random(_MLKEM_SEED + _X25519))
 
     def open(self, sealed: str, context: Mapping[str, Any]) -> Secret:
@@ -104,6 +105,11 @@ def _public(text: str) -> MLKEM768X25519PublicKey:
 
 def seal(secret: Secret, receiver: str, context: Mapping[str, Any]) -> str:
     """Seal ``secret`` to the base64 public key ``receiver``; base64 out.
+
+    Args:
+        secret: what is sealed.
+        receiver: as :attr:`ReceivingKey.public` gives it.
+        context: what it is for; opens only with the very same.
 
     Raises:
         ParseError: ``key.length``, ``key.invalid``.

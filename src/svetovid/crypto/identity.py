@@ -79,7 +79,13 @@ class Revocation(Document):
 
 
 class Identity:
-    """A private identity in memory. See :mod:`svetovid.crypto.keystore` for how it is stored."""
+    """A private identity in memory. See :mod:`svetovid.crypto.keystore` for how it is stored.
+
+    Args:
+        name: what it calls itself; proves nothing.
+        signing_seed: 32 bytes, of Ed25519 (RFC 8032).
+        receiving: what secrets are sealed to.
+    """
 
     def __init__(self, name: str, signing_seed: Secret, receiving: ReceivingKey) -> None:
         self.name = name
@@ -90,6 +96,7 @@ class Identity:
 
     @classmethod
     def generate(cls, name: str) -> Identity:
+        """A fresh one, from the operating system's generator."""
         return cls(name, Secret.random(32), ReceivingKey.generate())
 
     def sign_bytes(self, data: bytes) -> bytes:
@@ -98,9 +105,11 @@ class Identity:
 
     @property
     def card(self) -> Card:
+        """Its public half."""
         return Card(name=self.name, signing=self.key_id, receiving=self.receiving.public)
 
     def signed_card(self) -> Envelope:
+        """Its public half, signed by itself: what others pin."""
         return sign(self.card, self)
 
     def rotate(self, now: int) -> tuple[Identity, Envelope]:
@@ -109,7 +118,13 @@ class Identity:
         return new, sign(Rotation(old=self.key_id, new=new.card, issued_at=now), self, new)
 
     def revoke(self, key: str, why: str, now: int) -> Envelope:
-        """Revoke ``key``: this identity's own, or the one it succeeded."""
+        """Revoke ``key``: this identity's own, or the one it succeeded.
+
+        Args:
+            key: id of the key that is to sign nothing more.
+            why: for people.
+            now: Unix seconds.
+        """
         return sign(Revocation(key=key, why=why, issued_at=now), self)
 
     def __repr__(self) -> str:

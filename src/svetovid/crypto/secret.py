@@ -27,6 +27,7 @@ class Secret:
         return cls(secrets.token_bytes(length))
 
     def reveal(self) -> bytes:
+        """The bytes themselves: only for what encrypts, seals or compares, never for a message."""
         return self._value
 
     def __len__(self) -> int:

@@ -73,7 +73,13 @@ class KeyHistory:
 
     @classmethod
     def follow(cls, pinned: str, statements: Iterable[Envelope], *, now: int) -> KeyHistory:
-        """:meth:`start`, then :meth:`add` for each statement in order."""
+        """:meth:`start`, then :meth:`add` for each statement in order.
+
+        Args:
+            pinned: id of the key that the reader trusts.
+            statements: signed rotations and revocations, the oldest first.
+            now: Unix seconds.
+        """
         history = cls.start(pinned)
         for statement in statements:
             history = history.add(statement, now=now)

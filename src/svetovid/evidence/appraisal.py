@@ -46,6 +46,7 @@ class Appraisal:
 
     @property
     def affirmed(self) -> bool:
+        """Whether every claim holds, and there is one."""
         return bool(self.claims) and all(c.ok for c in self.claims)
 
     def reasons(self) -> list[Reason]:

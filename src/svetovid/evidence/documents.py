@@ -271,6 +271,12 @@ def binding(challenge: Challenge, keys: JobKeys, channel: str, subject: str = NO
 
     SHA-256 over the canonical form of label, version, role, manager key, host id, challenge, job,
     HPKE key, per-job signing key, channel binding and subject.
+
+    Args:
+        challenge: that is answered.
+        keys: the agent's for this job.
+        channel: SHA-256 of the certificate that the TLS server showed (RFC 5929).
+        subject: digest of what the evidence speaks of beyond host and keys.
     """
     fields = {
         "label": "svetovid evidence binding",

@@ -81,6 +81,13 @@ class StatementRequest(Document):
     agent: KeyId
 
     def statement(self, operator: str, machine_owner: str, now: int) -> HostStatement:
+        """What the operator signs.
+
+        Args:
+            operator: the operator's key id.
+            machine_owner: who owns the hardware.
+            now: Unix seconds.
+        """
         return HostStatement(
             host=self.host,
             operator=operator,
@@ -152,16 +159,33 @@ class HostHome:
     path: Path
 
     def config(self) -> HostConfig:
+        """What the host is made of.
+
+        Raises:
+            InputError: where there is none yet; the next step says how to make one.
+        """
         return _read(self.path / "host.json", HostConfig, "svetovid host init")
 
     def agent(self, passphrase: Secret) -> Identity:
+        """The agent's identity.
+
+        Raises:
+            InputError: ``key.file`` where there is none.
+            IntegrityError: ``key.passphrase``.
+        """
         return keystore.load(self.path / "agent.json", passphrase)
 
     def statement(self) -> Envelope:
+        """The operator's signed :class:`HostStatement` on this machine (T3).
+
+        Raises:
+            InputError: where the operator has not signed it yet.
+        """
         return _read(self.path / "statement.json", Envelope, "svetovid host enrol")
 
     @property
     def host_id(self) -> str:
+        """Digest of the operator's statement: the host's name everywhere."""
         return self.statement().payload_digest()
 
     def record(self, manager: str) -> HostRecord:
@@ -169,10 +193,17 @@ class HostHome:
         return self.signed_record(manager).open(HostRecord, by=manager)
 
     def signed_record(self, manager: str) -> Envelope:
+        """The :class:`HostRecord` that ``manager``, a key id, signed when the host enrolled
+        there.
+
+        Raises:
+            InputError: where it did not.
+        """
         return _read(self._record_file(manager), Envelope, "svetovid host enrol")
 
     @property
     def runtime(self) -> Path:
+        """The tree that jobs see as their root."""
         return Path(self.config().runtime)
 
     @property

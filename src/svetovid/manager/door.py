@@ -43,6 +43,7 @@ class Door(Document):
 
     @property
     def keys(self) -> frozenset[str]:
+        """Ids of the keys that are let in."""
         return frozenset(a.key for a in self.admitted)
 
 
@@ -77,6 +78,11 @@ def admit(home: Path, cards: Iterable[Card], strangers: int | None = None) -> Do
     """Let the keys of ``cards`` in, for good, and set how many strangers there is room for.
 
     A manager that runs takes it in by itself.
+
+    Args:
+        home: the manager's.
+        cards: whose keys are let in.
+        strangers: how many others may make themselves known; None leaves it as it is.
 
     Raises:
         HostError: ``door.file``. InputError: ``document.invalid``, ``file.write``.

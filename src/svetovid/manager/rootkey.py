@@ -37,15 +37,33 @@ class RootSealer(Protocol):
     """
 
     @property
-    def kind(self) -> Literal["passphrase", "tpm"]: ...
+    def kind(self) -> Literal["passphrase", "tpm"]:
+        """What it is, in the words of a manager's status."""
+        ...
 
-    def seal(self, secret: Secret) -> bytes: ...
+    def seal(self, secret: Secret) -> bytes:
+        """Bytes from which nobody else has ``secret`` back."""
+        ...
 
-    def unseal(self, blob: bytes) -> Secret: ...
+    def unseal(self, blob: bytes) -> Secret:
+        """What was sealed.
 
-    def counter(self) -> int | None: ...
+        Raises:
+            IntegrityError: ``key.passphrase``, ``store.tamper``.
+        """
+        ...
 
-    def increment(self) -> int: ...
+    def counter(self) -> int | None:
+        """What the monotonic counter stands at; None where there is none."""
+        ...
+
+    def increment(self) -> int:
+        """Add one to the counter; the new value.
+
+        Raises:
+            InputError: ``store.counter`` where there is none.
+        """
+        ...
 
 
 class _Sealed(Document):
@@ -86,6 +104,7 @@ class PassphraseSealer:
         return AESGCM(kdf.derive(self._passphrase.reveal()))
 
     def seal(self, secret: Secret) -> bytes:
+        """Argon2id (RFC 9106) over the passphrase, AES-256-GCM under the key that it gives."""
         parameters = _Sealed(
             memory_kib=64 << 10,
             passes=3,
@@ -98,6 +117,11 @@ class PassphraseSealer:
         return parameters.model_copy(update={"sealed": b64encode(box)}).canonical()
 
     def unseal(self, blob: bytes) -> Secret:
+        """What was sealed.
+
+        Raises:
+            IntegrityError: ``key.passphrase``.
+        """
         p = _Sealed.parse(blob, max_bytes=_MAX_FILE)
         box = b64decode(p.sealed)
         try:
@@ -110,9 +134,11 @@ class PassphraseSealer:
             ) from e
 
     def counter(self) -> int | None:
+        """None: a passphrase counts nothing."""
         return None
 
     def increment(self) -> int:
+        """Raises InputError ``store.counter``: a passphrase counts nothing."""
         raise InputError(
             "store.counter",
             expected="a TPM",
@@ -137,6 +163,7 @@ class RootKey:
         return Secret(kdf.derive(self._key.reveal()))
 
     def seal(self, secret: Secret, what: Mapping[str, str]) -> bytes:
+        """``secret``, bound to ``what`` it is: another entry's bytes do not open in its place."""
         nonce = secrets.token_bytes(_NONCE)
         return nonce + self._box.encrypt(nonce, secret.reveal(), canonical(dict(what)))
 

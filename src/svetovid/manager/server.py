@@ -76,6 +76,14 @@ def open_home(
     """Open a manager's home; make what is missing; write ``manager.json``, which names the device
     of ``prover`` where there is one.
 
+    Args:
+        folder: 0700 where it is made.
+        sealer: of the root key.
+        host: name or address that its TLS certificate and URL are for.
+        port: of the URL.
+        name: for its card.
+        prover: gives evidence of this very machine (T1); None where nothing can.
+
     Raises:
         InputError: ``key.file``.
         IntegrityError: ``key.passphrase``, ``store.tamper``.
@@ -114,7 +122,14 @@ def open_manager(
     settings: Settings | None = None,
     fault: Fault | None = None,
 ) -> Manager:
-    """The manager of an open home."""
+    """The manager of an open home.
+
+    Args:
+        home: of the manager.
+        clock: Unix seconds.
+        settings: limits and times; its own by default.
+        fault: called where a write may fail, in tests.
+    """
     more: dict[str, Any] = {} if fault is None else {"fault": fault}
     return Manager(
         home.folder / "store.db",

@@ -133,13 +133,22 @@ class Manager:
 
     @property
     def key_id(self) -> str:
+        """Its key, which is also its name and its log's."""
         return self._core.me
 
     def close(self) -> None:
+        """Close the store; nothing is answered any more."""
         self._store.close()
 
     def caller(self, header: str, method: str, path: str, body: bytes) -> frozenset[str]:
-        """The keys behind a request token; see :class:`Access`."""
+        """The keys behind a request token; see :class:`Access`.
+
+        Args:
+            header: the Authorization header.
+            method: of the request.
+            path: with its query, as sent.
+            body: as sent.
+        """
         return self._access.caller(header, method, path, body)
 
     @property
@@ -166,10 +175,16 @@ class Manager:
 
     @property
     def reading(self) -> Reading:
+        """What it tells, and changes nothing by."""
         return self._reading
 
     def answer(self, request: str, seen: int, body: JsonObject) -> Envelope:
         """Sign an answer, with proof that the log grew from what the caller saw.
+
+        Args:
+            request: :func:`request_digest` of what is answered.
+            seen: size of the log that the caller saw.
+            body: the answer itself.
 
         Raises:
             IntegrityError: ``store.rollback`` where the caller saw more than this store has.

@@ -342,6 +342,7 @@ class Job(Document):
 
     @property
     def code(self) -> JobAsset:
+        """The one asset that is its code."""
         return next(a for a in self.assets.values() if a.use == "code")
 
     @property
@@ -363,10 +364,12 @@ class Job(Document):
 
     @property
     def owners(self) -> frozenset[str]:
+        """Keys that own an asset in it: each must consent (T5)."""
         return frozenset(a.owner for a in self.assets.values())
 
     @property
     def managers(self) -> frozenset[str]:
+        """Keys of the managers that hold an asset of it."""
         return frozenset(a.manager for a in self.assets.values())
 
 

@@ -33,6 +33,11 @@ def resolve_pin(pin: Pin, held: Iterable[Envelope], document: type[Pinned]) -> P
     A pin by digest needs no signature: the digest is the owner's own choice. Envelopes that do not
     hold, or hold something else, count for nothing.
 
+    Args:
+        pin: the owner's choice (T2).
+        held: envelopes of what was published.
+        document: the class that it must be.
+
     Raises:
         PolicyError: ``policy.pin`` where no held document matches, or where two editions of one
             number differ, so that nobody can say which was meant.

@@ -18,11 +18,17 @@ class Appraised(Protocol):
     """One owner's view of the evidence; :class:`svetovid.evidence.Appraisal` is one."""
 
     @property
-    def affirmed(self) -> bool: ...
+    def affirmed(self) -> bool:
+        """Whether everything that was claimed holds."""
+        ...
 
-    def reasons(self) -> Sequence[Reason]: ...
+    def reasons(self) -> Sequence[Reason]:
+        """Why not, where it does not."""
+        ...
 
-    def facts(self) -> Mapping[str, Any]: ...
+    def facts(self) -> Mapping[str, Any]:
+        """What conditions see as ``claims``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class ClauseResult:
     reason: Reason | None = None
 
     def to_dict(self) -> dict[str, object]:
+        """As a JSON value."""
         return {
             "owner": self.owner,
             "clause": self.clause,
@@ -172,6 +179,7 @@ class Decision:
         return self
 
     def to_dict(self) -> dict[str, object]:
+        """As a JSON value, clause by clause."""
         return {
             "granted": self.granted,
             "assets": list(self.assets),

@@ -98,6 +98,7 @@ class ManagerClient:
         return self._wire.newest
 
     def close(self) -> None:
+        """Close its connections."""
         self._wire.close()
 
     def __enter__(self) -> Self:
@@ -220,7 +221,13 @@ class ManagerClient:
         ak_public: bytes | None = None,
     ) -> EnrolAnswer:
         """Ask for enrolment (T3): the operator's statement, DER certificates leaf first,
-        TPMT_PUBLIC bytes of EK and AK. The signer is the agent key of the statement."""
+        TPMT_PUBLIC bytes of EK and AK. The signer is the agent key of the statement.
+
+        Args:
+            statement: the operator's, signed.
+            device_certificates: DER, leaf first.
+            ek_public, ak_public: TPMT_PUBLIC bytes; None for a TEE.
+        """
         message = EnrolRequest(
             manager=self.manager,
             statement=statement,
@@ -238,7 +245,13 @@ class ManagerClient:
         )
 
     def possess(self, id: str, report: bytes, signature: bytes) -> Envelope:  # noqa: A002
-        """Answer with a simulated TEE's report and its signature; as :meth:`activate`."""
+        """Answer with a simulated TEE's report and its signature; as :meth:`activate`.
+
+        Args:
+            id: of the challenge.
+            report: canonical bytes of the report.
+            signature: ECDSA, DER.
+        """
         return self._activate(
             Activation(
                 id=id,
@@ -257,6 +270,12 @@ class ManagerClient:
         """A signed :class:`Challenge`, verified.
 
         ``fresh`` asks for one that wants the whole measurement log.
+
+        Args:
+            host: digest of the operator's statement on it.
+            job: its digest; ``NO_JOB`` for role ``attest``.
+            role: what the evidence will be for.
+            fresh: whether the whole measurement log is to be sent again.
         """
         message = ChallengeRequest(
             manager=self.manager,
@@ -294,7 +313,13 @@ class ManagerClient:
         return Head.from_json(self._wire.post("/v1/heads", sign(update, job_signer)))
 
     def end_lease(self, lease: str, why: str, job_signer: Signer) -> None:
-        """Give a lease back before its end, signed by the job's key."""
+        """Give a lease back before its end, signed by the job's key.
+
+        Args:
+            lease: its id.
+            why: for people.
+            job_signer: the key that evidence named as ``keys.signing``.
+        """
         message = LeaseEnd(manager=self.manager, lease=lease, why=why)
         self._wire.post("/v1/lease-ends", sign(message, job_signer))
 
@@ -308,6 +333,12 @@ class ManagerClient:
         """Final evidence and the host's receipt (T13); the manager's countersignature back.
 
         ``outputs`` are the manifests of what the receipt names.
+
+        Args:
+            lease: id of the lease that the job ran under.
+            evidence: role ``finish``.
+            receipt: the host's, signed by the job's key.
+            outputs: name to manifest of each output that the receipt names.
         """
         message = FinishRequest(
             lease=lease, evidence=evidence, receipt=receipt, outputs=dict(outputs)

@@ -124,6 +124,12 @@ def request_digest(method: str, path: str, body: bytes, authorization: str = "")
     """Names one request: what an :class:`Answer` is an answer to.
 
     ``authorization`` is the header as sent, with its nonce; empty where there is none.
+
+    Args:
+        method: ``GET`` or ``POST``.
+        path: with its query, as sent.
+        body: as sent.
+        authorization: the header as sent.
     """
     fields = {
         "label": "svetovid request",

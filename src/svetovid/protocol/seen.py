@@ -25,11 +25,17 @@ _MAX_FILE = 64 << 10
 class Seen(Protocol):
     """Where the newest checkpoint is kept. ``lock`` is held over one request."""
 
-    def lock(self) -> object: ...
+    def lock(self) -> object:
+        """A context in which nobody else reads or writes it."""
+        ...
 
-    def load(self) -> Envelope | None: ...
+    def load(self) -> Envelope | None:
+        """The newest checkpoint; None where none was seen."""
+        ...
 
-    def save(self, checkpoint: Envelope) -> None: ...
+    def save(self, checkpoint: Envelope) -> None:
+        """Keep ``checkpoint`` in place of the last."""
+        ...
 
 
 class SeenMemory:
@@ -40,12 +46,15 @@ class SeenMemory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        """Nothing: it is one client's own."""
         yield
 
     def load(self) -> Envelope | None:
+        """The newest checkpoint of this process; None at first."""
         return self._newest
 
     def save(self, checkpoint: Envelope) -> None:
+        """Keep ``checkpoint`` in place of the last."""
         self._newest = checkpoint
 
 
@@ -61,6 +70,7 @@ class SeenFile:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
+        """Hold a lock file beside it, against other processes of this user."""
         try:
             fd = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as e:
@@ -72,6 +82,7 @@ class SeenFile:
             os.close(fd)
 
     def load(self) -> Envelope | None:
+        """The newest checkpoint; None where there is no file yet."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -81,6 +92,7 @@ class SeenFile:
         return Envelope.parse(data, max_bytes=_MAX_FILE)
 
     def save(self, checkpoint: Envelope) -> None:
+        """Keep ``checkpoint`` in place of the last; as a whole or not at all."""
         write_private(self._path, checkpoint.canonical())
 
     def _failed(self, e: OSError) -> InputError:

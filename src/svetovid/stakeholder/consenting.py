@@ -31,6 +31,11 @@ def check_job(who: Stakeholder, job: Job, now: int) -> tuple[list[Policy], list[
     Clauses that need a host's evidence, and limits that other jobs have used up, are not known
     here; the manager looks at those.
 
+    Args:
+        who: whose policies.
+        job: as proposed.
+        now: Unix seconds.
+
     Returns:
         The policies, one for each key of this home that an asset in the job names as its owner; and
         every reason for which they would refuse the job, none if they would not.
@@ -66,6 +71,11 @@ def check_job(who: Stakeholder, job: Job, now: int) -> tuple[list[Policy], list[
 def consent(who: Stakeholder, job: Job, now: int) -> list[Envelope]:
     """Agree that the own assets are used in ``job`` under the own current policies, and say so to
     the own manager and to nobody else.
+
+    Args:
+        who: who agrees.
+        job: as proposed.
+        now: Unix seconds.
 
     Returns:
         One consent for each key of this home that an asset in the job names as its owner.

@@ -21,6 +21,11 @@ __all__ = ["check_new", "create"]
 def check_new(names: Sequence[str], parent: Path, public: Path) -> None:
     """See that homes could be made in ``parent`` and cards published, before the first is.
 
+    Args:
+        names: of the homes.
+        parent: folder that the homes go into.
+        public: folder that the cards go into.
+
     Raises:
         InputError: ``key.exists``, ``names.taken``, ``home.folder``, ``home.mode``; ``file.*``,
             ``json.*``, ``document.invalid`` for a card in the way that cannot be read.

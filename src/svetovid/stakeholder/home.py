@@ -35,46 +35,57 @@ class Home:
 
     @property
     def card(self) -> Path:
+        """The signed card, as others get it."""
         return self.path / "card.json"
 
     @property
     def demand(self) -> Path:
+        """What the manager's own evidence must show before a key is uploaded."""
         return self.path / "demand.json"
 
     @property
     def folders(self) -> tuple[Path, ...]:
+        """What a home has besides files."""
         return (self.keys, self.policies, self.retired, self.sealed)
 
     @property
     def identity(self) -> Path:
+        """The identity, sealed under the passphrase."""
         return self.path / "identity.json"
 
     @property
     def next_identity(self) -> Path:
+        """The one that follows, while keys are being rotated."""
         return self.path / "identity.next.json"
 
     @property
     def keys(self) -> Path:
+        """Keys of own assets, one file each."""
         return self.path / "keys"
 
     @property
     def manager(self) -> Path:
+        """The pin of the manager (T1)."""
         return self.path / "manager.json"
 
     @property
     def policies(self) -> Path:
+        """Own policies as they were signed."""
         return self.path / "policies"
 
     @property
     def retired(self) -> Path:
+        """Identities of before a rotation."""
         return self.path / "retired"
 
     @property
     def sealed(self) -> Path:
+        """Manifests of what was sealed here."""
         return self.path / "sealed"
 
     @property
     def seen(self) -> Path:
+        """The newest checkpoint of the manager's log (T15)."""
         return self.path / "seen.json"
 
 

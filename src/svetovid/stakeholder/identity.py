@@ -55,10 +55,12 @@ class Stakeholder:
 
     @property
     def key_id(self) -> KeyId:
+        """Its current key."""
         return self.identity.key_id
 
     @property
     def name(self) -> str:
+        """What it calls itself."""
         return self.identity.name
 
     def has_been(self, key_id: KeyId) -> bool:

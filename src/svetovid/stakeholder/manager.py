@@ -179,6 +179,12 @@ def revoke_key(who: Stakeholder, key: KeyId, why: str, now: int) -> KeyId:
     the current key, so that it counts also where a thief has named another successor; then ``key``
     must be one that the manager knows.
 
+    Args:
+        who: whose key it is, or was.
+        key: its id.
+        why: for people.
+        now: Unix seconds.
+
     Raises:
         InputError: ``key.not_ours``, ``manager.unpinned``.
         RefusalError: ``identity.unknown`` where the manager never heard of ``key``.

@@ -79,6 +79,11 @@ def publish_file(
 ) -> str:
     """:func:`publish` what stands in a file.
 
+    Args:
+        who: who publishes, and signs where the file is not signed yet.
+        file: JSON or YAML.
+        kind: what it must hold.
+
     Raises:
         InputError, IntegrityError: ``file.*``, ``json.*``, ``document.invalid``, ``signature.*``.
     """

@@ -45,6 +45,7 @@ class Records:
 
     @property
     def fields(self) -> tuple[str, ...]:
+        """Names of the fields of a record, in order."""
         return tuple(self._types)
 
     def __len__(self) -> int:

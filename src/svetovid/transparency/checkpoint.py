@@ -46,6 +46,11 @@ class Checkpoint(Document):
 def verify_consistency(seen: Checkpoint, new: Checkpoint, proof: Sequence[str]) -> None:
     """Whether ``new`` only appends to ``seen``.
 
+    Args:
+        seen: what the reader holds already.
+        new: what it was handed.
+        proof: RFC 9162 consistency proof between the two, as digests.
+
     Raises:
         IntegrityError: ``store.rollback`` where it is smaller, ``log.fork`` where it is another
             log or another history.
@@ -98,6 +103,12 @@ def advance(
 
 def verify_inclusion(leaf: bytes, index: int, path: Sequence[str], checkpoint: Checkpoint) -> None:
     """Whether ``leaf`` (a leaf hash) stands at ``index`` of the log of ``checkpoint``.
+
+    Args:
+        leaf: 32 bytes.
+        index: from 0.
+        path: RFC 9162 inclusion proof, from the leaf up, as digests.
+        checkpoint: the verified head.
 
     Raises:
         IntegrityError: ``log.inclusion``.

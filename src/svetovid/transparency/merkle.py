@@ -65,6 +65,7 @@ class MerkleTree:
 
     @property
     def size(self) -> int:
+        """How many leaves it has."""
         return len(self._levels[0])
 
     def copy(self) -> MerkleTree:
@@ -171,6 +172,13 @@ def _bounded(proof: Sequence[str], size: int) -> list[bytes]:
 def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[str], root: str) -> None:
     """Verify that ``leaf`` (a leaf hash) stands at ``index`` of the tree (RFC 9162, 2.1.3.2).
 
+    Args:
+        leaf: 32 bytes.
+        index: from 0.
+        size: leaves of the tree.
+        path: siblings from the leaf up, as digests.
+        root: of the tree, as a digest.
+
     Raises:
         IntegrityError: ``log.inclusion``.
         InputError: ``log.hash``, ``limit.log``.
@@ -202,6 +210,11 @@ def check_consistency(
     old_size: int, old_root: str, new_size: int, new_root: str, proof: Sequence[str]
 ) -> None:
     """Verify that the newer tree only appends to the older one (RFC 9162, 2.1.4.2).
+
+    Args:
+        old_size, new_size: leaves of the two trees.
+        old_root, new_root: their roots, as digests.
+        proof: as digests, in the order of RFC 9162.
 
     Raises:
         IntegrityError: ``log.fork``.

@@ -98,6 +98,8 @@ class Entry(NamedTuple):
 
     @property
     def violation(self) -> bool:
+        """Whether the kernel says that a file was written while it was measured: its digest is
+        void."""
         return self.extension in VIOLATIONS
 
     @property

@@ -99,7 +99,13 @@ class ConformanceCase(Document):
 def laid_over(
     case: ConformanceCase, world: Mapping[str, bytes], own: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """The files of a case: its own, and those of its world that it neither has nor lacks."""
+    """The files of a case: its own, and those of its world that it neither has nor lacks.
+
+    Args:
+        case: says which files of its world it does without.
+        world: name to content.
+        own: name to content; goes first.
+    """
     return {**{n: d for n, d in world.items() if n not in case.without}, **own}
 
 

@@ -42,6 +42,7 @@ class Node:
             yield from claim.walk()
 
     def to_json(self) -> dict[str, Any]:
+        """As a JSON value, with what lies below it."""
         parts = ("name", "ok", "observed", "expected", "source", "code", "next_step")
         found: dict[str, Any] = {part: getattr(self, part) for part in parts}
         return {**found, "claims": [claim.to_json() for claim in self.claims]}
@@ -115,6 +116,7 @@ class Verdict:
 
     @property
     def affirmed(self) -> bool:
+        """Whether no claim failed, and there is one."""
         return bool(self.claims) and not any(c.ok is False for c in self._all())
 
     def _all(self) -> Iterable[Node]:
@@ -125,6 +127,7 @@ class Verdict:
         return tuple(dict.fromkeys(c.code for c in self._all() if c.ok is False))
 
     def to_json(self) -> dict[str, Any]:
+        """As a JSON value, with the whole tree of claims."""
         return {
             "verdict": "affirmed" if self.affirmed else "refused",
             "reasons": list(self.reasons()),

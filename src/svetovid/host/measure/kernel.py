@@ -77,6 +77,7 @@ class KernelLog:
 
     @property
     def digest(self) -> str:
+        """SHA-256 of the whole log as it was last read."""
         with self._lock:
             return self._book.digest
 

@@ -234,6 +234,7 @@ class LibtpmsTransport:
     # -- Transport ----------------------------------------------------------------------------
 
     def transmit(self, command: bytes) -> bytes:
+        """As :meth:`Transport.transmit`."""
         if LibtpmsTransport._open_one is not self:
             raise lost("an open TPM", "a closed one")
         code = self._library.TPMLIB_Process(
@@ -254,6 +255,7 @@ class LibtpmsTransport:
         return answer
 
     def close(self) -> None:
+        """Stop the TPM and let another be opened. A second time it does nothing."""
         if LibtpmsTransport._open_one is self:
             self._library.TPMLIB_Terminate()
             self._library.TPM_Free(self._response)

@@ -57,6 +57,7 @@ class SimulatedCa:
 
     @property
     def der(self) -> bytes:
+        """The authority's own certificate."""
         return self.certificate.public_bytes(Encoding.DER)
 
 

@@ -304,6 +304,7 @@ class Tpm:
             return self.read_counter(index)
 
     def read_counter(self, index: int) -> int:
+        """What the NV counter at ``index`` stands at."""
         with self._lock:
             return int.from_bytes(commands.nv_read(self._transport, index, 8), "big")
 

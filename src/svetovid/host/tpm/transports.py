@@ -44,7 +44,9 @@ class Transport(Protocol):
     """
 
     @property
-    def owns_power(self) -> bool: ...
+    def owns_power(self) -> bool:
+        """Whether the TPM starts and stops with us."""
+        ...
 
     def transmit(self, command: bytes) -> bytes:
         """Send one command and return its whole response.
@@ -54,7 +56,9 @@ class Transport(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the TPM; nothing is sent any more."""
+        ...
 
 
 def lost(expected: str, observed: object) -> TransportError:
@@ -107,6 +111,7 @@ class DeviceTransport:
         self._fd = fd
 
     def transmit(self, command: bytes) -> bytes:
+        """As :meth:`Transport.transmit`."""
         try:
             if os.write(self._fd, command) != len(command):
                 raise lost("the whole command taken at once", "a part of it")
@@ -123,6 +128,7 @@ class DeviceTransport:
         return answer
 
     def close(self) -> None:
+        """Close the device. A second time it does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -164,6 +170,7 @@ class SwtpmTransport:
         return bytes(data)
 
     def transmit(self, command: bytes) -> bytes:
+        """As :meth:`Transport.transmit`."""
         deadline = time.monotonic() + self._timeout_s
         try:
             self._socket.settimeout(self._timeout_s)
@@ -174,6 +181,7 @@ class SwtpmTransport:
             raise lost("an answer from swtpm", e.strerror or e) from e
 
     def close(self) -> None:
+        """Close the connection; the TPM goes on."""
         self._socket.close()
 
 

@@ -69,6 +69,11 @@ def supersede(
 
     Each is good until ``until`` (Unix seconds) and refused from then on. What ``previous`` itself
     superseded stays so, at its own time, unless it is listed again.
+
+    Args:
+        previous: the edition before.
+        listed: path to digests of the new edition.
+        until: Unix seconds.
     """
     found: dict[str, dict[str, int]] = {}
     for path, digests in previous.listed.items():
