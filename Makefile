@@ -37,7 +37,7 @@ test: setup ## the suite, with the gate on branch coverage
 test-long: setup ## every test, the slow ones too
 	@$(BIN)/python -m pytest </dev/null
 
-lint: setup ## ruff, mypy --strict, the floors of the house, pure rooms, names that must not be written
+lint: setup ## ruff, mypy --strict, the floors of the house, pure rooms, docstrings, banned names
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
@@ -45,6 +45,7 @@ lint: setup ## ruff, mypy --strict, the floors of the house, pure rooms, names t
 	@$(BIN)/lint-imports
 	@$(BIN)/python scripts/check_names.py
 	@$(BIN)/python scripts/check_pure.py
+	@$(BIN)/python scripts/check_docstrings.py
 
 bench: setup ## every benchmark on this machine, JSON into benchmarks/results
 	@for name in $(BENCHMARKS); do \

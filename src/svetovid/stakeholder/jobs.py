@@ -73,7 +73,13 @@ def read_job(path: Path) -> tuple[Job, Envelope]:
 
 
 def write_job(public: Path, job: Job, signed: Envelope) -> Path:
-    """Put a signed job into the public folder, as ``NAME.job.json``."""
+    """Put a signed job into the public folder, as ``NAME.job.json``.
+
+    Args:
+        public: folder that others read.
+        job: names the file.
+        signed: its envelope.
+    """
     path = job_file(public, job)
     write_public(path, signed)
     return path

@@ -138,6 +138,12 @@ def check_policy(
 ) -> Checked:
     """Read and lint a policy without signing it; no passphrase is needed.
 
+    Args:
+        home: its folder.
+        file: the policy, YAML or JSON.
+        names: what names in it stand for.
+        chosen: ``$name`` to digest, for this reading.
+
     Raises:
         InputError, IntegrityError: as :func:`read_policy`.
     """

@@ -131,6 +131,11 @@ def read_manifest(path: Path) -> Manifest:
 def verify_asset(who: Stakeholder, manifest: Manifest, url: str) -> int:
     """Open an own asset and read all of it, so that every chunk is checked; bytes of content back.
 
+    Args:
+        who: whose home holds the key.
+        manifest: the asset's.
+        url: where the container is.
+
     Raises:
         InputError: ``key.asset`` where the key is not in this home.
         IntegrityError: ``asset.*`` for whatever does not hold.
