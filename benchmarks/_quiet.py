@@ -132,6 +132,8 @@ class Quiet:
             after = _ticks(self._stat)
             stolen = _share(after.stolen - before.stolen, after.total - before.total)
             share = self._busy()
+            if share > BUSY:  # what a round leaves behind takes a moment to end
+                share = self._busy()
             self._calm = share <= BUSY
             if self._calm and stolen <= STOLEN:
                 self._rounds += 1
