@@ -243,18 +243,16 @@ class _Run:
             packages[name] = deliver(job, name, data, urls[name])
         self._stop_renewing()  # a renewal could measure, and the log must stand still now
         self._raise_if_lost()
-        # Read before the log is: where the kernel measures, reading a file makes an entry.
-        records = [self._home.signed_record(link.client.manager) for link in self._links]
         bundles = {}
-        for link, record in zip(self._links, records, strict=True):
+        for link in self._links:
             bundle = finish_with_receipt(
                 link,
                 job,
                 self._signer,
-                host_record=record,
+                host_record=self._home.signed_record(link.client.manager),
                 outputs={n: Manifest.from_json(p.manifest) for n, p in packages.items()},
                 metrics=metrics_digest(blob),
-                log=self._attester.log(),
+                log=self._attester.log,
             )
             url = self._places.receipt(link.client.manager)
             put(url, bundle.canonical())

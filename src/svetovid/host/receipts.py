@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from svetovid.assets import Manifest
 from svetovid.crypto import Envelope, Identity, b64encode, digest, sign
+from svetovid.evidence.documents import TeeEvidence, TpmEvidence
 from svetovid.host.link import ManagerLink, once_more
 from svetovid.policy.documents import Job
 from svetovid.transparency import ReceiptBundle, assemble, final_subject, make_receipt
 
 __all__ = ["finish_with_receipt"]
+
+_TRIES = 3
 
 
 def finish_with_receipt(
@@ -21,7 +24,7 @@ def finish_with_receipt(
     host_record: Envelope,
     outputs: Mapping[str, Manifest],
     metrics: str,
-    log: bytes,
+    log: Callable[[], bytes],
 ) -> ReceiptBundle:
     """Give final evidence to one manager, sign the receipt, and have it countersigned.
 
@@ -32,16 +35,26 @@ def finish_with_receipt(
         host_record: as this manager signed it.
         outputs: name to the sealed output's manifest, ``metrics`` among them.
         metrics: salted digest of the metrics.
-        log: the whole measurement log; it must not grow from here on.
+        log: reads the whole measurement log.
+
+    A kernel enters what any program of the host reads. Where that was between the log and the quote
+    that binds its digest, both are taken again, and at last handed in as they are.
 
     Raises:
         RefusalError: the manager refuses the final evidence or the receipt.
     """
     named = {name: manifest.digest() for name, manifest in outputs.items()}
-    subject = final_subject(named, digest(log), metrics)
+
+    def final(*, fresh: bool) -> tuple[bytes, TpmEvidence | TeeEvidence]:
+        for _ in range(_TRIES):
+            known = log()
+            end = link.final(final_subject(named, digest(known), metrics), fresh=fresh)
+            if log() == known:
+                break
+        return known, end
 
     def hand_in(*, fresh: bool) -> ReceiptBundle:
-        end = link.final(subject, fresh=fresh)
+        known, end = final(fresh=fresh)
         receipt = make_receipt(
             job,
             manager=link.client.manager,
@@ -50,7 +63,7 @@ def finish_with_receipt(
             end=end,
             outputs=named,
             metrics=metrics,
-            log=digest(log),
+            log=digest(known),
         )
         signed = sign(receipt, signer)
         return assemble(
@@ -60,7 +73,7 @@ def finish_with_receipt(
             host=host_record,
             start=link.start,
             end=end,
-            log=b64encode(log),
+            log=b64encode(known),
             countersignature=link.finish(end, signed, outputs),
         )
 

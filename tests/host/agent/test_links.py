@@ -8,15 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 
 from agentworld import SLOW, World, children, plaintext_open, trained
-from svetovid.crypto import Envelope, b64decode
+from svetovid.crypto import b64decode
 from svetovid.errors import EvidenceError, RefusalError, SvetovidError
-from svetovid.host.home import HostHome
-from svetovid.host.link import once_more
+from svetovid.evidence.ima import build_entry, parse_log
+from svetovid.host.link import ManagerLink, once_more
 
 Make = Callable[..., World]
 
@@ -189,26 +190,24 @@ def test_t9_what_foreign_code_had_measured_is_seen_before_anything_leaves(
     assert late == bool(list(world.out.glob("*checkpoint*")))
 
 
-def test_t13_nothing_is_read_between_the_log_and_the_last_quote(
+def test_t13_what_is_measured_between_the_log_and_the_last_quote_is_in_both(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the kernel measures what the agent reads, the quote would cover more than the log."""
+    """A program of the host reads a file in that moment: the receipt holds all the same."""
     world = make(kind="tpm")
-    done: list[str] = []
-    read = HostHome.signed_record
-
-    def signed_record(home: HostHome, manager: str) -> Envelope:
-        done.append("record")
-        return read(home, manager)
-
+    final, asked = ManagerLink.final, 0
     with world.attester() as attester:
-        log = attester.log
 
-        def look() -> bytes:
-            done.append("log")
-            return log()
+        def late(self: ManagerLink, subject: str, **more: bool) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                launcher: Any = attester._log  # type: ignore[attr-defined]
+                listed = parse_log(attester.log())[1]
+                launcher._enter([build_entry(listed.path, listed.named_digest)])
+            return final(self, subject, **more)
 
-        monkeypatch.setattr(HostHome, "signed_record", signed_record)
-        monkeypatch.setattr(attester, "log", look)
-        world.run(attester=attester)
-    assert done[-2:] == ["record", "log"]
+        monkeypatch.setattr(ManagerLink, "final", late)
+        outcome = world.run(attester=attester)
+    assert asked == 2
+    assert world.verify(world.bundle_of(outcome, world.data_house)).affirmed
