@@ -100,7 +100,7 @@ def changed(result: Mapping[str, Any]) -> list[str]:
 
 def long_unmeasured(result: Mapping[str, Any]) -> bool:
     """Whether this commit was made more than 30 days after ``result``. Code changes at every
-    commit and measuring takes an hour: a month is what figures may lag behind it."""
+    commit and measuring takes half an hour: a month is what figures may lag behind it."""
     made = _git("log", "-1", "--format=%cI")
     if made is None:
         return False

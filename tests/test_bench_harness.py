@@ -71,7 +71,7 @@ def test_busy_share_is_what_is_not_idle(stat: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_disturbed_round_is_measured_again_whatever_came_of_it(stat: Path) -> None:
-    # Before, after twice; before again, after; after twice, since a round may leave something behind.
+    # Before, after twice; before again, after; after twice: a round may leave something behind.
     shares = iter([0.0, 0.5, 0.5, 0.0, 0.1, 0.5, 0.05])
     rounds = iter(["disturbed", "first", "second"])
     taken = quiet.Quiet(busy=lambda: next(shares), stat=stat)
