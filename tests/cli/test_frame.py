@@ -96,6 +96,7 @@ def test_wrong_usage_is_exit_2(args: list[str], capsys: pytest.CaptureFixture[st
         (["job", "consnt"], "svetovid job"),
         (["identity", "create"], "svetovid identity create"),
         (["host", "run", "--nonsense"], "svetovid host run"),
+        (["appraise", "nope"], "svetovid appraise"),
     ],
 )
 def test_wrong_usage_names_the_help_of_the_command(

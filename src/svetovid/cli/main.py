@@ -45,7 +45,7 @@ def run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, EOFError):
         return 130
     except Exception as e:  # noqa: BLE001 - the one place that catches everything
-        return _unexpected(e, as_json)
+        return _unexpected(e, as_json, args)
     return result if isinstance(result, int) else 0
 
 
@@ -64,19 +64,34 @@ def _namer(places: Places) -> Callable[[str], str]:
     return readable
 
 
-def _unexpected(error: Exception, as_json: bool) -> int:
+def _command_of(args: Sequence[str]) -> str:
+    """The command that ``args`` name, as far as they do: not every error of click's knows it."""
+    from typer.main import get_command
+
+    from svetovid.cli.app import app
+
+    command, path = get_command(app), ["svetovid"]
+    for word in args:
+        inner = getattr(command, "commands", {}).get(word)
+        if inner is None:
+            break
+        command = inner
+        path.append(word)
+    return " ".join(path)
+
+
+def _unexpected(error: Exception, as_json: bool, args: Sequence[str]) -> int:
     if type(error).__name__ == "Abort":
         return 130
     if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed: nothing else is wrong
         return InputError.exit_code
     describe = getattr(error, "format_message", None)
     if describe is not None:  # the command line itself is wrong, in whichever click typer has
-        context = getattr(error, "ctx", None)
         usage = InputError(
             "cli.usage",
             expected="a command as its help describes it",
             observed=describe(),
-            next_step=f"{getattr(context, 'command_path', None) or 'svetovid'} --help",
+            next_step=f"{_command_of(args)} --help",
         )
         emit_error(usage, as_json)
         return usage.exit_code
