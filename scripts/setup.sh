@@ -33,13 +33,14 @@ need swtpm has swtpm
 need swtpm-tools has swtpm_setup
 need tpm2-tools has tpm2_quote
 need bubblewrap has bwrap
-need age has age
-need spin has spin
 need dataset-fashion-mnist test -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
-# What the attested host image is built, booted and checked with. Only its tests and make demo-vm
-# need it: a machine that cannot have it is set up all the same, and those say what is missing.
+# What the attested host image is built, booted and checked with, what bench seal compares with and
+# what make model runs. Only these need it: a machine that cannot have it is set up all the same, and
+# those say what is missing.
 required=${#missing[@]}
+need age has age
+need spin has spin
 need squashfs-tools has mksquashfs
 need qemu-system-x86 has qemu-system-x86_64
 need ovmf test -e /usr/share/OVMF/OVMF_CODE_4M.fd
@@ -47,7 +48,7 @@ need e2fsprogs test -x /usr/sbin/mke2fs
 need ima-evm-utils has evmctl
 need cryptsetup-bin test -x /usr/sbin/veritysetup
 need fdisk test -x /usr/sbin/sfdisk
-guest=("${missing[@]:required}")
+extra=("${missing[@]:required}")
 missing=("${missing[@]:0:required}")
 export DEBIAN_FRONTEND=noninteractive
 install() { # install PACKAGE...
@@ -55,7 +56,7 @@ install() { # install PACKAGE...
 }
 root() { [ "$(id -u)" = 0 ] && has apt-get >/dev/null; }
 
-if ((${#missing[@]} + ${#guest[@]})) && root; then
+if ((${#missing[@]} + ${#extra[@]})) && root; then
   apt-get update -q </dev/null >/dev/null || true # an old list may still do; install decides
 fi
 if ((${#missing[@]})); then
@@ -70,10 +71,10 @@ if ((${#missing[@]})); then
     exit 4
   }
 fi
-if ((${#guest[@]})); then
-  echo "setup: apt-get install -y --no-install-recommends ${guest[*]}"
-  { root && install "${guest[@]}"; } ||
-    echo "setup: went on without ${guest[*]}: no virtual machine will run the image" >&2
+if ((${#extra[@]})); then
+  echo "setup: apt-get install -y --no-install-recommends ${extra[*]}"
+  { root && install "${extra[@]}"; } ||
+    echo "setup: went on without ${extra[*]}; what needs them will say so" >&2
 fi
 
 # --- the virtual environment ----------------------------------------------------------------

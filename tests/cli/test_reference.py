@@ -38,6 +38,12 @@ def make(run: Run, *args: str, **more: Any) -> Any:
     return run("make", "--product", "lab", "--out", "lab.references.json", *args, **more)
 
 
+def test_a_document_of_nothing_is_not_made(run: Run, tmp_path: Path) -> None:
+    assert make(run, code=2)["error"] == "reference.sources"
+    assert make(run, "--unchecked", "subtree:/var=x", code=2)["error"] == "reference.sources"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_document_of_everything(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tree/bin").mkdir(parents=True)
     (tmp_path / "tree/bin/x").write_bytes(b"x")

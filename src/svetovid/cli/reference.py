@@ -13,6 +13,7 @@ import typer
 from svetovid.cli.documents import DocumentFile, Out, Product, Version, publish_document
 from svetovid.cli.options import AsJson, HomeOption, moment
 from svetovid.cli.output import emit, note
+from svetovid.errors import InputError
 
 if TYPE_CHECKING:
     from svetovid.evidence.references import ReferenceValues, Source
@@ -150,6 +151,14 @@ def make(
     from svetovid.stakeholder import sources
     from svetovid.stakeholder.recordings import read_believed
 
+    if not any((runtime, directory, debian, container, proposal, signer)):
+        raise InputError(
+            "reference.sources",
+            expected="something that files are known from",
+            observed="no source",
+            next_step="give a runtime tree, --directory, --debian, --container, --proposal or "
+            "--signer",
+        )
     base = None if runtime is None else reference_values(runtime, product, version)
     reviewed = _approved(proposal or [])
     found: list[Source] = []
