@@ -286,3 +286,35 @@ def test_errors_name_whom_they_speak_of(
     assert "ann" not in capsys.readouterr().err
     assert run(["job", "show", "some.json", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["reasons"][0]["owner"] == who.key_id
+
+
+@pytest.mark.parametrize("path", [("host", "run"), ("share",), ("reference", "make")])
+def test_no_name_of_an_option_is_cut_in_a_narrow_terminal(path: tuple[str, ...]) -> None:
+    command = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]  # type: ignore[attr-defined]
+    names = [name for p in command.params for name in p.opts if name.startswith("--")]
+    done = subprocess.run(
+        [*COMMAND, *path, "--help"],
+        env={**os.environ, "COLUMNS": "30"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert [n for n in names if n not in done.stdout] == []
+
+
+def test_a_table_in_a_narrow_terminal_is_a_field_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(1, "a release that was refused"), (2, "b")]
+    monkeypatch.setenv("COLUMNS", "20")
+    output.table(("entry", "what was asked"), rows, {}, False)
+    assert capsys.readouterr().out.splitlines() == [
+        *("entry: 1", "what was asked: a release that was refused", ""),
+        *("entry: 2", "what was asked: b", ""),
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    output.table(("entry", "what was asked"), rows, {}, False)
+    assert "entry: 1" not in capsys.readouterr().out

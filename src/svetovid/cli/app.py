@@ -3,6 +3,7 @@ completion answer at once, and the core works without torch."""
 
 from __future__ import annotations
 
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -40,6 +41,8 @@ _COMMANDS = {
     "The machine": (appraise,),
     "This program": (bench, conformance, version),
 }
+# In fewer columns than this, help in panels would cut the names of options.
+_NARROW = 60
 _PANELS = ("Start here", *_GROUPS, "This program")
 
 
@@ -60,7 +63,7 @@ app = typer.Typer(
     epilog="Try `svetovid demo`, or walk through docs/guide/main-job.md by hand. "
     "`svetovid COMMAND --help` explains each command, with an example.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode="markdown" if get_terminal_size().columns >= _NARROW else None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

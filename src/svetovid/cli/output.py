@@ -16,6 +16,8 @@ from svetovid.errors import Reason, SvetovidError
 __all__ = ["ask", "emit", "emit_error", "note", "plain", "table"]
 
 _MAX_ANSWER = 64
+_COLUMN = 12
+"""Characters that a column of a table needs, on the average, to be read."""
 
 
 def plain(value: object) -> str:
@@ -50,7 +52,8 @@ def ask(question: str) -> bool:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], data: Mapping[str, Any], as_json: bool
 ) -> None:
-    """``rows`` as a table for people; ``data`` for machines."""
+    """``rows`` as a table for people, or a field a line where there is no room for one; ``data``
+    for machines."""
     if as_json:
         emit(data, (), True)
         return
@@ -59,10 +62,17 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    if console.width < _COLUMN * len(columns):
+        lines = [
+            [f"{name}: {cell}" for name, cell in zip(columns, row, strict=True)] for row in rows
+        ]
+        emit({}, [line for row in lines for line in (*row, "")], False)
+        return
     view = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         view.add_row(*(Text(plain(cell), overflow="fold") for cell in row))
-    Console(file=sys.stdout, highlight=False, markup=False).print(view)
+    console.print(view)
 
 
 def emit_error(error: SvetovidError, as_json: bool, readable: Callable[[str], str] = str) -> None:
