@@ -132,11 +132,11 @@ class Finishing:
             EvidenceError: ``lease.scope``, ``tpm.reset``, or what is wrong with the evidence.
         """
         core = self._core
-        held = core.state.leases.get(request.lease)
-        claimed = request.receipt.peek(Receipt)
-        if held is None or core.state.jobs[held.job].finished != claimed.digest():
-            held = live_lease(core.state, request.lease, core.now())
-            receipt = request.receipt.open(Receipt, by=held.keys.signing)
+        now = core.now()
+        held = core.state.leases.get(request.lease) or live_lease(core.state, request.lease, now)
+        receipt = request.receipt.open(Receipt, by=held.keys.signing)
+        if core.state.jobs[held.job].finished != receipt.digest():
+            live_lease(core.state, request.lease, now)
 
             def granted(tx: Transaction, case: Case, proven: Proven, views: Views) -> JsonObject:
                 lease = live_lease(tx.state, request.lease, core.now())
