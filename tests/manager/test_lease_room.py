@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from managerworld import World, refused, sha
+from svetovid.crypto import sign
 from svetovid.manager import Door, Settings
 from svetovid.manager.core import Bounds
 from svetovid.manager.door import Admitted
@@ -122,6 +124,10 @@ def test_d1_bytes_are_counted_and_what_owners_are_told(world: World, running: Ru
     state = world.manager._core.state
     recorded = sum(len(e.canonical()) for e in entries(world) if e.kind in ("release", "renewal"))
     assert state.leased_bytes[root] == recorded + (128 << 10)
+    before = state.leased_bytes[root]
+    running.end()  # counted with its release, but for its bytes
+    assert state.leased[root] == 2
+    assert state.leased_bytes[root] == before + len(entries(world)[-1].canonical())
 
 
 def test_d1_a_new_key_has_no_new_room(world: World) -> None:
@@ -142,6 +148,7 @@ def test_d1_a_new_key_has_no_new_room(world: World) -> None:
     assert refused(second.release, other).code == "store.quota"
     restart(world, **room(2))
     second.release(other)
+    assert world.manager._core.state.leased == {first.key_id: 2}
 
 
 def test_d1_standings_are_counted_with_their_bytes(world: World) -> None:
@@ -197,6 +204,9 @@ def test_d1_checkpoints_are_recorded_so_often(world: World, running: Running) ->
     for _ in range(2):
         head = running.save()
     assert running.refused(running.save) == "checkpoint.rate"
+    update = sign(running.update(3), running.host.job_key).canonical()
+    with httpx.Client(transport=world.transport, base_url="https://manager.test") as client:
+        assert client.post("/v1/heads", content=update).status_code == 429
     assert running.host.client.record_head(running.update(2), running.host.job_key) == head
     world.now += 9
     running.renew()
