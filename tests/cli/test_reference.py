@@ -40,8 +40,8 @@ def make(run: Run, *args: str, **more: Any) -> Any:
 
 def test_a_document_of_nothing_is_not_made(run: Run, tmp_path: Path) -> None:
     assert make(run, code=2)["error"] == "reference.sources"
-    assert make(run, "--unchecked", "subtree:/var=x", code=2)["error"] == "reference.sources"
     assert list(tmp_path.iterdir()) == []
+    make(run, "--unchecked", "subtree:/var=x")  # an edition of rules alone
 
 
 def test_one_document_of_everything(run: Run, tmp_path: Path) -> None:

@@ -98,7 +98,6 @@ class Run:
             url = f"file://{self.world.folder}/{self.job.digest()[7:23]}.{name}.sealed"
             self.packages[name] = deliver(self.job, name, data, url)
             self.world.urls[self.packages[name].asset] = url
-        log = self.attester.log()
         return [
             finish_with_receipt(
                 link,
@@ -107,7 +106,7 @@ class Run:
                 host_record=self.machine.home.signed_record(link.client.manager),
                 outputs={n: Manifest.from_json(p.manifest) for n, p in self.packages.items()},
                 metrics=metrics_digest(blob),
-                log=log,
+                log=self.attester.log,
             )
             for link in self.links
         ]

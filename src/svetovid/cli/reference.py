@@ -151,14 +151,6 @@ def make(
     from svetovid.stakeholder import sources
     from svetovid.stakeholder.recordings import read_believed
 
-    if not any((runtime, directory, debian, container, proposal, signer)):
-        raise InputError(
-            "reference.sources",
-            expected="something that files are known from",
-            observed="no source",
-            next_step="give a runtime tree, --directory, --debian, --container, --proposal or "
-            "--signer",
-        )
     base = None if runtime is None else reference_values(runtime, product, version)
     reviewed = _approved(proposal or [])
     found: list[Source] = []
@@ -184,6 +176,14 @@ def make(
         provenance=provenance,
         base=base,
     )
+    if not any((document.listed, document.unchecked, document.file_signers, document.boot)):
+        raise InputError(
+            "reference.sources",
+            expected="something that a host could be held against",
+            observed="no file, rule, signer or boot",
+            next_step="give a runtime tree, --directory, --debian, --container, --proposal, "
+            "--signer or --unchecked",
+        )
     stakeholder.write_public(out, document)
     data, lines = _summary(document)
     if len(document.canonical()) > document.MAX_BYTES:
