@@ -150,7 +150,7 @@ def table() -> str:
         lines.append(f"| {row.what} | {told} | {row.goal} | {met(float(value), row.goal)} |")
     machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in held.values()}
     taken = (
-        f"{name} {result['date'][:10]} at `{(result.get('commit') or 'unknown')[:12]}`"
+        f"{name} {result['date'][:10]} {_code(result)}"
         for name, result in held.items()
     )
     lines += ["", *(f"{note}  " for note in NOTES), ""]
@@ -159,6 +159,11 @@ def table() -> str:
         f"{', '.join(taken)}. How: [docs/guide/benchmarks.md](docs/guide/benchmarks.md)."
     )
     return "\n".join(lines)
+
+
+def _code(result: dict[str, Any]) -> str:
+    commit = result.get("commit")
+    return f"at `{commit[:12]}`" if commit else "before results named their code"
 
 
 def stale() -> int:
