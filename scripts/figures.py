@@ -149,10 +149,7 @@ def table() -> str:
         told = f"{shown(float(value))}{row.unit}{_interval(result, row.spread)}"
         lines.append(f"| {row.what} | {told} | {row.goal} | {met(float(value), row.goal)} |")
     machines = {f"{r['machine']['cpu']}, {r['machine']['cores']} cores" for r in held.values()}
-    taken = (
-        f"{name} {result['date'][:10]} {_code(result)}"
-        for name, result in held.items()
-    )
+    taken = (f"{name} {result['date'][:10]} {_code(result)}" for name, result in held.items())
     lines += ["", *(f"{note}  " for note in NOTES), ""]
     lines.append(
         f"On {' and '.join(sorted(machines))}. In brackets the 95 % interval of the median. Taken: "
