@@ -154,8 +154,9 @@ def test_t12_silence_ends_a_run_with_its_lease(make: Make, path: str) -> None:
         while not silence.at:
             time.sleep(0.05)
         assert thread.is_alive()
-        while plaintext_open() or children():
-            assert time.monotonic() - silence.at < 5  # 3 s at the most, and what ending takes
+        while any(left := (plaintext_open(), children())):
+            # 3 s at the most, and what ending takes
+            assert time.monotonic() - silence.at < 5, left
             time.sleep(0.05)
         if path == "/v1/finishes":  # nothing is renewed any more: the lease is all there is
             thread.join(5)
