@@ -569,6 +569,7 @@ def test_a_runtime_that_cannot_be_held(
         raise ValueError("not allowed to raise maximum limit")
 
     with monkeypatch.context() as m:
+        m.setattr(held_module.resource, "getrlimit", lambda _: (1024, 1024))
         m.setattr(held_module.resource, "setrlimit", refuse)
         with pytest.raises(HostError) as e:
             KernelLog(kernel, tree).measure()

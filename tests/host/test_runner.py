@@ -22,6 +22,7 @@ from svetovid.errors import (
     RefusalError,
     SvetovidError,
 )
+from svetovid.host import inbox as inbox_module
 from svetovid.host import runner
 from svetovid.host.runner import run_sandboxed
 from svetovid.policy.documents import MetricSpec, OutputSpec, TensorSpec
@@ -266,7 +267,7 @@ def test_scripts_that_misbehave(script: str, code: str, monkeypatch: pytest.Monk
 
 
 def test_a_flood_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_MAX_PROGRESS", 10)
+    monkeypatch.setattr(inbox_module, "_MAX_PROGRESS", 10)
     script = "for i in range(20): wire.send('progress', done=i, total=20)"
     assert refusal(script).code == "sandbox.flood"
 
@@ -410,7 +411,7 @@ def test_t12_who_says_done_after_the_end_hands_nothing_out(
     """The lease, the time or the feed was lost while the last message was taken: no outputs."""
     stop, killed = threading.Event(), threading.Event()
     feeds: list[runner.Feed] = []
-    kill, finish = runner.Sandbox.kill, runner._Inbox.finish
+    kill, finish = runner.Sandbox.kill, runner.Inbox.finish
 
     class Feed(runner.Feed):
         def __init__(self, *args: Any, **more: Any) -> None:
@@ -421,7 +422,7 @@ def test_t12_who_says_done_after_the_end_hands_nothing_out(
         killed.set()
         kill(self)
 
-    def late(self: runner._Inbox) -> None:
+    def late(self: runner.Inbox) -> None:
         finish(self)
         if code == "sandbox.stopped":
             stop.set()
@@ -431,7 +432,7 @@ def test_t12_who_says_done_after_the_end_hands_nothing_out(
 
     monkeypatch.setattr(runner, "Feed", Feed)
     monkeypatch.setattr(runner.Sandbox, "kill", seen)
-    monkeypatch.setattr(runner._Inbox, "finish", late)
+    monkeypatch.setattr(runner.Inbox, "finish", late)
     wall_s = 2 if code == "sandbox.wall" else LIMITS.wall_s
     limits = LIMITS.model_copy(update={"wall_s": wall_s})
     with pytest.raises(SvetovidError) as e:

@@ -11,12 +11,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import select
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from svetovid.errors import HostError
+from svetovid.host.waiting import readable
 
 __all__ = ["end_job", "lone_job", "lone_user"]
 
@@ -121,7 +121,7 @@ def _end(lock: int, process: int) -> bool:
         return False
     try:
         signal.pidfd_send_signal(process, signal.SIGINT)
-        if not select.select([process], [], [], _ORDERLY_S)[0]:
+        if not readable(process, _ORDERLY_S):
             signal.pidfd_send_signal(process, signal.SIGKILL)
     except ProcessLookupError:
         pass  # it has just ended by itself

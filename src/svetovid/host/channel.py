@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import select
 import socket
 import struct
 import time
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from svetovid.crypto import canonical
 from svetovid.crypto.canonical import load_json
 from svetovid.errors import InputError, LimitError, ParseError
+from svetovid.host.waiting import readable
 from svetovid.training._wire import KINDS
 
 __all__ = ["Channel", "Message"]
@@ -136,7 +136,7 @@ class Channel:
             ParseError: ``sandbox.protocol``.
             LimitError: ``output.limit``, ``checkpoint.limit``; whatever ``room`` raises.
         """
-        select.select([self._sock], [], [])
+        readable(self._sock.fileno())
         if self._ended:
             return None
         prefix = bytearray(_PREFIX.size)
@@ -177,7 +177,7 @@ class Channel:
                 got = self._sock.recv_into(view)
             except BlockingIOError:
                 left = end - time.monotonic()
-                if left <= 0 or not select.select([self._sock], [], [], left)[0]:
+                if left <= 0 or not readable(self._sock.fileno(), left):
                     raise _protocol("a frame to be sent in one go", "a stall") from None
                 continue
             except ConnectionError:

@@ -19,10 +19,10 @@ from typing import Any
 
 from svetovid.assets import AssetReader
 from svetovid.crypto import canonical
-from svetovid.errors import LimitError, ParseError, RefusalError, SvetovidError
-from svetovid.host.channel import Channel, Message
+from svetovid.errors import LimitError, RefusalError, SvetovidError
+from svetovid.host.channel import Channel
 from svetovid.host.feed import Feed
-from svetovid.host.outputs import MAX_HEADER_BYTES, Metrics, rebuild, size_of
+from svetovid.host.inbox import Inbox
 from svetovid.host.runtime import BOOTSTRAP, interpreter
 from svetovid.host.sandbox import Confinement, Sandbox
 from svetovid.host.sandbox.memory import frozen
@@ -30,8 +30,6 @@ from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec
 
 __all__ = ["SandboxJob", "SandboxResult", "run_sandboxed"]
 
-_MAX_PROGRESS = 1_000_000
-_MAX_CHECKPOINTS = 100_000
 _TICK_S = 0.05
 _DONE_S = 10.0
 """How long an interpreter may take to end after it said that it is done."""
@@ -150,114 +148,6 @@ class _Watch:
         self._thread.join()
 
 
-class _Inbox:
-    """What the sandbox has said so far, held against the job."""
-
-    def __init__(
-        self,
-        job: SandboxJob,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_checkpoint: Callable[[bytes], None],
-    ) -> None:
-        self._job = job
-        self._on_event = on_event
-        self._on_checkpoint = on_checkpoint
-        self._counts = {"progress": 0, "checkpoint": 0}
-        self.metrics = Metrics(job.metrics)
-        self.outputs: dict[str, bytes] = {}
-        self.nan: dict[str, int] = {}
-        self.ready = self.done = False
-        self.ours: SvetovidError | None = None
-        """What failed on our side: a checkpoint could not be kept."""
-
-    def room(self, kind: str, name: str) -> int:
-        """Bytes that a payload may have, before any of it is read."""
-        if kind == "checkpoint":
-            return self._job.limits.checkpoint_bytes
-        spec = self._job.outputs.get(name)
-        if spec is None or name in self.outputs:
-            raise RefusalError(
-                "output.unknown" if spec is None else "output.repeated",
-                expected=f"each of {', '.join(sorted(self._job.outputs))} once",
-                observed="a name that was not agreed" if spec is None else f"{name} again",
-                next_step="save what the job's outputs name, each once",
-            )
-        left = self._job.limits.output_bytes - sum(map(len, self.outputs.values()))
-        return min(left, size_of(spec) + MAX_HEADER_BYTES + 8)
-
-    def take(self, message: Message) -> bool:
-        """Handle one message; whether the sandbox waits for an answer."""
-        if (message.type == "ready") == self.ready or self.done:
-            raise ParseError(
-                "sandbox.protocol",
-                expected="ready first and once, done last",
-                observed=message.type,
-                next_step="let the job's code speak through svetovid.training only",
-            )
-        self._count(message.type)
-        match message.type:
-            case "ready":
-                self.ready = True
-            case "progress":
-                self._on_event({"done": message.done, "total": message.total})
-            case "metric":
-                self.metrics.add(message.name, message.value)
-            case "output":
-                data, nan = rebuild(message.payload, self._job.outputs[message.name])
-                self.outputs[message.name], self.nan[message.name] = data, nan
-                self._in_budget()
-            case "checkpoint":
-                try:
-                    self._on_checkpoint(message.payload)
-                except SvetovidError as e:
-                    self.ours = e
-                    raise
-            case "done":
-                self.done = True
-            case "failed":
-                raise RefusalError(
-                    "sandbox.script",
-                    expected="the job's code to end well",
-                    observed=message.kind,
-                    next_step="run it on data of your own: svetovid.training.local",
-                )
-        return message.type in ("output", "checkpoint")
-
-    def _in_budget(self) -> None:
-        """What leaves is what was written anew, and that is what managers count."""
-        total, limit = sum(map(len, self.outputs.values())), self._job.limits.output_bytes
-        if total > limit:
-            raise LimitError(
-                "output.limit",
-                expected=f"at most {limit} bytes of outputs, headers included",
-                observed=f"{total} bytes",
-                next_step="agree on a job with a larger limits.output_bytes",
-            )
-
-    def _count(self, kind: str) -> None:
-        if kind not in self._counts:
-            return
-        self._counts[kind] += 1
-        limit = _MAX_PROGRESS if kind == "progress" else _MAX_CHECKPOINTS
-        if self._counts[kind] > limit:
-            raise LimitError(
-                "sandbox.flood",
-                expected=f"at most {limit} messages of {kind}",
-                observed="one more",
-                next_step=f"report {kind} less often",
-            )
-
-    def finish(self) -> None:
-        missing = sorted(self._job.outputs.keys() - self.outputs.keys())
-        if missing:
-            raise RefusalError(
-                "output.missing",
-                expected="every agreed output",
-                observed=f"no {', '.join(missing)}",
-                next_step="save it with svetovid.training.save",
-            )
-
-
 def _config(job: SandboxJob, feed: Feed, channel: int, resume: int | None) -> bytes:
     slots: dict[str, object] = {}
     for slot, region in feed.regions.items():
@@ -329,7 +219,7 @@ def run_sandboxed(
         IntegrityError: ``asset.*`` where an asset proves altered while it is decrypted.
     """
     begun = time.monotonic()
-    inbox = _Inbox(job, on_event, on_checkpoint)
+    inbox = Inbox(job.outputs, job.metrics, job.limits, on_event, on_checkpoint)
     with contextlib.ExitStack() as stack:
         feed = stack.enter_context(
             Feed({**job.datasets, **job.models}, max_bytes=job.max_asset_bytes)
@@ -393,7 +283,7 @@ def _without_words(error: SvetovidError) -> SvetovidError:
     )
 
 
-def _listen(channel: Channel, sandbox: Sandbox, inbox: _Inbox) -> float:
+def _listen(channel: Channel, sandbox: Sandbox, inbox: Inbox) -> float:
     """Hear the sandbox out; when its code began."""
     ready_at = 0.0
     while (message := channel.receive()) is not None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import socket
+import struct
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -110,8 +113,8 @@ def test_t12_kill_does_not_rely_on_the_sandboxes_own_end(monkeypatch: pytest.Mon
 def test_a_sandbox_that_cannot_be_ended_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     kill = process.First.kill
 
-    def stuck(self: First) -> bool:
-        kill(self)
+    def stuck(self: First, seconds: float) -> bool:
+        kill(self, seconds)
         return False
 
     monkeypatch.setattr(process.First, "kill", stuck)
@@ -120,18 +123,64 @@ def test_a_sandbox_that_cannot_be_ended_is_an_error(monkeypatch: pytest.MonkeyPa
     assert e.value.code == "sandbox.alive"
 
 
-@pytest.mark.parametrize(
-    "said", [b"", b"{", b'{"child-pid": "1"}', b'{"child-pid": 1}', b"[1]", b"x" * 9000]
-)
-def test_only_a_child_of_bubblewrap_is_held(said: bytes) -> None:
+def _first(said: bytes) -> First:
     told, tells = os.pipe()
     os.write(tells, said)
     os.close(tells)
-    first = First(told, parent=os.getpid())
-    os.close(told)
-    assert first._fd is None
-    assert first.kill()
-    first.close()
+    try:
+        return First(told, parent=os.getpid())
+    finally:
+        os.close(told)
+
+
+def test_of_what_has_ended_nothing_is_held() -> None:
+    """bubblewrap that made no first process, and one whose first process is gone."""
+    gone = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(gone, 0)
+    for said in (b"", b'{"child-pid": %d}' % gone):
+        first = _first(said)
+        assert first._fd is None
+        assert first.kill(0)
+        first.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"{", b'{"child-pid": "1"}', b'{"child-pid": -1}', b'{"child-pid": 1}', b"[1]", b"x" * 9000],
+)
+def test_whoever_cannot_be_held_does_not_run(said: bytes) -> None:
+    """T12: what could not be ended from outside must not begin; no stranger is held for it."""
+    with pytest.raises(HostError) as e:
+        _first(said)
+    assert e.value.code == "sandbox.first"
+
+
+def test_a_bubblewrap_that_does_not_say_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_told: int, _parent: int) -> None:
+        raise HostError("sandbox.first")
+
+    monkeypatch.setattr(process, "First", silent)
+    before = _children()
+    with pytest.raises(HostError, match=r"sandbox\.first"):
+        run("answer(1)")
+    assert _children() == before
+
+
+def _children() -> str:
+    return Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+
+
+def test_code_of_many_files_is_held_all_the_same() -> None:
+    """Descriptors beyond 1023, which select() does not take."""
+    code = {**job("answer(len(os.listdir('/code')))").code}
+    code |= {f"part{n}.py": b"" for n in range(1200)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard > 4096
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    try:
+        assert run("", code=code).outputs["answer"][-8:] == struct.pack("<q", 1201)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_only_listed_descriptors_are_inherited() -> None:

@@ -26,7 +26,7 @@ from svetovid.host.measure.files import Found, Root, find
 __all__ = ["Held"]
 
 _FIRST = 4096
-"""Descriptors from here on: the low ones stay free for those who wait with ``select``."""
+"""Descriptors from here on: the low ones stay free for libraries that wait with ``select``."""
 _SPARE = 1024
 
 
@@ -43,11 +43,9 @@ def _failed(observed: object) -> HostError:
 def _make_room(files: int) -> None:
     need = _FIRST + files + _SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY in (soft, hard) or soft >= need:
-        need = soft
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (need, hard if hard == resource.RLIM_INFINITY else max(hard, need))
-    )
+    if soft != resource.RLIM_INFINITY and soft < need:
+        bound = hard if hard == resource.RLIM_INFINITY else max(hard, need)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, bound))
 
 
 def _inode(path: str) -> tuple[int, int] | None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import time
 from pathlib import Path
 
 from svetovid.crypto.canonical import load_json
-from svetovid.errors import InputError
+from svetovid.errors import HostError, InputError
+from svetovid.host.waiting import readable
 
 __all__ = ["First"]
 
 _MAX_INFO = 4096
 _STARTS_S = 30.0
-_GONE_S = 10.0
 
 
 class First:
@@ -24,20 +23,23 @@ class First:
 
     Args:
         told: where bubblewrap writes which process it is (``--info-fd``); still the caller's.
-        parent: bubblewrap outside, whose child it is. Where it ended before it made one, there is
-            nothing to hold.
+        parent: bubblewrap outside, whose child it is. Where that ended before it made one, or both
+            have ended, there is nothing to hold.
+
+    Raises:
+        HostError: ``sandbox.first`` where somebody may run who could not be held.
     """
 
     def __init__(self, told: int, parent: int) -> None:
         self._fd = _open(told, parent)
 
-    def kill(self) -> bool:
-        """End it, and wait until it and so all others are gone; whether they are."""
+    def kill(self, seconds: float) -> bool:
+        """End it, and wait until it and so all others are gone; whether they are by then."""
         if self._fd is None:
             return True
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, signal.SIGKILL)
-        return bool(select.select([self._fd], [], [], _GONE_S)[0])
+        return readable(self._fd, seconds)
 
     def close(self) -> None:
         if self._fd is not None:
@@ -45,37 +47,53 @@ class First:
             self._fd = None
 
 
+def _unknown(observed: str) -> HostError:
+    return HostError(
+        "sandbox.first",
+        expected="bubblewrap to say which process is the first of its sandbox",
+        observed=observed,
+        next_step="update bubblewrap to 0.8 or later",
+    )
+
+
 def _open(told: int, parent: int) -> int | None:
-    pid = _read(told)
-    if pid is None:
-        return None
+    data = _read(told)
+    if not data:
+        return None  # it ended before it made one
+    try:
+        info = load_json(data, max_bytes=_MAX_INFO, max_depth=2)
+    except InputError as e:
+        raise _unknown(e.code) from e
+    pid = info.get("child-pid") if isinstance(info, dict) else None
+    if type(pid) is not int or pid <= 0:
+        raise _unknown("no child-pid")
     try:
         fd = os.pidfd_open(pid)
-    except OSError:
+    except ProcessLookupError:
         return None  # it has ended
+    except OSError as e:
+        raise _unknown(e.strerror or "no descriptor of it") from e
     # The number could be another's by now: but not that of a child of bubblewrap's.
-    if _parent(pid) != parent:
+    found = _parent(pid)
+    if found != parent:
         os.close(fd)
+        if found is not None:
+            raise _unknown(f"process {pid}, which is no child of bubblewrap's")
         return None
     return fd
 
 
-def _read(told: int) -> int | None:
-    """The process, by bubblewrap's own word, which comes before any foreign code runs."""
+def _read(told: int) -> bytes:
+    """bubblewrap's own word, which comes before any foreign code runs."""
     data, end = b"", time.monotonic() + _STARTS_S
     while len(data) <= _MAX_INFO:
-        if not select.select([told], [], [], max(0.0, end - time.monotonic()))[0]:
-            return None
+        if not readable(told, end - time.monotonic()):
+            raise _unknown("nothing in time")
         piece = os.read(told, _MAX_INFO)
         if not piece:
             break
         data += piece
-    try:
-        info = load_json(data, max_bytes=_MAX_INFO, max_depth=2)
-    except InputError:
-        return None
-    pid = info.get("child-pid") if isinstance(info, dict) else None
-    return pid if type(pid) is int else None
+    return data
 
 
 def _parent(pid: int) -> int | None:

@@ -126,7 +126,8 @@ class Sandbox:
 
     Raises:
         HostError: ``sandbox.bubblewrap``, ``sandbox.architecture``, ``sandbox.runtime``,
-            ``device.missing``; ``sandbox.alive`` on leaving, where the kernel cannot end it.
+            ``sandbox.first``, ``device.missing``; ``sandbox.alive`` on leaving, where the kernel
+            cannot end it.
         LimitError: ``sandbox.files`` where the code has more files than can be open at once.
     """
 
@@ -256,7 +257,7 @@ class Sandbox:
         """
         # The first process of a pid namespace takes all the others with it. bubblewrap, outside,
         # would end it by a signal that it asked for itself; we do not rely on that.
-        gone = self._first.kill()
+        gone = self._first.kill(_GONE_S)
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=_GONE_S)

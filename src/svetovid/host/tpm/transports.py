@@ -9,7 +9,6 @@ business, so a lying device meets its match in :mod:`.wire`.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import stat
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from svetovid.errors import HostError, InputError, TransportError
+from svetovid.host.waiting import readable
 
 __all__ = [
     "MAX_COMMAND",
@@ -115,9 +115,7 @@ class DeviceTransport:
         try:
             if os.write(self._fd, command) != len(command):
                 raise lost("the whole command taken at once", "a part of it")
-            poll = select.poll()
-            poll.register(self._fd, select.POLLIN)
-            if not poll.poll(self._timeout_s * 1000):
+            if not readable(self._fd, self._timeout_s):
                 raise lost(f"an answer within {self._timeout_s:g} s", "none")
             # The driver gives a response with one read; a longer one than ours is cut and refused.
             answer = os.read(self._fd, MAX_RESPONSE + 1)
