@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib
 import json
-import os
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
 
 from svetovid.cli.output import note, plain
-from svetovid.errors import HostError
+from svetovid.cli.results import try_place
 
 
 def bench(
@@ -32,7 +30,10 @@ def bench(
     from svetovid.cli.checkout import load_module
 
     if to is not None and str(to) != "-":
-        _place(to)
+        # An hour of figures without a place to put them would be lost.
+        with contextlib.suppress(OSError):
+            to.parent.mkdir(parents=True, exist_ok=True)
+        try_place(to, "--json")
     module = load_module("benchmarks", name)
     harness = importlib.import_module("benchmarks._harness")
     stamp = importlib.import_module("benchmarks._stamp")
@@ -51,19 +52,3 @@ def bench(
     else:
         harness.write_json(to, result)
         note(f"written to {to}")
-
-
-def _place(to: Path) -> None:
-    """Before an hour of measuring: figures without a place to put them would be lost."""
-    try:
-        to.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=to.parent):
-            if to.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    except OSError as e:
-        raise HostError(
-            "file.write",
-            expected=f"to write {to}",
-            observed=e.strerror or type(e).__name__,
-            next_step="choose another file with --json",
-        ) from e

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from svetovid.cli.checkout import checkout
+from svetovid.crypto.private import unwritable
 from svetovid.errors import HostError, InputError
 
 __all__ = ["write_example"]
@@ -122,11 +123,8 @@ def write_example(name: str, folder: Path) -> list[Path]:
             for part in _PARTS:
                 (new / part).rename(folder / part)
     except OSError as e:
-        raise HostError(
-            "file.write",
-            expected=f"to write an example into {folder}",
-            observed=e.strerror or type(e).__name__,
-            next_step="check that the folder is yours and has room",
+        raise unwritable(
+            e, f"to write an example into {folder}", "check that the folder is yours and has room"
         ) from e
     return [folder / "train" / "train.py" if p == "train" else folder / p for p in _PARTS]
 

@@ -14,7 +14,6 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from svetovid.cli.output import note
-from svetovid.errors import HostError
 
 __all__ = ["try_place", "write_file", "write_result"]
 
@@ -25,6 +24,8 @@ def try_place(to: Path, option: str) -> None:
     Raises:
         HostError: ``file.write``.
     """
+    from svetovid.crypto.private import unwritable
+
     try:
         if to.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -32,7 +33,7 @@ def try_place(to: Path, option: str) -> None:
             with TemporaryFile(dir=to.parent):
                 pass
     except (OSError, ValueError) as e:
-        raise _unwritable(to, option, e) from e
+        raise unwritable(e, f"to write {to}", f"choose another file with {option}") from e
 
 
 def write_result(to: Path, data: Mapping[str, Any], option: str = "--json") -> None:
@@ -46,7 +47,7 @@ def write_file(to: Path, data: bytes, option: str) -> None:
     Raises:
         HostError: ``file.write``.
     """
-    from svetovid.crypto.private import write_private
+    from svetovid.crypto.private import unwritable, write_private
 
     try:
         if _is_stream(to):
@@ -55,18 +56,9 @@ def write_file(to: Path, data: bytes, option: str) -> None:
         else:
             write_private(to, data)
     except (OSError, ValueError) as e:
-        raise _unwritable(to, option, e) from e
+        raise unwritable(e, f"to write {to}", f"choose another file with {option}") from e
     note(f"written to {to}")
 
 
 def _is_stream(to: Path) -> bool:
     return to.is_char_device() or to.is_fifo()
-
-
-def _unwritable(to: Path, option: str, error: Exception) -> HostError:
-    return HostError(
-        "file.write",
-        expected=f"to write {to}",
-        observed=getattr(error, "strerror", None) or type(error).__name__,
-        next_step=f"choose another file with {option}",
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from svetovid.errors import HostError, InputError
 
-__all__ = ["check_private", "write_private"]
+__all__ = ["check_private", "unwritable", "write_private"]
 
 
 def check_private(folder: Path) -> None:
@@ -80,9 +80,16 @@ def write_private(
             next_step="choose another name, or move the file away",
         ) from e
     except OSError as e:
-        raise HostError(
-            "file.write",
-            expected=f"to write {path}",
-            observed=e.strerror or type(e).__name__,
-            next_step="check that the folder exists, is yours and has room",
+        raise unwritable(
+            e, f"to write {path}", "check that the folder exists, is yours and has room"
         ) from e
+
+
+def unwritable(error: Exception, expected: str, next_step: str) -> HostError:
+    """``file.write``: what the system said to a file or a folder that was to be made."""
+    return HostError(
+        "file.write",
+        expected=expected,
+        observed=getattr(error, "strerror", None) or type(error).__name__,
+        next_step=next_step,
+    )

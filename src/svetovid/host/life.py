@@ -17,7 +17,8 @@ from pathlib import Path
 
 from svetovid.assets.urls import parse_url
 from svetovid.crypto import Envelope, Secret
-from svetovid.errors import HostError, InputError
+from svetovid.crypto.private import unwritable
+from svetovid.errors import InputError
 from svetovid.evidence.documents import HostRecord
 from svetovid.host.accelerators import Accelerators
 from svetovid.host.agent import Event, JobOutcome, run_job
@@ -118,12 +119,7 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise HostError(
-            "file.write",
-            expected=f"a folder for outputs at {path}",
-            observed=e.strerror or type(e).__name__,
-            next_step="choose another --outputs",
-        ) from e
+        raise unwritable(e, f"a folder for outputs at {path}", "choose another --outputs") from e
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from svetovid.crypto import Identity, Secret, keystore
-from svetovid.crypto.private import check_private
-from svetovid.errors import HostError, InputError, ParseError
+from svetovid.crypto.private import check_private, unwritable
+from svetovid.errors import InputError, ParseError
 from svetovid.protocol import ManagerPin
 from svetovid.stakeholder.home import Home, make_private
 from svetovid.stakeholder.identity import Stakeholder, name_taken, read_card, write_card
@@ -42,12 +42,7 @@ def check_new(names: Sequence[str], parent: Path, public: Path) -> None:
     try:
         public.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise HostError(
-            "file.write",
-            expected=f"a folder {public}",
-            observed=e.strerror or type(e).__name__,
-            next_step="choose another one with --public",
-        ) from e
+        raise unwritable(e, f"a folder {public}", "choose another one with --public") from e
 
 
 def create(
