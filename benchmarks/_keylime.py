@@ -81,6 +81,8 @@ def reader(log: bytes, pcr: bytes, files: Mapping[str, str]) -> Callable[[], boo
     with contextlib.suppress(BrokenPipeError), os.fdopen(write, "w") as f:
         json.dump(given, f)
     if process.stdout.readline().strip() != "ready":
+        process.kill()
+        process.communicate()
         raise HostError(
             "bench.keylime",
             expected="a Python in SVETOVID_KEYLIME that can import keylime.ima",

@@ -239,6 +239,41 @@ def test_closing_stops_decrypting_and_frees() -> None:
     assert feed.failed is None
 
 
+def test_t12_what_failed_keeps_nothing_open(alice: Identity, tmp_path: Path) -> None:
+    """The error outlives the job, in reports; views of the plaintext in its frames must not."""
+    path = tmp_path / "x"
+    name, owner = "x", alice.key_id
+    manifest, key = seal_stream(
+        path.as_uri(), [bytes(200_000)], kind="model", name=name, owner=owner, manager=owner
+    )
+    before = _writable_mappings()
+    with open_asset(path.as_uri(), manifest, key, expected=manifest.digest()) as reader:
+        path.write_bytes(path.read_bytes()[:-70_000] + bytes(70_000))
+        feed = Feed({name: reader})
+        feed.start()
+        wait_for(lambda: feed.failed is not None)
+        region = feed.regions[name]
+        feed.close()
+    assert isinstance(feed.failed, IntegrityError)
+    assert _writable_mappings() == before
+    for fd in (region.data, region.mark):
+        with pytest.raises(OSError):  # noqa: PT011
+            os.fstat(fd)
+
+
+def test_t12_whoever_keeps_a_view_sees_nothing_after_the_end() -> None:
+    source = Slow([b"secret"])
+    source.go[0].set()
+    with Feed({"x": source}) as feed:
+        wait_for(lambda: feed.open_s > 0)
+        view = feed._memory["x"][0].view[:6]
+        assert view.tobytes() == b"secret"
+        region = feed.regions["x"]
+    assert view.tobytes() == bytes(6)
+    with pytest.raises(OSError):  # noqa: PT011
+        os.fstat(region.data)
+
+
 def test_empty_asset() -> None:
     source = Slow([])
     with Feed({"x": source}) as feed:

@@ -9,7 +9,6 @@ ones are still sealed. No key comes near the sandbox (T8).
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import math
@@ -17,6 +16,7 @@ import mmap
 import os
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +89,12 @@ class _Memory:
         return locked == 0
 
     def close(self) -> None:
-        self.view.release()
-        self._map.close()
         os.close(self.fd)
+        try:
+            self.view.release()
+            self._map.close()
+        except BufferError:  # somebody keeps a view: of nothing, from now on
+            ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(self._map)), 0, self.length)
 
 
 def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
@@ -111,6 +114,13 @@ def _swaps(swaps: Path = Path("/proc/swaps")) -> bool:
 def _mib(size: int) -> str:
     """``size`` rounded up, as people read it."""
     return f"{-(-size // (1 << 20))} MiB"
+
+
+def _forget(error: BaseException | None) -> None:
+    """Its frames hold views of the plaintext, and it may be kept long after the job."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Feed:
@@ -192,6 +202,7 @@ class Feed:
         except _ClosedError:
             return
         except SvetovidError as e:
+            _forget(e)
             self.failed = e
         except Exception:  # noqa: BLE001 - whatever it is, the job must not wait for ever
             self.failed = HostError(
@@ -217,8 +228,7 @@ class Feed:
     def _free(self) -> None:
         for pair in self._memory.values():
             for memory in pair:
-                with contextlib.suppress(BufferError):
-                    memory.close()
+                memory.close()
         self._memory = {}
 
     def close(self) -> None:
