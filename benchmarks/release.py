@@ -115,13 +115,14 @@ class _Served(World):
 
     def __init__(self, pin: ManagerPin, files: dict[str, str], anchors: list[bytes]) -> None:
         self.pin = pin
+        self._key_id = pin.open().signing
         self.people()
         self.files = files
         self.anchor_ders += anchors
 
     @property
     def key_id(self) -> str:
-        return self.pin.open().signing
+        return self._key_id
 
     @property
     def now(self) -> int:

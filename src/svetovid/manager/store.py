@@ -201,9 +201,9 @@ class Store:
             counter=None if counter is None else counter + ahead,
         )
         envelope = sign(checkpoint, self._signer)
-        connection.execute(sa.delete(t.tip))
         row = {"id": 1, "checkpoint": envelope.canonical()}
-        connection.execute(sa.insert(t.tip).values(**row))
+        if not connection.execute(sa.update(t.tip), row).rowcount:
+            connection.execute(sa.insert(t.tip), row)
         return envelope
 
     def _take(self, index: int, entry: LogEntry, document: Envelope | None, data: bytes) -> None:
@@ -225,8 +225,10 @@ class Store:
                 version = t.data_version(self._watch)
                 if version == self._version:
                     return
-                with self._engine.begin() as connection:
-                    self._catch_up(connection)
+                # Our own writes change it as well: most often there is nothing to take in.
+                if t.stored_tip(self._watch) != self._verified:
+                    with self._engine.begin() as connection:
+                        self._catch_up(connection)
                 self._version = version
         finally:
             self._lock.release()

@@ -113,3 +113,9 @@ def data_version(connection: sa.Connection) -> int:
     It takes some ten microseconds, and no transaction that SQLAlchemy knows of.
     """
     return int(_raw(connection).execute("PRAGMA data_version").fetchone()[0])
+
+
+def stored_tip(connection: sa.Connection) -> object:
+    """The newest checkpoint's bytes, as cheaply; None where there is no such row."""
+    row = _raw(connection).execute("SELECT checkpoint FROM tip").fetchone()
+    return None if row is None else row[0]
