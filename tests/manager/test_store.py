@@ -12,31 +12,13 @@ from typing import Any
 import pytest
 
 from managerworld import World
+from storeworld import CountingSealer, CrashError, copy_of, put_back
 from svetovid.crypto import Identity, Secret, sign
 from svetovid.errors import HostError, IntegrityError, SvetovidError
 from svetovid.manager import PassphraseSealer, RootKey
 from svetovid.manager.rootkey import open_root_key
 from svetovid.protocol import IdentityRegistration, SeenFile
 from svetovid.transparency.checkpoint import Checkpoint
-
-
-class CountingSealer(PassphraseSealer):
-    """A passphrase, and a counter that no backup turns back."""
-
-    def __init__(self) -> None:
-        super().__init__(Secret(b"p"))
-        self.value = 0
-
-    def counter(self) -> int | None:
-        return self.value
-
-    def increment(self) -> int:
-        self.value += 1
-        return self.value
-
-
-class CrashError(Exception):
-    pass
 
 
 def sql(world: World, statement: str, *values: Any) -> None:
@@ -173,21 +155,6 @@ def test_a_crash_between_commit_and_counter_is_no_rollback(tmp_path: Path) -> No
     world.start()
     world.publish()
     world.close()
-
-
-def copy_of(world: World, name: str) -> Path:
-    """The store of a world that was stopped."""
-    copy = world.folder / name
-    for old in world.folder.glob("store.db-*"):
-        old.unlink()
-    shutil.copy(world.folder / "store.db", copy)
-    return copy
-
-
-def put_back(world: World, copy: Path) -> None:
-    for old in world.folder.glob("store.db*"):
-        old.unlink()
-    shutil.copy(copy, world.folder / "store.db")
 
 
 @pytest.mark.parametrize("column", ["anchor", "counter"])

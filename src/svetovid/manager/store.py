@@ -10,7 +10,8 @@ Rules:
    document must be what its name says, and signed; every sealed key must be the one the log names.
    Anything else is ``store.tamper``.
 4. With a counter that cannot go back, a checkpoint is signed for the counter's next value, and the
-   counter follows before anybody is answered, or another writer begins. A store whose checkpoint
+   counter follows before anybody is answered, or another writer begins. Where it could not follow,
+   it does before the next checkpoint is signed: no two are for one value. A store whose checkpoint
    was signed for a lower value is an older copy, and no store at all is one as well for a manager
    that had one: ``store.rollback`` (T15).
 5. A write that fails, for whatever reason, leaves nothing behind, and nothing is answered but the
@@ -133,7 +134,7 @@ class Store:
         """The newest signed checkpoint and the tree it stands for, which nobody changes."""
         checkpoint, tree = self._tip
         if checkpoint is None:
-            raise AssertionError("the store is loaded before anybody asks")
+            raise unavailable("one that could not be read to its end just now")
         return checkpoint, tree
 
     @property
@@ -157,6 +158,7 @@ class Store:
         with self._lock, guarded(), self._one_writer():
             with self._writer.begin() as connection:
                 self._catch_up(connection)
+                self._settle()
                 tx = Transaction(connection, self.state, self.tree.size, self._clock())
                 yield tx
                 if tx.added:
@@ -184,7 +186,7 @@ class Store:
         try:
             fd = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as e:
-            raise unavailable(e) from e
+            raise unavailable(type(e).__name__) from e
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -227,8 +229,10 @@ class Store:
                     return
                 # Our own writes change it as well: most often there is nothing to take in.
                 if t.stored_tip(self._watch) != self._verified:
-                    with self._engine.begin() as connection:
-                        self._catch_up(connection)
+                    with self._one_writer():
+                        with self._engine.begin() as connection:
+                            self._catch_up(connection)
+                        self._settle()
                 self._version = version
         finally:
             self._lock.release()
@@ -323,6 +327,20 @@ class Store:
             raise tampered(f"document {name}", envelope.payload_digest())
 
     def _catch_up(self, connection: sa.Connection) -> None:
+        try:
+            self._read_on(connection)
+        except BaseException:
+            # Entries may have been applied that no checkpoint was found to stand for.
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """All is read again before anybody is served."""
+        self.state = State()
+        self.parties, self.leaves = [], []
+        self._tip, self._verified, self._version = (None, MerkleTree()), b"", -1
+
+    def _read_on(self, connection: sa.Connection) -> None:
         tip = connection.execute(sa.select(t.tip)).one()
         # These very bytes were verified, and the tree compared with them, by this process.
         if tip.checkpoint == self._verified:
@@ -361,14 +379,8 @@ class Store:
             raise tampered(f"a readable entry {index}", type(e).__name__) from e
         return self.leaves[index]
 
-    def _anchor_at_start(self) -> None:
-        """Compare the store with the counter; then make every other copy an older one.
-
-        A writer that was stopped between its commit and the counter leaves a checkpoint signed for
-        one more, a start leaves one signed for two more. Whoever stops writers at will could keep
-        such a copy, and put it in the place of what was written in its stead. So each start signs
-        what it found for two more, and nothing that was signed before holds any longer.
-        """
+    def _settle(self) -> None:
+        """The counter follows a commit whose writer was stopped, or failed, before it did."""
         counter = self._sealer.counter()
         if counter is None:
             return
@@ -377,6 +389,18 @@ class Store:
             raise older(f"a store signed for counter {counter}", f"one signed for {signed}")
         for _ in range(signed - counter):
             self._sealer.increment()
+
+    def _anchor_at_start(self) -> None:
+        """Compare the store with the counter; then make every other copy an older one.
+
+        A writer that was stopped between its commit and the counter leaves a checkpoint signed for
+        one more, a start leaves one signed for two more. Whoever stops writers at will could keep
+        such a copy, and put it in the place of what was written in its stead. So each start signs
+        what it found for two more, and nothing that was signed before holds any longer.
+        """
+        self._settle()
+        if not self.anchored:
+            return
         with self._writer.begin() as connection:
             checkpoint = self._put_tip(connection, self.tree, _AT_START)
         self._fault("before anchor at start")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,11 +31,11 @@ def older(expected: str, observed: str) -> IntegrityError:
     )
 
 
-def unavailable(e: Exception) -> HostError:
+def unavailable(observed: str) -> HostError:
     return HostError(
         "store.unavailable",
         expected="a store that can be read and written",
-        observed=type(e).__name__,
+        observed=observed,
         next_step="check the disk's space and health; nothing was released meanwhile",
     )
 
@@ -51,5 +52,5 @@ def guarded() -> Iterator[None]:
     """Whatever the database says becomes ``store.unavailable``."""
     try:
         yield
-    except SQLAlchemyError as e:
-        raise unavailable(e) from e
+    except (SQLAlchemyError, sqlite3.Error) as e:
+        raise unavailable(type(e).__name__) from e
