@@ -20,8 +20,6 @@ Rules:
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ import sqlalchemy as sa
 from svetovid.crypto import Document, Envelope, Signer, digest, sign
 from svetovid.errors import InputError, SvetovidError
 from svetovid.manager import tables as t
+from svetovid.manager.anchor import AT_START, Anchor
 from svetovid.manager.cache import Cache
 from svetovid.manager.heard import Heard
 from svetovid.manager.rootkey import RootSealer
@@ -54,7 +53,6 @@ Fault = Callable[[str], None]
 _SUCCESSION = ("rotation", "revocation")
 _CACHE_BYTES = 64 << 20
 """Of envelopes, and of documents again, as written; in memory they take a few times as much."""
-_AT_START = 2
 
 
 def _no_fault(_point: str) -> None:
@@ -74,7 +72,6 @@ class Store:
 
     Attributes:
         state: what follows from the log.
-        anchored: whether an older copy would be noticed at the start.
         heard: when hosts attested at their interval; in a file of its own.
 
     Raises:
@@ -94,12 +91,10 @@ class Store:
     ) -> None:
         self._signer = signer
         self._clock = clock
-        self._sealer = sealer
         self._fault = fault
         self._lock = threading.RLock()
         self.state = State()
-        self.anchored = sealer.counter() is not None
-        self._lock_file = path.with_suffix(".lock") if self.anchored else None
+        self._anchor = Anchor(sealer, path)
         self._tip: tuple[Envelope | None, MerkleTree] = (None, MerkleTree())
         self._verified = b""
         self.parties: list[frozenset[str]] = []
@@ -113,7 +108,7 @@ class Store:
         self._parsed: Cache[tuple[str, type[Document]], Document] = Cache(_CACHE_BYTES)
         self.key = lru_cache(maxsize=4096)(self._key)
         try:
-            with guarded(), self._one_writer():
+            with guarded(), self._anchor.one_writer():
                 self._open(begun)
         except BaseException:
             self.close()
@@ -138,6 +133,11 @@ class Store:
         return checkpoint, tree
 
     @property
+    def anchored(self) -> bool:
+        """Whether an older copy would be noticed at the start."""
+        return self._anchor.there
+
+    @property
     def tree(self) -> MerkleTree:
         return self._tip[1]
 
@@ -155,7 +155,7 @@ class Store:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """One decision. Nothing is kept unless the block ends well and the disk has it all."""
-        with self._lock, guarded(), self._one_writer():
+        with self._lock, guarded(), self._anchor.one_writer():
             with self._writer.begin() as connection:
                 self._catch_up(connection)
                 self._settle()
@@ -170,37 +170,19 @@ class Store:
             self._fault("after commit")
             if not tx.added:
                 return
-            if self.anchored:
-                self._sealer.increment()
+            self._anchor.follow()
             self._fault("after anchor")
             for index, (entry, document, data) in enumerate(tx.added, self.size):
                 self._take(index, entry, document, data)
             self._tip, self._verified = (checkpoint, grown), checkpoint.canonical()
 
-    @contextmanager
-    def _one_writer(self) -> Iterator[None]:
-        """From before a commit until the counter followed it: among all managers on this store."""
-        if self._lock_file is None:
-            yield
-            return
-        try:
-            fd = os.open(self._lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as e:
-            raise unavailable(type(e).__name__) from e
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
-
     def _put_tip(self, connection: sa.Connection, tree: MerkleTree, ahead: int = 1) -> Envelope:
-        counter = self._sealer.counter()
         checkpoint = Checkpoint(
             log=self._signer.key_id,
             size=tree.size,
             root=tree.root(),
             issued_at=self._clock(),
-            counter=None if counter is None else counter + ahead,
+            counter=self._anchor.value(ahead),
         )
         envelope = sign(checkpoint, self._signer)
         row = {"id": 1, "checkpoint": envelope.canonical()}
@@ -229,7 +211,7 @@ class Store:
                     return
                 # Our own writes change it as well: most often there is nothing to take in.
                 if t.stored_tip(self._watch) != self._verified:
-                    with self._one_writer():
+                    with self._anchor.one_writer():
                         with self._engine.begin() as connection:
                             self._catch_up(connection)
                         self._settle()
@@ -380,15 +362,8 @@ class Store:
         return self.leaves[index]
 
     def _settle(self) -> None:
-        """The counter follows a commit whose writer was stopped, or failed, before it did."""
-        counter = self._sealer.counter()
-        if counter is None:
-            return
-        signed = self.tip[0].peek(Checkpoint).counter
-        if signed is None or not counter <= signed <= counter + _AT_START:
-            raise older(f"a store signed for counter {counter}", f"one signed for {signed}")
-        for _ in range(signed - counter):
-            self._sealer.increment()
+        if self._anchor.there:
+            self._anchor.settle(self.tip[0].peek(Checkpoint).counter)
 
     def _anchor_at_start(self) -> None:
         """Compare the store with the counter; then make every other copy an older one.
@@ -399,11 +374,10 @@ class Store:
         what it found for two more, and nothing that was signed before holds any longer.
         """
         self._settle()
-        if not self.anchored:
+        if not self._anchor.there:
             return
         with self._writer.begin() as connection:
-            checkpoint = self._put_tip(connection, self.tree, _AT_START)
+            checkpoint = self._put_tip(connection, self.tree, AT_START)
         self._fault("before anchor at start")
-        for _ in range(_AT_START):
-            self._sealer.increment()
+        self._anchor.follow(AT_START)
         self._tip, self._verified = (checkpoint, self.tree), checkpoint.canonical()
