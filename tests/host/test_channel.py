@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svetovid.errors import LimitError, RefusalError, SvetovidError
+from svetovid.host import channel as module
 from svetovid.host.channel import Channel, Message
 from svetovid.training._wire import KINDS, Wire, kind_of
 
@@ -122,6 +123,14 @@ def test_oversize_payload_is_refused_before_it_is_read(pair: Pair, length: int) 
         channel.receive()
     assert e.value.code == "checkpoint.limit"
     assert code_of(pair, frame({"type": "output", "name": "m"}, length=length)) == "output.limit"
+
+
+def test_a_payload_that_this_machine_cannot_hold(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the job agreed on: the agent must not end for want of memory."""
+    monkeypatch.setattr(module, "free_bytes", lambda: 200)
+    assert code_of(pair, frame({"type": "checkpoint"}, length=51)) == "checkpoint.limit"
 
 
 def test_unknown_output_is_refused_before_it_is_read(pair: Pair) -> None:

@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_refusal_says_what_there_is_and_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = Slow([])
     images.size = 9 << 30
-    monkeypatch.setattr(module, "_available_bytes", lambda: 10 << 30)
+    monkeypatch.setattr(module, "free_bytes", lambda: 10 << 30)
     with pytest.raises(HostError) as e:
         Feed({"small": Slow([b"12345"]), "images": images})
     assert e.value.code == "feed.memory"
@@ -184,9 +184,9 @@ def test_swaps_and_free_memory_as_the_kernel_writes_them(tmp_path: Path) -> None
     assert not module._swaps(tmp_path / "none")
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9 kB\nMemAvailable: 3 kB\n")
-    assert module._available_bytes(meminfo) == 3072
+    assert module.free_bytes(meminfo) == 3072
     meminfo.write_text("")
-    assert module._available_bytes(meminfo) == 0
+    assert module.free_bytes(meminfo) == 0
 
 
 def test_a_chunk_that_does_not_hold_stops_the_mark() -> None:
@@ -272,6 +272,21 @@ def test_t12_whoever_keeps_a_view_sees_nothing_after_the_end() -> None:
     assert view.tobytes() == bytes(6)
     with pytest.raises(OSError):  # noqa: PT011
         os.fstat(region.data)
+
+
+def test_t12_storage_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ENDS_S", 0.1)
+    source = Slow([b"secret", b"more"])
+    source.go[0].set()
+    feed = Feed({"x": source})
+    view = feed._memory["x"][0].view[:6]
+    feed.start()
+    wait_for(lambda: view.tobytes() == b"secret")
+    begun = time.monotonic()
+    feed.close()
+    assert time.monotonic() - begun < 2
+    assert view.tobytes() == bytes(6)
+    source.go[1].set()
 
 
 def test_empty_asset() -> None:

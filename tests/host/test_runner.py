@@ -179,6 +179,20 @@ def test_an_altered_asset_ends_the_job(alice: Identity, tmp_path: Path) -> None:
     assert e.value.code == "asset.altered"
 
 
+def test_t12_nothing_is_decrypted_for_a_lease_that_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decrypts")
+
+    monkeypatch.setattr(runner, "Feed", never)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(RefusalError) as e:
+        run_sandboxed(job("answer(1)"), stop=stop)
+    assert e.value.code == "sandbox.stopped"
+
+
 def test_stop_kills_within_a_second() -> None:
     """T12, with a script that ignores every signal it can and a child that does so too."""
     script = """

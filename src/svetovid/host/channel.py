@@ -20,6 +20,7 @@ from typing import Any, Literal
 from svetovid.crypto import canonical
 from svetovid.crypto.canonical import load_json
 from svetovid.errors import InputError, LimitError, ParseError
+from svetovid.host.sandbox.memory import free_bytes
 from svetovid.host.waiting import readable
 from svetovid.training._wire import KINDS
 
@@ -29,6 +30,8 @@ Type = Literal["ready", "progress", "metric", "output", "checkpoint", "done", "f
 _PREFIX = struct.Struct("<IQ")
 _MAX_HEADER = 512
 _MAX_COUNT = 2**53 - 1
+_SHARE = 0.25
+"""Of the free memory, what one payload may take: it is copied and written anew."""
 _BYTES_PER_S = 1 << 20
 """A payload slower than this is taken for a stall."""
 
@@ -156,7 +159,7 @@ class Channel:
         return None if self._ended else Message(**header, payload=payload)
 
     def _payload(self, kind: str, name: str, length: int) -> bytes:
-        room = self._room(kind, name)
+        room = min(self._room(kind, name), int(free_bytes() * _SHARE))
         if length > room:
             raise LimitError(
                 f"{kind}.limit",

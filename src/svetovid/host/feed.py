@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from svetovid.errors import HostError, SvetovidError
-from svetovid.host.sandbox.memory import F_SEAL_FUTURE_WRITE, SEALS, created, reopened
+from svetovid.host.sandbox.memory import (
+    F_SEAL_FUTURE_WRITE,
+    SEALS,
+    created,
+    free_bytes,
+    reopened,
+)
 
 __all__ = ["Feed", "Region", "Sealed"]
 
@@ -31,6 +37,8 @@ _PAGE = mmap.PAGESIZE
 _MLOCK_ONFAULT = 1
 _SHARE = 0.8
 """Of the memory that is free, at most this share goes to decrypted assets."""
+_ENDS_S = 2.0
+"""How long a chunk may take to be decrypted when a job has ended."""
 _SHOWN = 4
 """Assets that a refusal names, the largest first."""
 
@@ -95,13 +103,6 @@ class _Memory:
             self._map.close()
         except BufferError:  # somebody keeps a view: of nothing, from now on
             ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(self._map)), 0, self.length)
-
-
-def _available_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    for line in meminfo.read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _swaps(swaps: Path = Path("/proc/swaps")) -> bool:
@@ -171,7 +172,7 @@ class Feed:
 
     def _check_room(self, max_bytes: int | None) -> None:
         sizes = {slot: asset.size for slot, asset in self._assets.items()}
-        total, free = sum(sizes.values()), _available_bytes()
+        total, free = sum(sizes.values()), free_bytes()
         bound = int(free * _SHARE) if max_bytes is None else max_bytes
         if total <= bound:
             return
@@ -232,10 +233,14 @@ class Feed:
         self._memory = {}
 
     def close(self) -> None:
-        """Stop decrypting and free the memory; it is gone once the sandbox is dead too (T12)."""
+        """Stop decrypting and free the memory; it is gone once the sandbox is dead too (T12).
+
+        Storage that does not answer is not waited for: what was decrypted is wiped, whoever still
+        has a view of it.
+        """
         self._closed.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_ENDS_S)
         self._free()
 
     def __enter__(self) -> Self:

@@ -89,6 +89,15 @@ class SandboxResult:
     locked: bool
 
 
+def _stopped() -> RefusalError:
+    return RefusalError(
+        "sandbox.stopped",
+        expected="a lease that lasts as long as the job",
+        observed="the job was told to stop",
+        next_step="look at why the lease ended",
+    )
+
+
 class _Watch:
     """Kills the sandbox when the job must end; says why."""
 
@@ -111,12 +120,7 @@ class _Watch:
 
     def _why(self) -> SvetovidError | None:
         if self._stop.is_set():
-            return RefusalError(
-                "sandbox.stopped",
-                expected="a lease that lasts as long as the job",
-                observed="the job was told to stop",
-                next_step="look at why the lease ended",
-            )
+            return _stopped()
         if time.monotonic() >= self._deadline:
             return LimitError(
                 "sandbox.wall",
@@ -218,6 +222,9 @@ def run_sandboxed(
         PolicyError: ``metric.*``.
         IntegrityError: ``asset.*`` where an asset proves altered while it is decrypted.
     """
+    stop = stop or threading.Event()
+    if stop.is_set():  # not one byte is decrypted for a lease that is lost already
+        raise _stopped()
     begun = time.monotonic()
     inbox = Inbox(job.outputs, job.metrics, job.limits, on_event, on_checkpoint)
     with contextlib.ExitStack() as stack:
@@ -244,7 +251,7 @@ def run_sandboxed(
             )
         stack.enter_context(sandbox)
         end = begun + job.limits.wall_s
-        watch = _Watch(sandbox, channel, feed, stop or threading.Event(), end)
+        watch = _Watch(sandbox, channel, feed, stop, end)
         stack.enter_context(watch)
         try:
             start_s = _listen(channel, sandbox, inbox) - begun

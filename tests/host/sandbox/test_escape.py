@@ -8,6 +8,7 @@ import resource
 import select
 import socket
 import struct
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from sandboxing import LIMITS, ask, job, run, small_runtime
 from svetovid.errors import HostError, LimitError, RefusalError
 from svetovid.host.runner import run_sandboxed
+from svetovid.host.sandbox import first as first_module
 from svetovid.host.sandbox import process
 from svetovid.host.sandbox.first import First
 
@@ -153,6 +155,20 @@ def test_whoever_cannot_be_held_does_not_run(said: bytes) -> None:
     with pytest.raises(HostError) as e:
         _first(said)
     assert e.value.code == "sandbox.first"
+
+
+def test_whoever_hides_its_parent_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ``hidepid`` without CAP_SYS_PTRACE: alive, and nothing to be read of it."""
+    child = subprocess.Popen(["/bin/sleep", "60"])
+    try:
+        _first(b'{"child-pid": %d}' % child.pid).close()
+        monkeypatch.setattr(first_module, "_parent", lambda _pid: None)
+        with pytest.raises(HostError) as e:
+            _first(b'{"child-pid": %d}' % child.pid)
+        assert e.value.code == "sandbox.first"
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_a_bubblewrap_that_does_not_say_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

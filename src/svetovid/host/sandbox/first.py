@@ -52,7 +52,8 @@ def _unknown(observed: str) -> HostError:
         "sandbox.first",
         expected="bubblewrap to say which process is the first of its sandbox",
         observed=observed,
-        next_step="update bubblewrap to 0.8 or later",
+        next_step="update bubblewrap to 0.8 or later; where /proc is mounted with hidepid, let the "
+        "agent have CAP_SYS_PTRACE",
     )
 
 
@@ -74,13 +75,13 @@ def _open(told: int, parent: int) -> int | None:
     except OSError as e:
         raise _unknown(e.strerror or "no descriptor of it") from e
     # The number could be another's by now: but not that of a child of bubblewrap's.
-    found = _parent(pid)
-    if found != parent:
-        os.close(fd)
-        if found is not None:
-            raise _unknown(f"process {pid}, which is no child of bubblewrap's")
-        return None
-    return fd
+    if _parent(pid) == parent:
+        return fd
+    ended = readable(fd, 0)
+    os.close(fd)
+    if not ended:
+        raise _unknown(f"process {pid}, which cannot be seen to be a child of bubblewrap's")
+    return None
 
 
 def _read(told: int) -> bytes:

@@ -1,15 +1,25 @@
-"""Anonymous memory as file descriptors: how bytes reach a sandbox without touching a disk."""
+"""Memory: what is free, and anonymous memory as file descriptors: how bytes reach a sandbox without
+touching a disk."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 
-__all__ = ["F_SEAL_FUTURE_WRITE", "SEALS", "created", "frozen", "reopened"]
+__all__ = ["F_SEAL_FUTURE_WRITE", "SEALS", "created", "free_bytes", "frozen", "reopened"]
 
 F_SEAL_FUTURE_WRITE = 0x10
 """No new writable mapping and no write(2); the mapping that exists may still write (Linux 5.1)."""
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Memory that can be taken without swapping, by the kernel's own estimate (proc(5))."""
+    for line in meminfo.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def created(name: str) -> int:
