@@ -344,6 +344,18 @@ def test_nobody_but_root_sees_the_processes_of_others() -> None:
     assert "hidepid=invisible" in mount
 
 
+def test_t9_the_kernel_says_nothing_on_the_operator_s_console() -> None:
+    """It names processes as foreign code called them, some at its highest level (KERN_EMERG), and
+    after a crash it would hand its last lines to the firmware."""
+    words = command_line(Verity(7, "ab" * 32)).split()
+    assert [w for w in words if "loglevel" in w or "verbose" in w] == ["loglevel=0"]
+    assert "pstore.backend=none" in words
+    settings = (rootfs.GUEST / "sysctl").read_text().splitlines()
+    assert [s for s in settings if s.startswith("kernel/printk")] == ["kernel/printk 0 4 0 0"]
+    for setting in ("kernel/dmesg_restrict 1", "kernel/sysrq 0"):
+        assert setting in settings
+
+
 def test_every_log_must_show_the_policy_and_the_agent() -> None:
     asked = boot_references(PARTS, assemble(PARTS)).measured
     assert "/etc/ima/ima-policy" in asked

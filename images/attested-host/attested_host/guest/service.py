@@ -2,7 +2,8 @@
 
 Whatever stands on the data disk is the operator's word and decides nothing about trust: which
 managers to enrol with, which jobs to run, where the runtime is. A lie there is measured, or refused
-by a manager. What goes to the console is what the operator may see of a job (T9).
+by a manager. What goes to the console is what the operator may see of a job (T9); the kernel itself
+writes nothing there, since foreign code could choose its words.
 
     /var/lib/svetovid/     the data disk
       network.json         {"interface", "address", "prefix", "gateway"}; without it, no network

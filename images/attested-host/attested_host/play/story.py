@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ Say = Callable[[str], None]
 _BOOT_S = 600.0
 _LINE = 200
 _CHANGED = "opt/site/numpy/version.py"
+_KERNEL_LINE = re.compile(r"^\[ *\d+\.\d+\]", re.MULTILINE)
 _LATE = "numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so"
 """A file that nothing reads before the agent has the runtime measured; as its wheel names it."""
 
@@ -72,9 +74,20 @@ class Story:
                 self.say(f"guest: {line.removeprefix('attested-host:').strip()}")
         if result.reasons("main"):
             raise BuildError(f"the main job was refused: {result.of_job('main')}")
+        self._keeps_quiet(result.console)
         self.verdict = world.open_model("main", result)
         self.say(f"rita opened the model; its receipt says: {'; '.join(self.verdict)}")
         self.result = result
+
+    def _keeps_quiet(self, console: str) -> None:
+        """T9: code had the kernel kill a process by a name of its choice; the operator reads none.
+
+        Raises:
+            BuildError: where anything of the kernel's stands on the console.
+        """
+        if self.world.first_record() in console or _KERNEL_LINE.search(console):
+            raise BuildError(f"the kernel spoke on the console: {console[-1000:]}")
+        self.say("the kernel killed a process that was called like alice's data, and told nobody")
 
     # -- what is refused
 
@@ -189,12 +202,11 @@ class Story:
             vm.wait_for("agent ready", _BOOT_S)
             _flip(disk, at)
             vm.wait_off(_BOOT_S)
-            console = vm.text()
-        if "is corrupted" not in console:
-            raise BuildError(f"the changed block went unnoticed: {console[-1000:]}")
-        self.say("guest: " + next(x for x in console.splitlines() if "is corrupted" in x).strip())
         what = "a block changed on the running guest's disk"
-        return self._refused(what, "measure.unread", world.result().reasons("block"))
+        reasons = world.result().reasons("block")
+        if not any(_LATE in r["observed"] for r in reasons):
+            raise BuildError(f"{what}: {_LATE} was to be named: {reasons}")
+        return self._refused(what, "measure.unread", reasons)
 
 
 def _shortened(text: str) -> str:

@@ -42,9 +42,11 @@ __all__ = ["World"]
 
 _PEOPLE = ("alice", "bob", "carol", "rita", "olga", "vera")
 _JOBS = {"numpy": "job.py", "torch": "job_torch.py"}
+_ENTRY = "loud.py"
 _JOB_MIB = {"numpy": 512, "torch": 1024}
 _BOOT_S = 600.0
 _EPOCHS = 50
+_NAMED = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,9 @@ class World:
         truth = random.normal(size=8)
         code = self.folder / "papers" / "code"
         code.mkdir()
-        shutil.copy(Path(__file__).with_name(_JOBS[self._variant]), code / "train.py")
+        here = Path(__file__)
+        shutil.copy(here.with_name(_JOBS[self._variant]), code / "train.py")
+        shutil.copy(here.with_name(_ENTRY), code)
         self._share("carol", code, "train", self._policy("carol", "code", []))
         shares = []
         for owner in ("alice", "bob"):
@@ -211,7 +215,7 @@ class World:
                 slot: {"manifest": f"${a}", "owner": f"${o}", "manager": "$manager", "use": use}
                 for slot, (a, o, use) in slots.items()
             },
-            "entry": "train.py",
+            "entry": _ENTRY,
             "parameters": {"epochs": _EPOCHS},
             "seed": 7,
             "environment": f"${product}",
@@ -283,6 +287,11 @@ class World:
         return Result(console, read_folder(self.folder / "vm" / "data.img", "out"))
 
     # -- afterwards
+
+    def first_record(self) -> str:
+        """What ``loud.py`` calls a process: the first bytes of alice's data."""
+        records = np.load(self["alice"].home / "records.npz")["features"]
+        return str(records[0].tobytes()[:_NAMED].hex())
 
     def told(self, owner: str) -> list[dict[str, str]]:
         """Why an owner's manager refused last, as it tells that owner and nobody else."""
