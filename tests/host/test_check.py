@@ -78,7 +78,8 @@ def test_a_software_tpm_is_called_so(tmp_path: Path) -> None:
 
 def lay(path: Path, scope: str | None, *options: str) -> None:
     if scope is not None:
-        (path / "yama").write_text(scope)
+        (path / "yama").mkdir()
+        (path / "yama" / "ptrace_scope").write_text(scope)
     lines = [f"22 1 0:21 / /proc rw,nosuid - proc proc {o}\n" for o in options]
     (path / "mounts").write_text("21 1 0:20 / /sys rw - sysfs sysfs rw\n" + "".join(lines))
 
@@ -106,7 +107,7 @@ def test_what_others_see_of_a_job_is_said(
 ) -> None:
     """T9: on a machine that others use, a job's command line is theirs to read."""
     lay(tmp_path, scope, *options)
-    monkeypatch.setattr(check, "_YAMA", tmp_path / "yama")
+    monkeypatch.setattr(check, "_KERNEL", tmp_path)
     monkeypatch.setattr(check, "_MOUNTS", tmp_path / "mounts")
     assert "simulated" in check._processes(home)
     real = check.HostHome(home).config().model_copy(update={"kind": "tpm", "tpm": "device:/dev/x"})
@@ -114,6 +115,38 @@ def test_what_others_see_of_a_job_is_said(
     said = check._processes(home)
     assert {w for w in ("hidepid", "ptrace_scope") if w in said} == warned
     assert ("WARNING" in said) == bool(warned)
+
+
+@pytest.mark.parametrize(
+    ("printk", "dmesg", "warned"),
+    [
+        ("0\t4\t0\t0\n", "1\n", set()),
+        ("1\t4\t1\t7\n", "1\n", {"kernel.printk"}),  # a stuck processor's process, by its name
+        ("4\t4\t1\t7\n", "1\n", {"kernel.printk"}),
+        ("0\t4\t0\t0\n", "0\n", {"dmesg_restrict"}),
+        ("", "", {"kernel.printk", "dmesg_restrict"}),
+        (None, None, {"kernel.printk", "dmesg_restrict"}),
+    ],
+)
+def test_t9_who_reads_the_kernel_s_words_is_said(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    printk: str | None,
+    dmesg: str | None,
+    warned: set[str],
+) -> None:
+    """Foreign code chooses the name of a process, and the kernel says whom it killed."""
+    for name, text in (("printk", printk), ("dmesg_restrict", dmesg)):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+    monkeypatch.setattr(check, "_KERNEL", tmp_path)
+    assert "simulated" in check._kernel(home)
+    real = check.HostHome(home).config().model_copy(update={"kind": "tpm", "tpm": "device:/dev/x"})
+    monkeypatch.setattr(check.HostHome, "config", lambda _: real)
+    said = check._kernel(home)
+    assert {w for w in ("kernel.printk", "dmesg_restrict") if w in said} == warned
+    assert said.count("WARNING") == len(warned)
 
 
 def test_where_mounts_cannot_be_read_nothing_is_hidden(

@@ -21,7 +21,8 @@ __all__ = ["Finding", "check_host"]
 
 OWN_UID = "each job has a uid of its own"
 _START_S = 30.0
-_YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+_KERNEL = Path("/proc/sys/kernel")
+_NOT_LOOKED_AT = "not looked at: this host is simulated"
 _MOUNTS = Path("/proc/self/mountinfo")
 _HIDDEN = frozenset({"hidepid=invisible", "hidepid=ptraceable", "hidepid=2", "hidepid=4"})
 _CONFINEMENT = Confinement(memory_mib=256, processes=16)
@@ -61,6 +62,7 @@ def check_host(
         ("evidence", lambda: _evidence(home)),
         ("sandbox", lambda: _sandbox(home)),
         ("processes", lambda: _processes(home)),
+        ("kernel", lambda: _kernel(home)),
         ("memory", _memory),
         ("devices", lambda: _devices(machine, devices)),
     ]
@@ -118,9 +120,8 @@ def _who() -> str:
 def _processes(home: Path) -> str:
     """What other users of this machine see of a job's processes. Words, no refusal: on a host that
     nobody else uses there is nobody to see it."""
-    config = HostHome(home).config()
-    if config.kind != "tpm" or not config.tpm.startswith("device:"):
-        return "not looked at: this host is simulated"
+    if _is_simulated(home):
+        return _NOT_LOOKED_AT
     hidden = "hidden from other users"
     shown = (
         "WARNING: any user of this machine reads the command lines and names of a job's processes,"
@@ -131,15 +132,39 @@ def _processes(home: Path) -> str:
         " more"
     )
     words = [hidden if _proc_is_hidden() else shown]
-    return "; ".join([*words, "tracing restricted" if _trace_scope() >= 1 else traced])
+    restricted = _setting("yama/ptrace_scope", otherwise=0) >= 1
+    return "; ".join([*words, "tracing restricted" if restricted else traced])
 
 
-def _trace_scope() -> int:
-    """Yama's setting; 0 where the kernel has no Yama."""
+def _kernel(home: Path) -> str:
+    """Who reads the kernel's own lines: they name a process that is killed for want of memory as
+    its code called it (T9). Words, no refusal, as for processes."""
+    if _is_simulated(home):
+        return _NOT_LOOKED_AT
+    shown = (
+        "WARNING: whoever reads the console reads names of a job's processes, where its code can"
+        " write data: set kernel.printk to 0 4 0 0, and loglevel=0 on the command line"
+    )
+    free = (
+        "WARNING: any user of this machine reads the kernel's log: set kernel.dmesg_restrict to 1"
+    )
+    quiet = _setting("printk", otherwise=1) == 0
+    restricted = _setting("dmesg_restrict", otherwise=0) >= 1
+    words = ["silent on the console" if quiet else shown]
+    return "; ".join([*words, "its log is for root" if restricted else free])
+
+
+def _is_simulated(home: Path) -> bool:
+    config = HostHome(home).config()
+    return config.kind != "tpm" or not config.tpm.startswith("device:")
+
+
+def _setting(name: str, *, otherwise: int) -> int:
+    """First number of a setting of the kernel's; ``otherwise`` where it has none of that name."""
     try:
-        return int(_YAMA.read_text())
-    except (OSError, ValueError):
-        return 0
+        return int((_KERNEL / name).read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return otherwise
 
 
 def _proc_is_hidden() -> bool:
