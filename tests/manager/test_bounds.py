@@ -12,6 +12,7 @@ from svetovid.evidence.documents import NO_JOB
 from svetovid.manager import Settings
 from svetovid.manager import imported as imported_module
 from svetovid.manager import store as store_module
+from svetovid.manager import transaction as transaction_module
 from svetovid.manager.cache import Cache
 from svetovid.manager.core import Bounds
 from svetovid.policy.documents import Consent, Export, Import
@@ -68,7 +69,7 @@ def test_d1_what_owners_are_told_of_it_is_charged_too(world: World) -> None:
     often: in steps that tell no party what another's clauses look like."""
     job = world.ready()
     host = spoiled(world)
-    restart(world, stranger=Bounds(documents=1000, bytes=128 << 10))
+    restart(world, stranger=Bounds(documents=1000, bytes=132 << 10))
     for _ in range(4):
         assert refused(host.release, job).code.startswith("ima.")
     assert [e.body["bytes"] for e in refusals(world)] == [64 << 10] * 2
@@ -84,6 +85,28 @@ def test_a_refusal_that_ends_a_lease_is_recorded_all_the_same(world: World) -> N
     assert refused(host.renew, job, lease).code.startswith("ima.")
     assert len(refusals(world)) == 1
     assert refused(host.renew, job, lease).code == "lease.none"
+
+
+def test_d1_a_challenge_that_led_to_no_record_is_forgotten_as_it_expires(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1: a row a request, for a day, counted to nobody, fills a disk; F8: used up all the same."""
+    monkeypatch.setattr(transaction_module, "_FORGET_AT", "")
+    job = world.ready()
+    host = spoiled(world)
+    restart(world, stranger=Bounds(documents=1, bytes=64 << 20))
+    assert refused(host.release, job).code == "ima.unlisted"  # recorded: kept for a day
+    for _ in range(3):
+        evidence = host.evidence(host.client.challenge(host.host_id, job, "release"))
+        assert refused(host.client.release, evidence).code == "ima.unlisted"
+        assert refused(host.client.release, evidence).code == "challenge.used"
+    world.now += world.settings.challenge_s
+    assert refused(host.client.release, evidence).code == "challenge.expired"
+    assert used(world) == 4
+    world.now += 1
+    assert refused(host.release, job).code == "ima.unlisted"
+    assert used(world) == 2
+    assert len(refusals(world)) == 1
 
 
 # -- consents

@@ -13,7 +13,7 @@ from svetovid.crypto import sign
 from svetovid.manager import Door, Settings
 from svetovid.manager.core import Bounds
 from svetovid.manager.door import Admitted
-from svetovid.protocol.messages import Head, HeadUpdate
+from svetovid.protocol.messages import EvidenceRequest, Head, HeadUpdate
 from svetovid.protocol.records import LogEntry
 
 
@@ -192,6 +192,59 @@ def test_t12_a_lease_is_taken_back(spent: Running, role: str) -> None:
     else:
         assert refused(spent.renew).code == "ima.unlisted"
     assert [e.body["lease"] for e in entries(spent.world) if e.kind == "refusal"] == [spent.lease]
+
+
+def ends(world: World) -> list[LogEntry]:
+    return [e for e in entries(world) if e.kind == "refusal" and "lease" in e.body]
+
+
+def test_d1_an_end_is_charged_and_past_the_bound_owners_are_told_codes_alone(
+    world: World, running: Running
+) -> None:
+    """D1: one job after the other, a stranger's hosts go bad; each end tells every owner why."""
+    jobs = [world.propose() for _ in range(3)]
+    hosts = [world.host(f"bad-{i}") for i in range(3)]
+    restart(world, **room(size=250 << 10))
+    root, state = world.operator.key_id, world.manager._core.state
+    for host, job in zip(hosts, jobs, strict=True):
+        before = state.leased_bytes[root]
+        lease = host.release(job).lease.id
+        host.tpm.measure("/opt/evil.so", sha(b"evil"))
+        assert refused(host.renew, job, lease).code == "ima.unlisted"
+        assert refused(host.renew, job, lease).code == "lease.none"
+        two = (entries(world)[-2], entries(world)[-1])
+        assert [e.kind for e in two] == ["release", "refusal"]
+        grown = state.leased_bytes[root] - before
+        assert grown == sum(len(e.canonical()) + int(str(e.body["bytes"])) for e in two)
+        assert state.rejected_bytes[root] == 0
+        if before + grown > 250 << 10:
+            break
+    *_, told, last = ends(world)
+    assert (told.body["bytes"], last.body["bytes"]) == (64 << 10, 0)
+    assert set(told.private) == {i.key_id for i in (world.alice, world.bob, world.carol)}
+    assert (last.private, last.body["codes"]) == ({}, ["ima.unlisted"])
+
+
+def test_d1_a_lease_ends_once_whatever_is_under_way(
+    spent: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D1: of renewals that were begun at once, with no room, one writes."""
+    world, host = spent.world, spent.host
+    host.tpm.measure("/opt/evil.so", sha(b"evil"))
+    late = host.evidence(host.client.challenge(host.host_id, spent.job, "renew"))
+    second = EvidenceRequest(evidence=late, lease=spent.lease)
+    freshness = world.manager._freshness
+    prove = freshness.prove
+
+    def overtaken(*args: Any) -> Any:
+        monkeypatch.setattr(freshness, "prove", prove)
+        assert refused(world.manager._leasing.renew, second).code == "ima.unlisted"
+        return prove(*args)
+
+    monkeypatch.setattr(freshness, "prove", overtaken)
+    this = host.evidence(host.client.challenge(host.host_id, spent.job, "renew"))
+    assert refused(host.client.renew, spent.lease, this).code == "lease.none"
+    assert len(ends(world)) == 1
 
 
 # -- at a time

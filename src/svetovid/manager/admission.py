@@ -9,7 +9,8 @@ Rules:
    history of keys: a rotation gives no new room.
 4. What the leases of a stranger's hosts come to in the log has as much room again, and is counted
    as who runs the host. There is no bound where that one, or the job's proposer, was admitted: then
-   somebody whom the administrator knows asked for it. The end of a lease is always recorded.
+   somebody whom the administrator knows asked for it. The end of a lease is always recorded, once;
+   past the bound without what owners alone would be told of it.
 5. Nothing that strangers do takes room from those who were admitted.
 """
 
@@ -88,19 +89,26 @@ class Admission:
         Raises:
             LimitError: ``store.quota``.
         """
-        operator, bounds = state.hosts[host].operator, self._core.settings.stranger
-        root = state.root(operator)
-        have = (state.leased[root], state.leased_bytes[root])
-        if have[0] < bounds.documents and have[1] < bounds.bytes:
-            return
-        if not any(self.admitted(state, k) for k in (operator, state.jobs[job].proposer)):
+        if not self.lease_fits(state, host, job, count=1):
+            bounds, root = self._core.settings.stranger, state.root(state.hosts[host].operator)
             raise LimitError(
                 "store.quota",
                 expected=f"at most {bounds.documents} entries and {bounds.bytes} bytes for leases",
-                observed=f"{have[0]} and {have[1]} are kept",
+                observed=f"{state.leased[root]} and {state.leased_bytes[root]} are kept",
                 next_step="ask this manager's administrator to admit the host's operator, or the"
                 " job's proposer: svetovid manager admit",
             )
+
+    def lease_fits(
+        self, state: State, host: str, job: str, *, count: int = 0, size: int = 0
+    ) -> bool:
+        """Whether so many entries and bytes more of leases of ``job`` on ``host`` may be kept."""
+        operator, bounds = state.hosts[host].operator, self._core.settings.stranger
+        root = state.root(operator)
+        few = state.leased[root] + count <= bounds.documents
+        if few and state.leased_bytes[root] + size < bounds.bytes:
+            return True
+        return any(self.admitted(state, k) for k in (operator, state.jobs[job].proposer))
 
     def bounds(self, state: State, key: str) -> Bounds:
         """How much may be kept for the party of ``key``."""

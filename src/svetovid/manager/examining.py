@@ -4,7 +4,7 @@ Rules:
 
 1. The challenge is used up, the decision written and the checkpoint signed in one transaction; the
    answer is given after it is on the disk (K6). A refusal is a record as well, while its host's
-   operator has room for one; a refusal that ends a lease always is.
+   operator has room for one; a refusal that ends a lease always is, once.
 2. A verdict counts for as long as its challenge does (K5).
 3. Owners get every reason of their own clauses; the host gets codes and next steps.
 """
@@ -25,6 +25,7 @@ from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
 from svetovid.manager.freshness import Admitted, Freshness
 from svetovid.manager.rejecting import Rejecting
+from svetovid.manager.state import LeaseState, State
 from svetovid.manager.transaction import Transaction
 from svetovid.policy.documents import Job
 from svetovid.policy.request import Decision
@@ -171,24 +172,35 @@ class Examiner:
 
     def _refuse(self, case: Case, reasons: Iterable[Reason], views: Views) -> None:
         with self._core.store.write() as tx:
-            if not tx.use_challenge(case.admitted.name, case.admitted.challenge.expires_at):
-                raise _used(case.admitted.name)
-            self.record_refusal(tx, case, tuple(reasons), views)
+            recorded = self.record_refusal(tx, case, tuple(reasons), views)
+            name, expires_at = case.admitted.name, case.admitted.challenge.expires_at
+            if not tx.use_challenge(name, expires_at, recorded=recorded):
+                raise _used(name)
 
     def record_refusal(
         self, tx: Transaction, case: Case, reasons: tuple[Reason, ...], views: Views
-    ) -> None:
-        """While there is room; always where it ends the lease that the case speaks of."""
+    ) -> bool:
+        """Whether there was room; there is where it ends the lease that the case speaks of, once.
+
+        Then, where owners' own reasons would be too much to keep, they are told the codes alone.
+        """
         codes: list[JsonValue] = [*sorted({r.code for r in reasons})]
         parts = _privates(reasons, views)
-        size = _charge(parts)
-        body: JsonObject = {**case.body(), "codes": codes, "bytes": size}
-        lease = tx.state.leases.get(case.lease) if case.lease else None
-        if lease and (lease.job, lease.host) == (case.name, case.host):
-            body["lease"] = lease.id  # nobody ends a lease that is not its own
-        operator = tx.state.hosts[case.host].operator
-        if "lease" in body or self._rejecting.room(tx.state, operator, size):
-            self.append(tx, "refusal", case, body, views, parts=parts)
+        body: JsonObject = {**case.body(), "codes": codes}
+        if lease := self._ended(tx.state, case):
+            body["lease"] = lease.id
+            parts = parts if self._rejecting.told(tx.state, lease, _charge(parts)) else ()
+        elif not self._rejecting.room(tx.state, tx.state.hosts[case.host].operator, _charge(parts)):
+            return False
+        body["bytes"] = _charge(parts)
+        self.append(tx, "refusal", case, body, views, parts=parts)
+        return True
+
+    def _ended(self, state: State, case: Case) -> LeaseState | None:
+        """The lease that a refusal of this case ends: its own, and one that goes on."""
+        lease = state.leases.get(case.lease)
+        mine = lease and (lease.job, lease.host) == (case.name, case.host)
+        return lease if lease and mine and not (lease.ended or lease.refused) else None
 
     def no_older_boot(self, proven: Proven, admitted: Admitted) -> None:
         """Refuse evidence from before what this host proved already (F9).

@@ -9,7 +9,7 @@ Rules:
    signed documents can be sent again by anybody who saw them.
 4. Each party may have as many, and as large, as it may have documents; past that, one a day, so
    that whoever used them up does not go on unseen. What else is refused to it leaves no record. A
-   host's refused evidence counts as its operator's.
+   host's refused evidence counts as its operator's; where it ends a lease, with that lease.
 
 A record names the document by its digest, and says by codes why it was refused. Whoever sent it got
 the reasons in full.
@@ -26,7 +26,7 @@ from svetovid.crypto.canonical import canonical
 from svetovid.errors import RefusalError
 from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
-from svetovid.manager.state import State
+from svetovid.manager.state import LeaseState, State
 
 __all__ = ["Rejecting"]
 
@@ -85,6 +85,10 @@ class Rejecting:
         if few and state.rejected_bytes[root] + size <= bounds.bytes:
             return True
         return self._core.now() - state.rejected_at.get(root, 0) >= _DAY_S
+
+    def told(self, state: State, lease: LeaseState, size: int) -> bool:
+        """Whether ``size`` bytes may be kept of what owners alone are told of a lease's end."""
+        return self._admission.lease_fits(state, lease.host, lease.job, size=size)
 
 
 def _signers(envelope: Envelope) -> frozenset[str]:

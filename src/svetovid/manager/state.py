@@ -121,7 +121,7 @@ class State:
         self.published: set[tuple[str, str]] = set()  # digest and signer of each publication
         self.kept: Counter[str] = Counter()  # documents, by the first key of whoever sent them
         self.kept_bytes: Counter[str] = Counter()
-        # What leases came to: releases, renewals, checkpoints; by whoever runs the host, as kept.
+        # What leases came to: releases, renewals, checkpoints, ends; by whoever runs the host.
         self.leased: Counter[str] = Counter()
         self.leased_bytes: Counter[str] = Counter()
         self._parties: dict[frozenset[str], frozenset[str]] = {}
@@ -234,21 +234,24 @@ class State:
                 self.leases[body["lease"]].ended = "finished"
             case "rejection":
                 self.rejected.add(body["name"])
-                self._rejected(body["by"], entry.at)
+                self._rejected(body["by"], entry.at, size)
             case "standing":
                 self.standings[body["host"]] = body["standing"]
                 self._rejected(self.hosts[body["host"]].operator, entry.at, size)
             case "refusal":
-                self._rejected(self.hosts[body["host"]].operator, entry.at, body["bytes"])
-                if body.get("lease") in self.leases:
+                if "lease" in body:  # an end of it, counted with its release
                     self.leases[body["lease"]].refused = True
+                    self._leased(body["lease"], size + body["bytes"], count=0)
+                else:
+                    operator = self.hosts[body["host"]].operator
+                    self._rejected(operator, entry.at, size + body["bytes"])
 
     def _leased(self, lease: str, size: int, count: int = 1) -> None:
         root = self.root(self.hosts[self.leases[lease].host].operator)
         self.leased[root] += count
         self.leased_bytes[root] += size
 
-    def _rejected(self, by: str, at: int, size: int = 0) -> None:
+    def _rejected(self, by: str, at: int, size: int) -> None:
         root = self.root(by)
         self.rejections[root] += 1
         self.rejected_bytes[root] += size

@@ -62,9 +62,9 @@ used = sa.Table(
     "used_challenges",
     metadata,
     sa.Column("digest", sa.String(80), primary_key=True),
-    sa.Column("expires_at", sa.BigInteger, nullable=False, index=True),
+    sa.Column("until", sa.BigInteger, nullable=False, index=True),
 )
-"""Challenges that were answered, until some time after they expire."""
+"""Challenges that were answered, until when they need to be known, Unix seconds."""
 
 tip = sa.Table(
     "tip",

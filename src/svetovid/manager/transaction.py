@@ -15,7 +15,7 @@ __all__ = ["Transaction"]
 _FORGET_AT = "00"
 """Every 256th challenge on average: digests are drawn by chance, whatever the log's size."""
 _FORGET_S = 86_400
-"""Used challenges are kept for this long after they expire: a clock may be set back."""
+"""What was decided upon is kept for this long after it expires: a clock may be set back."""
 
 
 class Transaction:
@@ -55,14 +55,20 @@ class Transaction:
     def put_key(self, label: str, subject: str, owner: str, sealed: bytes) -> None:
         self._insert(t.keys, label=label, subject=subject, owner=owner, sealed=sealed)
 
-    def use_challenge(self, name: str, expires_at: int) -> bool:
-        """Mark a challenge used until it expires; False where it was used already."""
+    def use_challenge(self, name: str, expires_at: int, *, recorded: bool = True) -> bool:
+        """Mark a challenge used; False where it was used already.
+
+        Args:
+            recorded: whether an entry rests on it. Where none does, it is forgotten as it expires:
+                nobody's room is charged for it, and a clock set back makes it no more than one
+                that was never answered.
+        """
         c = t.used.c
         if self._connection.execute(sa.select(c.digest).where(c.digest == name)).first():
             return False
         if name.endswith(_FORGET_AT):
-            self._connection.execute(sa.delete(t.used).where(c.expires_at < self._now - _FORGET_S))
-        self._insert(t.used, digest=name, expires_at=expires_at)
+            self._connection.execute(sa.delete(t.used).where(c.until < self._now))
+        self._insert(t.used, digest=name, until=expires_at + (_FORGET_S if recorded else 0))
         return True
 
     def _insert(self, table: sa.Table, **values: object) -> None:
