@@ -54,6 +54,7 @@ class ManagerClient:
         clock: Unix seconds, for the signed requests.
         before_deposit: called before a key is uploaded; whatever it raises keeps the key here.
         timeout_s: for connecting, for each read and for each write.
+        total_s: for one exchange as a whole: nobody is waited for longer, byte by byte (T12).
 
     Every method raises:
         IntegrityError: ``signature.*``, ``answer.request``, ``store.rollback``, ``log.*`` for an
@@ -71,6 +72,7 @@ class ManagerClient:
         seen: Seen | None = None,
         clock: Callable[[], float] = time.time,
         timeout_s: float = 30.0,
+        total_s: float = 120.0,
         before_deposit: Callable[[ManagerClient], None] | None = None,
     ) -> None:
         self.card = pin.open()
@@ -85,6 +87,7 @@ class ManagerClient:
             clock=clock,
             transport=transport,
             timeout_s=timeout_s,
+            total_s=total_s,
         )
 
     @property

@@ -3,7 +3,7 @@
 Rules, each enforced here and nowhere else:
 
 1. The pinned certificate is the only trusted root, and TLS 1.3 the only version (C10).
-2. An answer is bounded in size and time, and never decoded by anything but our own parser.
+2. An answer is bounded in size and, however it drips, in time; only our own parser decodes it.
 3. An answer counts only when the pinned key signed it, for this very request.
 4. Its checkpoint is never older than the newest one seen, and provably grown from it.
 5. An error answer becomes our error; it changes nothing else. Only where the manager was started
@@ -39,6 +39,7 @@ from svetovid.protocol.messages import (
     request_digest,
 )
 from svetovid.protocol.seen import Seen
+from svetovid.protocol.timed import TimedTransport
 from svetovid.transparency.checkpoint import Checkpoint, advance
 
 __all__ = ["MAX_ANSWER_BYTES", "Wire", "pinned_context"]
@@ -81,6 +82,7 @@ class Wire:
         clock: Callable[[], float],
         transport: httpx.BaseTransport | None,
         timeout_s: float,
+        total_s: float,
     ) -> None:
         self._manager = pin.open().signing
         self._signer = signer
@@ -91,11 +93,9 @@ class Wire:
         context = pinned_context(b64decode(pin.tls_certificate))
         self._http = httpx.Client(
             base_url=pin.url.rstrip("/"),
-            verify=context,
-            transport=transport,
-            timeout=httpx.Timeout(timeout_s),
             # A little less than after how long a manager closes what is idle.
-            limits=httpx.Limits(keepalive_expiry=12.0),
+            transport=transport or TimedTransport(context, total_s=total_s, keepalive_s=12.0),
+            timeout=httpx.Timeout(timeout_s),
             trust_env=False,
             follow_redirects=False,
             headers={"Accept-Encoding": "identity", "User-Agent": "svetovid"},
@@ -192,7 +192,7 @@ class Wire:
             raise TransportError(
                 "transport.timeout",
                 expected="an answer in time",
-                observed=type(e).__name__,
+                observed=str(e) or type(e).__name__,
                 next_step="try again; the manager may be busy or down",
             ) from e
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as e:
