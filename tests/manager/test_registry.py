@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_der_x509_certificate
 
-from managerworld import SoftHost, World, fake_manifest, refused
+from managerworld import SoftHost, World, fake_manifest, refused, replace
 from softtpm import SoftCa, SoftTpm
 from svetovid.crypto import Envelope, Identity, Rotation, Secret, digest, seal, sign
 from svetovid.evidence.documents import HostRecord, HostStatement, TrustAnchors
 from svetovid.evidence.enrolment import enrolment_binding
 from svetovid.host.tee import SimulatedTee
+from svetovid.manager.enrolment import Enrolment
+from svetovid.manager.state import Host, State
 from svetovid.policy.documents import Consent, Pin
 from svetovid.protocol import IdentityRegistration, KeyDeposit, deposit_context
 
@@ -289,6 +292,23 @@ def test_a_simulated_tee_proves_that_it_holds_its_key(world: World, tmp_path: Pa
         record = client.possess(name, *tee.report(said, D % 0)).open(HostRecord, by=world.me)
         assert record.host_id == statement.payload_digest()
     assert len(world.manager._core.state.hosts) == 1
+
+
+def test_hosts_may_join_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is compared with those who are there, while another comes."""
+    world.register()
+    world.host()
+    hosts = world.manager._core.state.hosts
+    first = Enrolment._conflict
+    others = iter(range(1000))
+
+    def slowly(self: Enrolment, state: State, host: Host, *more: Any) -> None:
+        hosts[D % next(others)] = replace(host, name="other", device="", ak="")
+        first(self, state, host, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Enrolment, "_conflict", slowly)
+        world.host("host-2")
 
 
 def test_an_enrolment_that_waited_too_long(world: World) -> None:

@@ -213,7 +213,7 @@ class Enrolment:
         held = state.hosts.get(record.host_id)
         if held is not None and held.ak == _ak(record):
             return
-        for host in state.hosts.values():
+        for host in list(state.hosts.values()):  # others may join meanwhile
             if host.operator not in state.revoked:
                 self._conflict(state, host, record, statement)
 
