@@ -10,11 +10,11 @@ from managerworld import SoftHost, World, refused, sha
 from svetovid.crypto import sign
 from svetovid.evidence.documents import NO_JOB
 from svetovid.manager import Settings
-from svetovid.manager import imported as imported_module
 from svetovid.manager import store as store_module
 from svetovid.manager import transaction as transaction_module
 from svetovid.manager.cache import Cache
 from svetovid.manager.core import Bounds
+from svetovid.policy import consents as consents_module
 from svetovid.policy.documents import Consent, Export, Import
 from svetovid.protocol.records import LogEntry
 
@@ -162,12 +162,13 @@ def test_t13_nothing_is_released_that_no_receipt_could_hold(
     world.clients["bob"].consent(sign(by_bob, world.bob))
     world.consent(world.carol, job)
     host = world.host()
-    store = world.manager._core.store
-    size = sum(len(store.envelope(p.digest()).canonical()) for p in (alices, bobs))
-    monkeypatch.setattr(imported_module, "_MAX_BYTES", size - 1)
+    size = max(-(-len(p.canonical()) // 3) * 4 for p in (alices, bobs)) + (8 << 10)
+    monkeypatch.setattr(consents_module, "_MAX_IMPORT_BYTES", 2 * size - 1)
     assert refused(host.release, job).code == "receipt.policies"
-    monkeypatch.setattr(imported_module, "_MAX_BYTES", size)
-    host.release(job)
+    monkeypatch.setattr(consents_module, "_MAX_IMPORT_BYTES", 2 * size)
+    lease = host.release(job).lease.id
+    monkeypatch.setattr(consents_module, "_MAX_IMPORT_BYTES", 1)
+    host.renew(job, lease)
 
 
 # -- memory

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from svetovid.manager import enrolment as enrolment_module
 from svetovid.manager.admission import _network
 from svetovid.manager.core import Bounds
 from svetovid.manager.door import Admitted
-from svetovid.policy.documents import Consent, Export, Import, Pin, Policy
+from svetovid.policy.documents import Consent
 from svetovid.protocol import IdentityRegistration
 
 D = "sha256:" + "%064d"
@@ -237,191 +236,6 @@ def test_owners_unknown_here_change_their_minds_a_few_times(
     assert refused(consent, 3).code == "consent.unknown"
     assert state.kept[world.carol.key_id] == before + 2
     assert state.kept[eve.key_id] == 0
-
-
-class Importers:
-    """Alice exports her data to Ida and Ivo, who import it; bring her policy up to date in turn."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        world.ready()
-        self.job = world.propose(consent=False)
-        for owner in (world.bob, world.carol):
-            world.consent(owner, self.job)
-        (self._grant,) = world.policies["alice"].grants
-        self.people = {n: Identity.generate(n) for n in ("ida", "ivo")}
-        self.outer = self.alices(self.people.values())
-        for person in self.people.values():
-            world.client(person).register_identity(person.signed_card())
-
-    def alices(self, to: Iterable[Identity]) -> Policy:
-        """Alice's next policy, which exports to these."""
-        last = self.world.policies["alice"]
-        exports = tuple(Export.from_json(self._grant.to_json() | {"to": p.key_id}) for p in to)
-        more = {"sequence": last.sequence + 1, "predecessor": last.digest()}
-        policy = self.world.policy_of(self.world.alice, exports=exports, **more)
-        self.world.clients["alice"].put_policy(sign(policy, self.world.alice))
-        self.world.policies["alice"] = policy
-        return policy
-
-    def policy(self, name: str, **fields: Any) -> None:
-        left = self.world.assets["left"].manifest
-        fields["imports"] = (Import(policy=self.outer.digest(), asset=left),)
-        last = self.world.policies.get(name)
-        if last is not None:
-            fields |= {"sequence": last.sequence + 1, "predecessor": last.digest()}
-        policy = self.world.policy_of(self.people[name], **fields)
-        self.world.client(self.people[name]).put_policy(sign(policy, self.people[name]))
-        self.world.policies[name] = policy
-
-    def consent(self, name: str) -> None:
-        said = Consent(
-            job=self.job,
-            policy=self.world.policies[name].digest(),
-            owner=self.people[name].key_id,
-            slots=("left",),
-            issued_at=self.world.now,
-        )
-        self.world.client(self.people[name]).consent(sign(said, self.people[name]))
-
-    def spoils(self, name: str) -> None:
-        """A policy whose anchors nobody published, and a consent under it."""
-        unmet = Pin(signer=self.world.bob.key_id, product="none", min_version=1)
-        self.policy(name, anchors=unmet, references=(unmet,))
-        self.consent(name)
-
-    def released(self) -> dict[str, Any]:
-        state, store = self.world.manager._core.state, self.world.manager._core.store
-        return dict(store.entry(state.jobs[self.job].release).body)
-
-
-@pytest.fixture
-def importers(world: World) -> Importers:
-    return Importers(world)
-
-
-def test_there_is_room_for_so_many_importers(
-    importers: Importers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(consenting_module, "_MAX_IMPORTERS", 1)
-    importers.policy("ida")
-    importers.policy("ivo")
-    importers.consent("ida")
-    assert refused(importers.consent, "ivo").code == "consent.importers"
-
-
-def test_one_importer_does_not_veto_for_another(world: World, importers: Importers) -> None:
-    """T5: whoever consents in the owner's stead refuses for itself alone."""
-    importers.spoils("ida")
-    host = world.host()
-    assert "policy.pin" in {r.code for r in refused(host.release, importers.job).reasons}
-    importers.policy("ivo")
-    importers.consent("ivo")
-    host.release(importers.job)
-    (name,) = importers.released()["importers"].values()
-    assert name == importers.people["ivo"].key_id
-    left = world.assets["left"].manifest
-    runs = world.manager._core.state.runs
-    assert [runs[p.key_id, left] for p in importers.people.values()] == [0, 1]
-
-
-def aside(importers: Importers, to: str, asset: str | None = None) -> Policy:
-    """Another policy of Alice's, whose name comes first, which exports to one of them."""
-    world, grant = importers.world, importers._grant.to_json()
-    more = {"to": importers.people[to].key_id} | ({"asset": asset} if asset else {})
-    export = Export.from_json(grant | more)
-    policy = world.policy_of(world.alice, name="aside", grants=(), exports=(export,))
-    world.clients["alice"].put_policy(sign(policy, world.alice))
-    return policy
-
-
-def test_an_importer_by_another_policy_does_not_veto(world: World, importers: Importers) -> None:
-    """T5: each is held to the policy by which the exporter exports to it, one way at a time."""
-    host = world.host()
-    outer = importers.outer
-    importers.outer = aside(importers, "ida")
-    importers.spoils("ida")
-    assert "policy.pin" in {r.code for r in refused(host.release, importers.job).reasons}
-    importers.outer = outer
-    importers.policy("ivo")
-    importers.consent("ivo")
-    lease = host.release(importers.job).lease.id
-    (name,) = importers.released()["importers"].values()
-    assert name == importers.people["ivo"].key_id
-    assert importers.released()["policies"][world.alice.key_id] == outer.digest()
-    host.renew(importers.job, lease)
-    assert host.attest(fresh=True).lost == ()
-
-
-def test_partners_in_something_else_do_not_veto(world: World, importers: Importers) -> None:
-    """T5: whoever was exported another asset, or this one once, has no say."""
-    host = world.host()
-    other = fake_manifest("dataset", world.alice.key_id, world.me, "other")
-    world.clients["alice"].deposit_key(other, Secret.random(32))
-    side = aside(importers, "ida", other.digest())
-    left = world.assets["left"].manifest
-    both = tuple(Import(policy=p.digest(), asset=left) for p in (importers.outer, side))
-    ida = world.policy_of(importers.people["ida"], imports=both)
-    world.client(importers.people["ida"]).put_policy(sign(ida, importers.people["ida"]))
-    world.policies["ida"] = ida
-    importers.consent("ida")
-    importers.outer = importers.alices([importers.people["ivo"]])
-    importers.policy("ivo")
-    importers.consent("ivo")
-    host.release(importers.job)
-    assert [*importers.released()["importers"].values()] == [importers.people["ivo"].key_id]
-    assert importers.people["ida"].key_id not in importers.released()["policies"]
-    world.now += 1
-    assert refused(importers.consent, "ida").code == "consent.owner"
-
-
-def test_an_importer_has_no_say_where_the_owner_spoke(world: World, importers: Importers) -> None:
-    """T5: nor in any job from which the owner took its export back."""
-    importers.spoils("ida")
-    world.consent(world.alice, importers.job)
-    host = world.host()
-    host.release(importers.job)
-    assert importers.released()["importers"] == {}
-    importers.alices(())
-    world.now += 61
-    world.consent(world.alice, importers.job)
-    host.release(importers.job)
-
-
-def test_an_importer_who_comes_late_does_not_end_a_job(world: World, importers: Importers) -> None:
-    """T12: a renewal is held against the parties to its release."""
-    world.consent(world.alice, importers.job)
-    host = world.host()
-    lease = host.release(importers.job).lease.id
-    importers.policy("ivo")
-    importers.consent("ivo")
-    host.renew(importers.job, lease)
-    importers.spoils("ida")
-    host.renew(importers.job, lease)
-
-
-def test_a_late_owner_does_not_end_what_its_importer_began(
-    world: World, importers: Importers
-) -> None:
-    importers.policy("ivo")
-    importers.consent("ivo")
-    host = world.host()
-    lease = host.release(importers.job).lease.id
-    importers.spoils("ida")
-    host.renew(importers.job, lease)
-    world.consent(world.alice, importers.job)
-    host.renew(importers.job, lease)
-
-
-def test_another_policy_of_the_exporter_ends_nothing(world: World, importers: Importers) -> None:
-    """T5: of an owner who said nothing, the policy counts that the importer looked at."""
-    importers.policy("ivo")
-    importers.consent("ivo")
-    host = world.host()
-    lease = host.release(importers.job).lease.id
-    unrelated = world.policy_of(world.alice, name="aaa", grants=())
-    world.clients["alice"].put_policy(sign(unrelated, world.alice))
-    host.renew(importers.job, lease)
 
 
 def test_the_administrators_door(tmp_path: Path) -> None:

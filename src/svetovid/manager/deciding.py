@@ -6,25 +6,24 @@ from its policy's pins among what was published here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice, product
-from typing import cast
 
 from svetovid.crypto import Envelope
 from svetovid.errors import PolicyError, Reason, SvetovidError
 from svetovid.evidence.appraisal import Appraisal, appraise
 from svetovid.evidence.documents import Challenge, HostRecord, ReferenceValues, Role, TrustAnchors
 from svetovid.evidence.verify import Proven
-from svetovid.manager.consenting import exporting
+from svetovid.manager.choices import in_force
 from svetovid.manager.core import Core
 from svetovid.manager.state import JobState, Publication, State
-from svetovid.policy.documents import Consent, Job, JobAsset, Policy
+from svetovid.policy.decide import choose
+from svetovid.policy.documents import Job, Policy
 from svetovid.policy.pins import resolve_policy
-from svetovid.policy.request import GrantUse, History, Request
+from svetovid.policy.request import GrantUse, Held, History, Request
 from svetovid.protocol.messages import JsonObject
 
-__all__ = ["Deciding", "Views"]
+__all__ = ["Deciding", "Views", "Ways", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,6 @@ class _Choice:
 
 
 _MAX_CHOICES = 4096
-_MAX_ALTERNATIVES = 8
-"""Ways to choose among the policies of exporters who say nothing themselves, that are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +63,33 @@ class Views:
     reasons: tuple[Reason, ...] = ()
     choices: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def held(self, owner: str) -> Held:
+        """What ``owner`` is held to."""
+        references = self.references.get(owner, frozenset())
+        return Held(self.policies[owner], self.appraisals.get(owner), references)
+
+
+Ways = Mapping[str, tuple[Views, ...]]
+"""By owner: the view of that owner alone, by each policy that it may be held to, the best first."""
+
+
+def first(ways: Ways) -> Views:
+    return together(views[0] for views in ways.values())
+
+
+def together(views: Iterable[Views]) -> Views:
+    """The views of several owners as one."""
+    whole = Views()
+    reasons: list[Reason] = []
+    for one in views:
+        whole.names.update(one.names)
+        whole.policies.update(one.policies)
+        whole.appraisals.update(one.appraisals)
+        whole.references.update(one.references)
+        whole.choices.update(one.choices)
+        reasons += one.reasons
+    return replace(whole, reasons=tuple(reasons))
+
 
 class Deciding:
     """Gathers what a decision depends on; decides nothing itself."""
@@ -76,82 +100,68 @@ class Deciding:
         self._meant: dict[tuple[str, int, int], tuple[str, ...]] = {}
         self._values: dict[str, ReferenceValues] = {}
 
-    def appraised(self, views: Views, proven: Proven, record: HostRecord) -> Views:
-        """Appraise for every owner and importer whose policy this manager holds."""
+    def appraised(self, ways: Ways, proven: Proven, record: HostRecord) -> Ways:
+        """Appraise for every owner and importer, by each policy that it may be held to."""
         now = self._core.now()
-        reasons: list[Reason] = []
         # An appraisal follows from the evidence and the choice alone: one choice, one appraisal.
         made: dict[tuple[str, ...], Appraisal] = {}
-        for owner, policy in views.policies.items():
+
+        def seen(owner: str, views: Views) -> Views:
             try:
-                mine = self._choice(views.names[owner], policy)
+                mine = self._choice(views.names[owner], views.policies[owner])
                 if mine.key not in made:
                     made[mine.key] = appraise(
                         proven, record, mine.anchors, mine.references, now=now
                     )
             except SvetovidError as e:
-                reasons += [replace(r, owner=owner) for r in e.reasons]
-                continue
-            views.appraisals[owner] = made[mine.key]
-            views.references[owner] = mine.names
-            views.choices[owner] = mine.key
-        return replace(views, reasons=tuple(reasons))
+                return replace(views, reasons=tuple(replace(r, owner=owner) for r in e.reasons))
+            return replace(
+                views,
+                appraisals={owner: made[mine.key]},
+                references={owner: mine.names},
+                choices={owner: mine.key},
+            )
 
-    def in_force(self, state: State, job: Job, name: str, role: Role) -> tuple[dict[str, str], ...]:
-        """By owner: digest of the policy its consent names if that is in force; of an owner that
-        did not consent, the one that it exports to an importer by; else the first in force. Where
-        it exports to several by several, each way is one alternative: an importer can refuse for
-        itself, and not for the others.
+        return {owner: tuple(seen(owner, v) for v in views) for owner, views in ways.items()}
 
-        Before a release: of owners of assets held here, and of importers who consented to a slot
-        that its owner said nothing to, and are exported that one still. After it, of the parties to
-        it: whoever consents later than that neither ends a job nor keeps it going.
-        """
-        held = state.jobs[name]
-        if role == "release":
-            here = [(s, a) for s, a in job.assets.items() if a.manager == self._core.me]
-            imported = self._imported(held, here)
-            parties = {a.owner for _, a in here} | {importer for _, importer, _ in imported}
-        else:
-            released = self._core.store.entry(held.release).body
-            parties = set(cast(dict[str, str], released["policies"]))
-            imported = [
-                (a.owner, importer, exporting(self._core, importer, a))
-                for s, importer in sorted(cast(dict[str, str], released["importers"]).items())
-                for a in [job.assets[s]]
-            ]
-        ways: dict[str, list[str]] = {}
-        for owner in sorted(parties):
-            mine = [d for _, d in sorted(state.owned.get(owner, {}).items())]
-            named = [held.policies[owner]] if owner in held.policies else []
-            by = named or [d for exporter, _, ds in imported if exporter == owner for d in ds]
-            if mine:
-                ways[owner] = list(dict.fromkeys(d for d in by if d in mine)) or mine[:1]
-        each = islice(product(*ways.values()), _MAX_ALTERNATIVES)
-        return tuple(dict(zip(ways, chosen, strict=True)) for chosen in each)
-
-    def _imported(
-        self, held: JobState, here: list[tuple[str, JobAsset]]
-    ) -> list[tuple[str, str, list[str]]]:
-        """Exporter, importer and the exporter's policies, for each slot that only importers spoke
-        to."""
-        given = {
-            owner: frozenset(self._core.store.document(consent, Consent).slots)
-            for owner, consent in held.consents.items()
+    def started(self, job: Job, name: str, role: Role) -> Ways:
+        """Whose policies take part, before anything is appraised."""
+        store = self._core.store
+        found = in_force(self._core, self._core.state, job, name, role)
+        return {
+            owner: tuple(Views({owner: d}, {owner: store.document(d, Policy)}) for d in names)
+            for owner, names in found.items()
         }
-        return [
-            (asset.owner, importer, found)
-            for slot, asset in here
-            if slot not in given.get(asset.owner, ())
-            for importer, slots in sorted(given.items())
-            if slot in slots and (found := exporting(self._core, importer, asset))
-        ]
 
-    def started(self, job: Job, name: str, role: Role) -> Iterator[Views]:
-        """Whose policies take part, before anything is appraised: at least one way."""
-        state, store = self._core.state, self._core.store
-        for names in self.in_force(state, job, name, role):
-            yield Views(names, {o: store.document(d, Policy) for o, d in names.items()})
+    def chosen(self, state: State, name: str, challenge: Challenge, ways: Ways) -> Views:
+        """Of each owner one policy, as the log stands in this very transaction.
+
+        Raises:
+            PolicyError: ``policy.changed`` where a policy was replaced since it was appraised: what
+                an owner stopped a moment ago stays stopped.
+        """
+        job = self._core.store.document(name, Job)
+        now = in_force(self._core, state, job, name, challenge.role)
+        left = {
+            owner: tuple(v for v in views if v.names[owner] in now.get(owner, ()))
+            for owner, views in ways.items()
+        }
+        if now.keys() != ways.keys() or not all(left.values()):
+            raise PolicyError(
+                "policy.changed",
+                expected="the policies that the evidence was appraised by",
+                observed="an owner has changed its policy, or consented, meanwhile",
+                next_step="ask again",
+            )
+        open_ = {owner: views for owner, views in left.items() if len(views) > 1}
+        best = {owner: views[0] for owner, views in left.items()}
+        if open_:
+            request = self.request(state, name, challenge, first(left), live=False)
+            counting = challenge.role == "release"
+            for owner, views in open_.items():
+                held = [v.held(owner) for v in views]
+                best[owner] = views[choose(request, owner, held, counting=counting)]
+        return together(best.values())
 
     def unchanged(self, views: Views) -> bool:
         """Whether what the evidence was appraised by is still each owner's choice.
@@ -217,21 +227,9 @@ class Deciding:
         live: bool,
         busy: bool = False,
     ) -> Request:
-        """Everything a decision depends on, as the log stands in this very transaction.
-
-        Raises:
-            PolicyError: ``policy.changed`` where a policy was replaced since it was appraised: what
-                an owner stopped a moment ago stays stopped.
-        """
+        """Everything a decision depends on, as the log stands in this very transaction."""
         core = self._core
         job, held = core.store.document(name, Job), state.jobs[name]
-        if views.names not in self.in_force(state, job, name, challenge.role):
-            raise PolicyError(
-                "policy.changed",
-                expected="the policies that the evidence was appraised by",
-                observed="an owner has changed its policy, or consented, meanwhile",
-                next_step="ask again",
-            )
         uses = {(o, a.manifest) for o in views.policies for a in job.assets.values()}
         history = History(
             uses={use: GrantUse(state.runs[use], state.put_out[use]) for use in uses},

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -22,7 +22,7 @@ from svetovid.errors import EvidenceError, PolicyError, Reason, SvetovidError
 from svetovid.evidence.documents import NO_SUBJECT, Role, TeeEvidence, TpmEvidence
 from svetovid.evidence.verify import Proven
 from svetovid.manager.core import Core
-from svetovid.manager.deciding import Deciding, Views
+from svetovid.manager.deciding import Deciding, Views, first
 from svetovid.manager.freshness import Admitted, Freshness
 from svetovid.manager.rejecting import Rejecting
 from svetovid.manager.state import LeaseState, State
@@ -105,45 +105,29 @@ class Examiner:
             name = admitted.challenge.job
             job = core.store.document(name, Job)
             case = Case(admitted, name, job, lease, without_log(evidence).digest())
-            ways = tuple(self._deciding.started(case.job, case.name, role))
+            ways = self._deciding.started(case.job, case.name, role)
+            views = first(ways)
             try:
                 proven = self._freshness.prove(admitted, subject)
                 self.no_older_boot(proven, admitted)
-                ways = tuple(self._deciding.appraised(w, proven, admitted.record) for w in ways)
+                ways = self._deciding.appraised(ways, proven, admitted.record)
+                views = first(ways)
                 with core.store.write() as tx:
                     if not tx.use_challenge(admitted.name, admitted.challenge.expires_at):
                         raise _used(admitted.name)
                     self._freshness.unexpired(admitted.challenge)
                     self.no_older_boot(proven, admitted)
-                    answer = self._granted(tx, case, proven, ways, granted)
+                    views = self._deciding.chosen(tx.state, name, admitted.challenge, ways)
+                    if not self._deciding.unchanged(views):
+                        raise _overtaken()
+                    answer = granted(tx, case, proven, views)
                 self._freshness.carry_on(proven)
                 return answer
             except SvetovidError as e:
                 if e.exit_code not in (2, 3) or e.code in _NOT_RECORDED:
                     raise  # a failure of our own, or recorded already
-                self._refuse(case, e.reasons, ways[0])
+                self._refuse(case, e.reasons, views)
                 raise type(e).from_reasons(_for_host(e.reasons)) from None
-
-    def _granted(
-        self,
-        tx: Transaction,
-        case: Case,
-        proven: Proven,
-        ways: Sequence[Views],
-        granted: Granted,
-    ) -> JsonObject:
-        """The answer of the first way that grants; the first refusal where none does."""
-        refused: list[PolicyError] = []
-        for views in ways:
-            if not self._deciding.unchanged(views):
-                raise _overtaken()
-            try:
-                return granted(tx, case, proven, views)
-            except PolicyError as e:
-                if e.code in _NOT_RECORDED:
-                    raise
-                refused.append(e)
-        raise refused[0]
 
     def append(
         self,

@@ -23,7 +23,6 @@ from svetovid.manager.core import Core
 from svetovid.manager.deciding import Deciding, Views
 from svetovid.manager.examining import Case, Examiner, boot_of, require
 from svetovid.manager.freshness import no_lease
-from svetovid.manager.imported import policies_behind
 from svetovid.manager.registry import key_label
 from svetovid.manager.state import LeaseState, State
 from svetovid.manager.transaction import Transaction
@@ -99,7 +98,6 @@ class Leasing:
         lease, body = self._lease(case, proven, digest(canonical(case.body())))
         policies = {owner: views.names[owner] for owner in decision.parties}
         importers = dict(decision.importers)
-        policies_behind(self._core.store, case.job, policies, importers)  # or it could not finish
         body["policies"], body["importers"] = {**policies}, {**importers}
         body["uses"] = [{"owner": o, "asset": a} for o, a in _uses(case.job, decision)]
         body["bytes_out"] = case.job.bytes_out

@@ -17,7 +17,7 @@ from svetovid.evidence.documents import TeeEvidence, TpmEvidence
 from svetovid.evidence.verify import Proven
 from svetovid.manager.admission import Admission
 from svetovid.manager.core import Core
-from svetovid.manager.deciding import Deciding, Views
+from svetovid.manager.deciding import Deciding, Views, Ways, first
 from svetovid.manager.examining import Case, Examiner, boot_of, require
 from svetovid.manager.freshness import Admitted, Freshness
 from svetovid.manager.standings import Standings, lease_on
@@ -121,30 +121,27 @@ class Watching:
             self._over(lease)
             return None
         case = self._case(admitted, evidence, lease)
-        ways = self._deciding.started(case.job, case.name, "attest")
-        found_by = [
-            (self._objections(case, views), views)
-            for views in (self._deciding.appraised(w, proven, admitted.record) for w in ways)
-        ]
-        reasons, views = next((f for f in found_by if not f[0]), found_by[0])
+        started = self._deciding.started(case.job, case.name, "attest")
+        ways = self._deciding.appraised(started, proven, admitted.record)
+        reasons, views = self._objections(case, ways)
         found = _Found(lease, case, views, reasons)
         if reasons and not lease.refused:
             with core.store.write() as tx:
                 self._take_back(tx, found)
         return found
 
-    def _objections(self, case: Case, views: Views) -> tuple[Reason, ...]:
-        state = self._core.state
+    def _objections(self, case: Case, ways: Ways) -> tuple[tuple[Reason, ...], Views]:
+        """What is held against the lease, and whose views it was found by."""
+        state, challenge, views = self._core.state, case.admitted.challenge, first(ways)
         try:
-            request = self._deciding.request(
-                state, case.name, case.admitted.challenge, views, live=True
-            )
+            views = self._deciding.chosen(state, case.name, challenge, ways)
+            request = self._deciding.request(state, case.name, challenge, views, live=True)
             on = self._deciding.released_on(state, case.name)
             require(decide_renewal(request, released_on=on, role="attest"), views)
         except PolicyError as e:
             # A policy that is just being replaced is looked at again at the next push.
-            return () if e.code == "policy.changed" else e.reasons
-        return ()
+            return () if e.code == "policy.changed" else e.reasons, views
+        return (), views
 
     def _take_back(self, tx: Transaction, found: _Found) -> None:
         lease = self._lease(tx.state, found.lease.host)
@@ -171,7 +168,7 @@ class Watching:
         lease = self._lease(self._core.state, host)
         if lease is not None and not lease.refused:
             case = self._case(admitted, evidence, lease)
-            views = next(self._deciding.started(case.job, case.name, "attest"))
+            views = first(self._deciding.started(case.job, case.name, "attest"))
             with self._core.store.write() as tx:
                 self._take_back(tx, _Found(lease, case, views, error.reasons))
         self._standings.refused(host, codes)

@@ -15,6 +15,8 @@ __all__ = ["CLOCK_SKEW_S", "Agreement", "Consents", "open_consents"]
 
 CLOCK_SKEW_S = 120
 """How far ahead of the manager's clock an owner's may be."""
+_MAX_IMPORT_BYTES = 8 << 20
+"""All policies behind a job's imports: of the 12 MB of a countersignature, with its proofs."""
 
 
 def open_consents(consents: Sequence[Envelope]) -> tuple[list[Consent], list[Consent]]:
@@ -83,15 +85,18 @@ class Consents:
                 return Agreement()
         return best
 
+    def spoke(self, owner: str, slot: str) -> bool:
+        """Whether ``owner`` consented to ``slot`` itself, whatever that is worth by now."""
+        return any((c.owner, c.job) == (owner, self.job) and slot in c.slots for c in self._good)
+
     def importers(self, slot: str, asset: JobAsset) -> list[str]:
         """Owners, by key, that import this asset and consented to its use in the owner's stead.
 
         None where the asset's owner has spoken for itself, whatever its consent is worth by now.
         """
         request = self._request
-        for c in self._good:
-            if (c.owner, c.job) == (asset.owner, self.job) and slot in c.slots:
-                return []
+        if self.spoke(asset.owner, slot):
+            return []
         return [
             owner
             for owner, policy in sorted(request.policies.items())
@@ -99,6 +104,20 @@ class Consents:
             and any(i.asset == asset.manifest for i in policy.imports)
             and self.agreement(owner, slot).ok
         ]
+
+    def import_bytes(self) -> int:
+        """What a receipt has room for of each policy that an import may rest on (T13).
+
+        Even parts: for each owner who said nothing to a slot held here, and for one importer of
+        each such slot. However many consent, nobody's policy leaves too little to another's.
+        """
+        request = self._request
+        silent = [
+            asset.owner
+            for slot, asset in request.job.assets.items()
+            if asset.manager == request.manager and not self.spoke(asset.owner, slot)
+        ]
+        return _MAX_IMPORT_BYTES // max(1, len(silent) + len({*silent}))
 
     def check(self, book: Book, owner: str, slot: str) -> None:
         """Note the consent clause of one slot."""

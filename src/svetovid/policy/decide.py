@@ -26,23 +26,23 @@ Calling loop::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from svetovid.crypto.identity import Card
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import NO_JOB, Role
-from svetovid.policy.conditions import job_view
+from svetovid.policy.conditions import Outcome, job_view
 from svetovid.policy.consents import Consents
 from svetovid.policy.documents import JobAsset
 from svetovid.policy.grant_clauses import Context, check_slot
 from svetovid.policy.modes import NEXT_STEP, NOT_BUILT
 from svetovid.policy.once import Once
 from svetovid.policy.owner_clauses import check_owner
-from svetovid.policy.request import Book, Decision, Request, Stakes
+from svetovid.policy.request import Book, Decision, Held, Request, Stakes
 
-__all__ = ["decide"]
+__all__ = ["choose", "decide"]
 
 
 def decide(request: Request) -> Decision:
@@ -142,7 +142,8 @@ def everything(book: Book, request: Request, *, counting: bool) -> Stakes:
         next_step="ask the managers that the job names",
     )
     consents = Consents(request)
-    ctx = Context(request, recipients, counting, Once(request, view))
+    part = consents.import_bytes()
+    ctx = Context(request, recipients, counting, Once(request, view), part)
     importers: dict[str, str] = {}
     for slot, asset in slots:
         importer = None
@@ -171,11 +172,48 @@ def _importer(ctx: Context, consents: Consents, slot: str, asset: JobAsset) -> s
     So an importer can refuse for itself, and not for the others.
     """
     candidates = consents.importers(slot, asset)
-    for owner in candidates:
-        stands = ctx.once.noted(("owner", owner), partial(_owner, ctx.request, owner))
-        if stands.ok and check_slot(ctx, asset, owner).ok:
-            return owner
-    return candidates[0] if candidates else None
+    return next((o for o in candidates if _stands(ctx, asset, o)), next(iter(candidates), None))
+
+
+def choose(request: Request, owner: str, held: Sequence[Held], *, counting: bool) -> int:
+    """Which of several policies an exporter who consented to nothing is held to: its index.
+
+    The first that accepts the host, and under which each slot of ``owner`` held here has an
+    importer whose clauses hold; the very first where there is none such. Nobody else's choice has
+    to do with it, so that the work is the sum of all such policies, not their product, and no
+    importer's policies stand between another and the exporter's (T5).
+
+    Args:
+        counting: whether the decision will use up a run.
+    """
+    recipients = _recipients(Book(), request)
+    view: Mapping[str, Any] = job_view(request.job) if recipients is not None else {}
+    consents = Consents(request)
+    part = consents.import_bytes()
+    known: dict[tuple[str, str, str], Outcome] = {}
+    mine = [
+        (s, a)
+        for s, a in sorted(request.job.assets.items())
+        if (a.owner, a.manager) == (owner, request.manager)
+    ]
+    for i, one in enumerate(held):
+        asked = request.held_to(owner, one)
+        ctx = Context(asked, recipients, counting, Once(asked, view, known), part)
+        book = Book()
+        check_owner(book, asked, owner)
+        if book.ok and all(_imported(ctx, consents, slot, asset) for slot, asset in mine):
+            return i
+    return 0
+
+
+def _imported(ctx: Context, consents: Consents, slot: str, asset: JobAsset) -> bool:
+    return any(_stands(ctx, asset, importer) for importer in consents.importers(slot, asset))
+
+
+def _stands(ctx: Context, asset: JobAsset, importer: str) -> bool:
+    """Whether all clauses of an import hold, the importer's own among them."""
+    whole = ctx.once.noted(("owner", importer), partial(_owner, ctx.request, importer))
+    return whole.ok and check_slot(ctx, asset, importer).ok
 
 
 def _owner(request: Request, owner: str, book: Book) -> None:

@@ -23,12 +23,14 @@ class Context:
         recipients: the job's recipients, or ``None`` where a card does not hold.
         counting: whether this decision uses up a run: releases do, renewals do not.
         once: what this decision found out so far.
+        import_bytes: what one policy behind an import may take in the job's receipt.
     """
 
     request: Request
     recipients: tuple[str, ...] | None
     counting: bool
     once: Once
+    import_bytes: int
 
 
 def check_slot(ctx: Context, asset: JobAsset, importer: str | None) -> Noted:
@@ -60,6 +62,8 @@ def _slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> No
         expected="the exporter's current policy",
         next_step="the importer must look at the exporter's new policy, and pin it",
     )
+    for party in (policy, inner):
+        _fits(book, ctx, party)
     exports = [
         (f"policy {policy.name} exports[{i}]", e)
         for i, e in enumerate(policy.exports)
@@ -68,6 +72,24 @@ def _slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> No
     _one_of(book, ctx, policy, exports)
     if narrower := _grants(inner, asset):
         _one_of(book, ctx, inner, narrower)
+
+
+def _fits(book: Book, ctx: Context, policy: Policy) -> None:
+    """Whether a receipt can hold a policy that an import rests on (T13).
+
+    Each has a part of its own, so that nobody's policy leaves too little to another's. Renewals do
+    not ask: the receipt brings what the release was decided by.
+    """
+    size = ctx.request.policy_bytes[policy.owner]
+    book.check(
+        not ctx.counting or size <= ctx.import_bytes,
+        "receipt.policies",
+        f"policy {policy.name}",
+        owner=policy.owner,
+        observed=f"{size} bytes",
+        expected=f"at most {ctx.import_bytes} bytes: the receipt holds the policies of an import",
+        next_step="ask the asset's owner to consent itself, or split the policy",
+    )
 
 
 def _grants(policy: Policy, asset: JobAsset) -> list[tuple[str, Grant]]:

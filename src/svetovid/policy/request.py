@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from svetovid.crypto import digest
 from svetovid.crypto.envelope import Envelope
 from svetovid.errors import PolicyError, Reason
 from svetovid.evidence.documents import Role
 from svetovid.policy.documents import Job, Policy
 
-__all__ = ["Appraised", "ClauseResult", "Decision", "GrantUse", "History", "Request"]
+__all__ = ["Appraised", "ClauseResult", "Decision", "GrantUse", "Held", "History", "Request"]
+
+_SIGNATURES_BYTES = 8 << 10
+"""Of an envelope, beside its payload in base64: sixteen signatures fit."""
 
 
 class Appraised(Protocol):
@@ -66,6 +71,20 @@ class History:
     finished: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One policy that an owner may be held to, and the evidence as that owner sees it by it.
+
+    Attributes:
+        appraisal: ``None`` where what the policy pins is not there.
+        references: digests of the reference-value documents that the appraisal used.
+    """
+
+    policy: Policy
+    appraisal: Appraised | None
+    references: frozenset[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """Everything a decision depends on.
@@ -84,6 +103,7 @@ class Request:
         now: Unix seconds.
         job_name, policy_names: digests of ``job`` and ``policies``, made here from these very
             documents, once for all the clauses that speak of them.
+        policy_bytes: by owner, the most that its policy takes where it is signed.
     """
 
     job: Job
@@ -100,11 +120,34 @@ class Request:
     now: int
     job_name: str = field(init=False)
     policy_names: Mapping[str, str] = field(init=False)
+    policy_bytes: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "job_name", self.job.digest())
-        names = {owner: policy.digest() for owner, policy in self.policies.items()}
-        object.__setattr__(self, "policy_names", names)
+        object.__setattr__(self, "policy_names", {})
+        object.__setattr__(self, "policy_bytes", {})
+        for owner, policy in self.policies.items():
+            self._measure(owner, policy)
+
+    def held_to(self, owner: str, held: Held) -> Request:
+        """The same request, with ``owner`` held to another policy; no other is digested anew."""
+        other = copy(self)
+        for name, value in (
+            ("policies", held.policy),
+            ("appraisals", held.appraisal),
+            ("references", held.references),
+        ):
+            kept = {o: v for o, v in getattr(self, name).items() if o != owner}
+            more = {} if value is None else {owner: value}
+            object.__setattr__(other, name, kept | more)
+        other._measure(owner, held.policy)
+        return other
+
+    def _measure(self, owner: str, policy: Policy) -> None:
+        data = policy.canonical()
+        size = -(-len(data) // 3) * 4 + _SIGNATURES_BYTES
+        object.__setattr__(self, "policy_names", {**self.policy_names, owner: digest(data)})
+        object.__setattr__(self, "policy_bytes", {**self.policy_bytes, owner: size})
 
 
 @dataclass(frozen=True, slots=True)
