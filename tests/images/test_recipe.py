@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import io
 import lzma
+import os
 import re
 import struct
 import tarfile
@@ -33,6 +35,7 @@ from attested_host.uki import Parts, assemble
 from attested_host.verity import Verity
 
 import firmware as uefi
+from svetovid.errors import InputError
 from svetovid.evidence.boot import prove_boot
 from svetovid.evidence.boot.explain import pcr_claims
 from svetovid.evidence.boot.policies import is_agent
@@ -354,6 +357,43 @@ def test_t9_the_kernel_says_nothing_on_the_operator_s_console() -> None:
     assert [s for s in settings if s.startswith("kernel/printk")] == ["kernel/printk 0 4 0 0"]
     for setting in ("kernel/dmesg_restrict 1", "kernel/sysrq 0"):
         assert setting in settings
+
+
+def service() -> Any:
+    spec = importlib.util.spec_from_file_location("service", rootfs.GUEST / "service.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("words"), "ValueError"),
+        (PermissionError(13, "words", "words"), "PermissionError EACCES"),
+        (InputError("host.home", expected="words", observed="words", next_step="words"),
+         "InputError host.home"),
+    ],
+)  # fmt: skip
+def test_t9_the_console_gets_fixed_text_alone(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What an error says may be of a job's making, and so may a library's warning."""
+    guest = service()
+
+    def fails() -> None:
+        raise error
+
+    def act() -> int:
+        os.write(2, b"words")
+        return int(guest.agent())
+
+    monkeypatch.setattr(guest, "_enrol_and_run", fails)
+    _, status = os.waitpid(guest._in_child(act), 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert capfd.readouterr() == (f"attested-host: the agent failed: {said}\n", "")
 
 
 def test_every_log_must_show_the_policy_and_the_agent() -> None:

@@ -18,6 +18,7 @@ writes nothing there, since foreign code could choose its words.
 """
 
 import ctypes
+import errno
 import fcntl
 import ipaddress
 import json
@@ -45,6 +46,7 @@ _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFFLAGS, _SIOCADDRT = 0x8916, 0x891C, 0x891
 _UP, _ROUTE_UP_GATEWAY = 0x1, 0x3
 _POWER_OFF = 0x4321FEDC
 _WAIT_S = 10
+_STANDARD_ERROR = 2
 
 
 def say(text: str) -> None:
@@ -173,9 +175,14 @@ def agent() -> int:
     try:
         _enrol_and_run()
     except Exception as e:  # noqa: BLE001 - process 1 says what it was, and goes on
-        say(f"the agent failed: {type(e).__name__}: {e}")
+        say(f"the agent failed: {type(e).__name__} {_number(e)}".rstrip())
         return 1
     return 0
+
+
+def _number(e: Exception) -> str:
+    """An error's code or number. Its text may hold words of a job's, and is for nobody (T9)."""
+    return str(getattr(e, "code", "") or errno.errorcode.get(getattr(e, "errno", 0) or 0, ""))
 
 
 def _reap(child: int) -> None:
@@ -199,6 +206,8 @@ def _power_off() -> None:
 def _in_child(act: Callable[[], int]) -> int:
     pid = os.fork()
     if pid == 0:
+        # A library's warning, a thread's last words: what else is written there is no fixed text.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_ERROR)
         os._exit(act())
     return pid
 
