@@ -12,7 +12,7 @@ from managerworld import World, fake_manifest, refused
 from svetovid.crypto import Identity, Secret, sign
 from svetovid.manager import consenting as consenting_module
 from svetovid.policy import consents as consents_module
-from svetovid.policy.documents import Consent, Export, Import, Pin, Policy
+from svetovid.policy.documents import Consent, Export, Import, Limits, Pin, Policy
 
 
 class Importers:
@@ -98,7 +98,10 @@ def test_one_importer_does_not_veto_for_another(world: World, importers: Importe
     assert name == importers.people["ivo"].key_id
     left = world.assets["left"].manifest
     runs = world.manager._core.state.runs
-    assert [runs[p.key_id, left] for p in importers.people.values()] == [0, 1]
+    people = importers.people.values()
+    assert [runs[p.key_id, left, ""] for p in people] == [0, 1]
+    assert [runs[world.alice.key_id, left, p.key_id] for p in people] == [0, 1]
+    assert runs[world.alice.key_id, left, ""] == 0
 
 
 def aside(importers: Importers, to: str, asset: str | None = None) -> Policy:
@@ -219,6 +222,14 @@ def partners(
     return found
 
 
+def again(world: World, policy: Policy, **fields: Any) -> Policy:
+    """Alice's next edition of one of hers."""
+    more = {"sequence": policy.sequence + 1, "predecessor": policy.digest(), **fields}
+    policy = policy.model_copy(update=more)
+    world.clients["alice"].put_policy(sign(policy, world.alice))
+    return policy
+
+
 def import_all(
     importers: Importers, person: Identity, outer: Iterable[Policy], **fields: Any
 ) -> None:
@@ -271,9 +282,7 @@ def test_an_importer_may_rest_on_any_of_four_policies(world: World, importers: I
     for n, policy in enumerate(outer[:3]):
         (export,) = policy.exports
         narrow = export.model_copy(update={"code": ("sha256:" + "0" * 64,)})
-        more = {"sequence": 2, "predecessor": policy.digest(), "exports": (narrow,)}
-        outer[n] = policy.model_copy(update=more)
-        world.clients["alice"].put_policy(sign(outer[n], world.alice))
+        outer[n] = again(world, policy, exports=(narrow,))
     import_all(importers, person, outer)
     world.host().release(importers.job)
     assert importers.released()["policies"][world.alice.key_id] == outer[3].digest()
@@ -344,7 +353,8 @@ def test_a_consent_may_come_in_while_others_are_read(
     importers.policy("ivo")
     importers.consent("ida")
     host = world.host()
-    read, came = world.manager._core.store.document, []
+    read = world.manager._core.store.document
+    came: list[str] = []
 
     def meanwhile(name: str, kind: Any) -> Any:
         if kind is Consent and not came:
@@ -359,3 +369,84 @@ def test_a_consent_may_come_in_while_others_are_read(
     assert refused(host.client.release, evidence).code == "policy.changed"
     assert came
     host.release(importers.job)
+
+
+def another_job(importers: Importers, seed: int) -> None:
+    world = importers.world
+    importers.job = world.propose(world.job_document(seed=seed), consent=False)
+    for owner in (world.bob, world.carol):
+        world.consent(owner, importers.job)
+
+
+@pytest.mark.parametrize("code", ["limit.runs", "limit.output_bytes"])
+def test_an_importer_uses_up_nobody_elses_limits(
+    world: World, importers: Importers, code: str
+) -> None:
+    """T5: what one was given is counted for it alone, over all its jobs, also after a restart."""
+    each = {"output_bytes": world.job_document().bytes_out}
+    once = Limits(runs=1) if code == "limit.runs" else Limits(**each)
+    importers._grant = importers._grant.model_copy(update={"limits": once})
+    importers.outer = importers.alices(importers.people.values())
+    importers.policy("ida")
+    importers.policy("ivo")
+    host = world.host()
+
+    def run(name: str, seed: int) -> None:
+        another_job(importers, seed)
+        importers.consent(name)
+        lease = host.release(importers.job).lease.id
+        host.client.end_lease(lease, "done", host.job_key)
+
+    run("ida", 1)
+    world.restart()
+    assert {r.code for r in refused(run, "ida", 2).reasons} == {code}
+    run("ivo", 3)
+    assert {r.code for r in refused(run, "ivo", 4).reasons} == {code}
+
+
+def test_own_grants_and_exports_are_counted_apart(world: World, importers: Importers) -> None:
+    """T5: a run in the owner's own name takes none of an importer's, nor the other way round."""
+    last, once = world.policies["alice"], Limits(runs=1)
+    (own,) = last.grants
+    given = Export.from_json(
+        own.to_json() | {"to": importers.people["ida"].key_id, "limits": once.to_json()}
+    )
+    importers.outer = world.policy_of(
+        world.alice,
+        grants=(own.model_copy(update={"limits": once}),),
+        exports=(given,),
+        sequence=last.sequence + 1,
+        predecessor=last.digest(),
+    )
+    world.clients["alice"].put_policy(sign(importers.outer, world.alice))
+    world.policies["alice"] = importers.outer
+    importers.policy("ida")
+    host = world.host()
+    for seed, who in ((1, "alice"), (2, "ida")):
+        another_job(importers, seed)
+        if who == "alice":
+            world.consent(world.alice, importers.job)
+        else:
+            importers.consent(who)
+        host.client.end_lease(host.release(importers.job).lease.id, "done", host.job_key)
+    another_job(importers, 3)
+    world.consent(world.alice, importers.job)
+    assert refused(host.release, importers.job).code == "limit.runs"
+
+
+def test_the_policy_of_the_release_comes_first_afterwards(
+    world: World, importers: Importers
+) -> None:
+    """T12: where none holds any more, a host is told what is wrong with the one it started by."""
+    ((person, (first, second)),) = partners(importers, 1, policies=2)
+    first = again(world, first, **spoilt(world))
+    (export,) = second.exports
+    ending = export.model_copy(update={"limits": Limits(expires_at=world.now + 30)})
+    second = again(world, second, exports=(ending,))
+    import_all(importers, person, (first, second))
+    host = world.host()
+    lease = host.release(importers.job).lease.id
+    assert importers.released()["policies"][world.alice.key_id] == second.digest()
+    world.now += 30
+    codes = {r.code for r in refused(host.renew, importers.job, lease).reasons}
+    assert codes == {"limit.expired"}

@@ -913,8 +913,8 @@ def test_an_importer_consents_in_the_owners_stead(world: World) -> None:
     host = world.host()
     assert len(host.release(job).keys) == 3
     runs = world.manager._core.state.runs
-    assert runs[world.bob.key_id, left.manifest] == 1
-    assert runs[world.alice.key_id, left.manifest] == 1
+    assert runs[world.bob.key_id, left.manifest, ""] == 1
+    assert runs[world.alice.key_id, left.manifest, world.bob.key_id] == 1
 
 
 @contextmanager

@@ -337,18 +337,18 @@ def expired(w):
 
 @case("limit.runs")
 def runs_used_up(w):
-    w.history = History(uses={(ALICE.key_id, IMAGES): GrantUse(runs=3)})
+    w.history = History(uses={(ALICE.key_id, IMAGES, ""): GrantUse(runs=3)})
 
 
 @case("limit.runs")
 def runs_used_up_by_resumes(w):  # T11
-    w.history = History(started=True, uses={(ALICE.key_id, IMAGES): GrantUse(runs=3)})
+    w.history = History(started=True, uses={(ALICE.key_id, IMAGES, ""): GrantUse(runs=3)})
 
 
 @case("limit.output_bytes")
 def output_budget(w):  # L5
     used = 100_000 - w.job.bytes_out + 1
-    w.history = History(uses={(ALICE.key_id, IMAGES): GrantUse(output_bytes=used)})
+    w.history = History(uses={(ALICE.key_id, IMAGES, ""): GrantUse(output_bytes=used)})
 
 
 @case("consent.missing", "policy.grant")
@@ -495,7 +495,7 @@ def test_a_run_limit_is_exact_over_many_requests() -> None:
     w, granted = World(), 0
     request = w.request()
     for _ in range(20):
-        uses = {(ALICE.key_id, IMAGES): GrantUse(runs=granted)}
+        uses = {(ALICE.key_id, IMAGES, ""): GrantUse(runs=granted)}
         granted += decide(replace(request, history=History(uses=uses))).granted
     assert granted == 3
 
@@ -508,7 +508,7 @@ def test_l5_all_that_a_release_lets_out_is_charged_to_the_byte() -> None:
     metrics = 128 + 8 + len("loss") + 26 * 10
     assert w.job.bytes_out == limits.output_bytes + metrics + progress
     used = 100_000 - w.job.bytes_out
-    uses = {(ALICE.key_id, IMAGES): GrantUse(output_bytes=used)}
+    uses = {(ALICE.key_id, IMAGES, ""): GrantUse(output_bytes=used)}
     w.history = History(uses=uses)
     assert decide(w.request()).granted
     w.job = w.job.model_copy(
@@ -526,7 +526,7 @@ def test_l5_all_that_a_release_lets_out_is_charged_to_the_byte() -> None:
 def test_a_grant_without_limits_is_not_limited() -> None:
     w = World()
     alice(w, grant(IMAGES, "data", limits=Limits()))
-    w.history = History(uses={(ALICE.key_id, IMAGES): GrantUse(runs=10**6, output_bytes=2**50)})
+    w.history = History(uses={(ALICE.key_id, IMAGES, ""): GrantUse(runs=10**6, output_bytes=2**50)})
     assert decide(w.request()).granted
 
 

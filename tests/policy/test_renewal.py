@@ -13,7 +13,7 @@ def world() -> World:
     w = World()
     w.role = "renew"
     w.history = History(
-        started=True, live=True, resumes=1, uses={(ALICE.key_id, IMAGES): GrantUse(runs=3)}
+        started=True, live=True, resumes=1, uses={(ALICE.key_id, IMAGES, ""): GrantUse(runs=3)}
     )
     return w
 
@@ -34,7 +34,7 @@ def test_a_renewal_is_not_charged_but_keeps_to_the_limit() -> None:
     """L5: its release took all there was; less than that was never granted."""
     w = world()
     for used, granted in ((100_000, True), (100_001, False)):
-        uses = {(ALICE.key_id, IMAGES): GrantUse(runs=3, output_bytes=used)}
+        uses = {(ALICE.key_id, IMAGES, ""): GrantUse(runs=3, output_bytes=used)}
         w.history = History(started=True, live=True, resumes=1, uses=uses)
         assert decide_renewal(w.request(), released_on=released(w)).granted is granted
 

@@ -230,7 +230,9 @@ class Deciding:
         """Everything a decision depends on, as the log stands in this very transaction."""
         core = self._core
         job, held = core.store.document(name, Job), state.jobs[name]
-        uses = {(o, a.manifest) for o in views.policies for a in job.assets.values()}
+        assets = job.assets.values()
+        uses = {(o, a.manifest, "") for o in views.policies for a in assets}
+        uses |= {(a.owner, a.manifest, importer) for importer in views.policies for a in assets}
         history = History(
             uses={use: GrantUse(state.runs[use], state.put_out[use]) for use in uses},
             started=held.releases > 0,

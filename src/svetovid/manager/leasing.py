@@ -15,6 +15,8 @@ Rules:
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from svetovid.crypto import Secret, canonical, digest, seal
 from svetovid.errors import EvidenceError
 from svetovid.evidence.verify import Proven
@@ -99,7 +101,7 @@ class Leasing:
         policies = {owner: views.names[owner] for owner in decision.parties}
         importers = dict(decision.importers)
         body["policies"], body["importers"] = {**policies}, {**importers}
-        body["uses"] = [{"owner": o, "asset": a} for o, a in _uses(case.job, decision)]
+        body["uses"] = [*_uses(case.job, decision)]
         body["bytes_out"] = case.job.bytes_out
         held = tx.state.jobs[case.name]
         consents = self._deciding.consents(held, {*case.job.owners, *importers.values()})
@@ -208,12 +210,14 @@ class Leasing:
         return Renewal(lease=lease, decision=index).to_json()
 
 
-def _uses(job: Job, decision: Decision) -> list[tuple[str, str]]:
-    """(policy owner, asset) of every grant this release draws on: owners', and importers'."""
+def _uses(job: Job, decision: Decision) -> list[dict[str, JsonValue]]:
+    """Every grant that this release draws on: owners' own, or those to an importer, with that one's
+    own of the same asset."""
     here = [(s, a) for s, a in job.assets.items() if a.manifest in decision.assets]
-    out = {(a.owner, a.manifest) for _, a in here}
     importers = decision.importers
-    return sorted(out | {(importers[s], a.manifest) for s, a in here if s in importers})
+    out = {(a.owner, a.manifest, importers.get(s, "")) for s, a in here}
+    out |= {(importers[s], a.manifest, "") for s, a in here if s in importers}
+    return [{"owner": owner, "asset": asset, "to": to} for owner, asset, to in sorted(out)]
 
 
 def _restarted_since(lease: LeaseState, proven: Proven) -> bool:

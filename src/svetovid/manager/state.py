@@ -113,8 +113,9 @@ class State:
         self.devices: dict[str, str] = {}
         self.lent: dict[str, str] = {}  # device to the newest lease that any host on it was given
         self.revoked: set[str] = set()
-        self.runs: Counter[tuple[str, str]] = Counter()
-        self.put_out: Counter[tuple[str, str]] = Counter()
+        # By policy owner, asset, and importer that it is exported to, if any.
+        self.runs: Counter[tuple[str, str, str]] = Counter()
+        self.put_out: Counter[tuple[str, str, str]] = Counter()
         self.documents: set[str] = set()
         self.records: set[str] = set()
         self.shown: dict[str, frozenset[str]] = {}
@@ -278,7 +279,7 @@ class State:
             job.release = index
             if job.lease:
                 self.leases[job.lease].ended = self.leases[job.lease].ended or "over"
-            for use in {(u["owner"], u["asset"]) for u in body["uses"]}:
+            for use in {(u["owner"], u["asset"], u["to"]) for u in body["uses"]}:
                 self.runs[use] += 1
                 self.put_out[use] += body["bytes_out"]
         job.lease = body["lease"]

@@ -118,7 +118,8 @@ class Grant(Document):
         recipients: keys that may receive what comes out.
         devices: accelerator device nodes a job may ask for (T8); none unless they are named.
         conditions: all must hold.
-        limits: counted over all jobs under this grant, resumes included.
+        limits: counted over all jobs, resumes included; for all of an owner's own grants of one
+            asset together, and for all its exports of it to one importer together.
     """
 
     asset: Digest

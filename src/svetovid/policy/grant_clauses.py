@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from svetovid.policy.documents import Grant, JobAsset, Policy
+from svetovid.policy.documents import Export, Grant, JobAsset, Policy
 from svetovid.policy.once import MAX_ALTERNATIVES, Noted, Once
 from svetovid.policy.request import Book, GrantUse, Request
 
@@ -203,7 +203,8 @@ def _any_of(names: Sequence[str], what: str) -> str:
 
 def _limits(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> None:
     request, limits = ctx.request, grant.limits
-    use = request.history.uses.get((owner, grant.asset), GrantUse())
+    to = grant.to if isinstance(grant, Export) else ""
+    use = request.history.uses.get((owner, grant.asset, to), GrantUse())
     if limits.expires_at is not None:
         book.check(
             request.now < limits.expires_at,

@@ -38,7 +38,8 @@ class Appraised(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GrantUse:
-    """What was used so far of one owner's grants for one asset, over all jobs.
+    """What was used so far of one owner's grants for one asset, or of its exports of it to one
+    importer, over all jobs.
 
     Attributes:
         runs: releases that started or resumed a run.
@@ -55,7 +56,8 @@ class History:
     """What the manager's own records say (T11).
 
     Attributes:
-        uses: by (policy owner, asset).
+        uses: by (policy owner, asset, importer that it is exported to; empty for the owner's own
+            grants). No importer uses up what another was given.
         started: whether this job ran before, so that this release would be a resume.
         live: whether an instance of this job holds a lease now.
         busy: whether this host's device holds a lease for another job now (T8).
@@ -63,7 +65,7 @@ class History:
         finished: whether this job handed in its outputs.
     """
 
-    uses: Mapping[tuple[str, str], GrantUse] = field(default_factory=dict)
+    uses: Mapping[tuple[str, str, str], GrantUse] = field(default_factory=dict)
     started: bool = False
     live: bool = False
     busy: bool = False
