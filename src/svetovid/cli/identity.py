@@ -39,7 +39,7 @@ def create(
     from svetovid import stakeholder
 
     pin = None if manager is None else stakeholder.read_pin(manager)
-    stakeholder.check_new(names, parent, public)
+    stakeholder.check_new(names, parent, public, pin=pin)
     secret = passphrase(", ".join(names), confirm=True)
     made = {}
     for name in names:

@@ -18,8 +18,8 @@ from svetovid.crypto import (
     keystore,
 )
 from svetovid.crypto.hpke import ReceivingKey
-from svetovid.crypto.private import write_private
-from svetovid.errors import InputError
+from svetovid.crypto.private import unwritable, write_private
+from svetovid.errors import HostError, InputError
 from svetovid.stakeholder.home import Home, make_private, read_bounded
 from svetovid.stakeholder.names import naming
 
@@ -108,7 +108,7 @@ def load(home: Path, passphrase: Secret) -> Stakeholder:
         IntegrityError: ``key.passphrase``.
     """
     place = Home(home)
-    if not home.is_dir():
+    if not os.path.isdir(home):  # noqa: PTH112 - also for a name that no folder can have
         raise InputError(
             "home.folder",
             expected=f"a home at {home}",
@@ -178,15 +178,42 @@ def publish_card(who: Stakeholder, public: Path) -> Path:
 
     Raises:
         InputError: ``names.taken`` where another party's card stands there.
+        HostError: ``file.write``.
     """
     path = public / f"{who.name}.card.json"
-    if path.exists():
-        there = read_card(path).signing
-        if not who.has_been(there):
-            raise name_taken(who.name, public, there)
-    public.mkdir(parents=True, exist_ok=True)
+    there = published(public, who.name)
+    if there is not None and not who.has_been(there):
+        raise name_taken(who.name, public, there)
+    make_public(public)
     write_card(who.identity, path)
     return path
+
+
+def published(public: Path, name: str) -> KeyId | None:
+    """The key in the card that stands in ``public`` under this name.
+
+    Raises:
+        HostError: ``file.write`` where there can be no such folder.
+        InputError, IntegrityError: of :func:`read_card`.
+    """
+    path = public / f"{name}.card.json"
+    try:
+        there = path.exists()
+    except OSError as e:
+        raise _no_public(e, public) from e
+    return read_card(path).signing if there else None
+
+
+def make_public(public: Path) -> None:
+    """Make the public folder where there is none. Raises HostError ``file.write``."""
+    try:
+        public.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise _no_public(e, public) from e
+
+
+def _no_public(error: OSError, public: Path) -> HostError:
+    return unwritable(error, f"a folder {public}", "choose another one with --public")
 
 
 def name_taken(name: str, public: Path, key: KeyId) -> InputError:

@@ -15,6 +15,7 @@ from svetovid.stakeholder.identity import Stakeholder
 from svetovid.stakeholder.names import read_document
 
 __all__ = [
+    "check_pin",
     "hold_pin",
     "pin_manager",
     "pinned_demand",
@@ -74,26 +75,46 @@ def pin_manager(
         InputError: ``manager.pinned`` where another manager is pinned.
     """
     given = read_pin(pin_file)
-    required = None if demand is None else demand.digest()
-    if who.home.manager.exists():
-        held = read_pin(who.home.manager)
-        before, after = held.open().signing, given.open().signing
-        if required is None and not trust_unproven:
-            required = held.require_evidence
-        if before != after:
-            raise InputError(
-                "manager.pinned",
-                expected=before,
-                observed=after,
-                next_step=f"remove {who.home.manager} by hand if the change is meant",
-            )
+    required = check_pin(who.home, given)
     if demand is not None:  # first: a pin must never ask for a demand that is not there
         write_private(who.home.demand, demand.canonical())
-    return hold_pin(who.home, given, required)
+        required = demand.digest()
+    return _keep(who.home, given, None if demand is None and trust_unproven else required)
 
 
-def hold_pin(home: Home, given: ManagerPin, required: Digest | None = None) -> ManagerPin:
-    """Keep a manager's pin, with what this home demands of the manager and nobody else does."""
+def check_pin(home: Home, given: ManagerPin) -> Digest | None:
+    """See that no other manager is pinned; the demand that stays with a renewed pin.
+
+    Raises:
+        InputError: ``manager.pinned``; ``file.*``, ``json.*``, ``document.invalid`` for a pin in
+            the way that cannot be read.
+        IntegrityError: ``signature.*``, in the same way.
+    """
+    if not home.manager.exists():
+        return None
+    held = read_pin(home.manager)
+    before, after = held.open().signing, given.open().signing
+    if before != after:
+        raise InputError(
+            "manager.pinned",
+            expected=before,
+            observed=after,
+            next_step=f"remove {home.manager} by hand if the change is meant",
+        )
+    return held.require_evidence
+
+
+def hold_pin(home: Home, given: ManagerPin) -> ManagerPin:
+    """Keep a manager's pin, the first of this home or one of the same manager.
+
+    Raises:
+        InputError, IntegrityError: of :func:`check_pin`.
+    """
+    return _keep(home, given, check_pin(home, given))
+
+
+def _keep(home: Home, given: ManagerPin, required: Digest | None) -> ManagerPin:
+    """With what this home demands of the manager and nobody else does."""
     pin = given.model_copy(update={"require_evidence": required})
     write_private(home.manager, canonical(pin.to_json()))
     return pin
