@@ -28,6 +28,8 @@ Say = Callable[[str], None]
 _BOOT_S = 600.0
 _LINE = 200
 _CHANGED = "opt/site/numpy/version.py"
+_WORDS = "the kernel's loudest words"
+_EMERGENCY = f'/mnt/busybox echo "<0>{_WORDS}" >/dev/kmsg'
 _KERNEL_LINE = re.compile(r"^\[ *\d+\.\d+\]", re.MULTILINE)
 _LATE = "numpy/_core/_multiarray_umath.cpython-311-x86_64-linux-gnu.so"
 """A file that nothing reads before the agent has the runtime measured; as its wheel names it."""
@@ -74,20 +76,11 @@ class Story:
                 self.say(f"guest: {line.removeprefix('attested-host:').strip()}")
         if result.reasons("main"):
             raise BuildError(f"the main job was refused: {result.of_job('main')}")
-        self._keeps_quiet(result.console)
+        _quiet(result.console, world.first_record())
+        self.say("the kernel killed a process that was called like alice's data, and told nobody")
         self.verdict = world.open_model("main", result)
         self.say(f"rita opened the model; its receipt says: {'; '.join(self.verdict)}")
         self.result = result
-
-    def _keeps_quiet(self, console: str) -> None:
-        """T9: code had the kernel kill a process by a name of its choice; the operator reads none.
-
-        Raises:
-            BuildError: where anything of the kernel's stands on the console.
-        """
-        if self.world.first_record() in console or _KERNEL_LINE.search(console):
-            raise BuildError(f"the kernel spoke on the console: {console[-1000:]}")
-        self.say("the kernel killed a process that was called like alice's data, and told nobody")
 
     # -- what is refused
 
@@ -146,9 +139,11 @@ class Story:
         port = world.folder / "vm" / "p"
         port.unlink(missing_ok=True)
         with world.running([name], disks=self._lab.disks, port=port) as vm:
-            act(port, commands, _BOOT_S)
+            act(port, [_EMERGENCY, *commands], _BOOT_S)
             vm.wait_off(_BOOT_S)
-        return self._refused_by_alice(what, code, name, world.result())
+        result = world.result()
+        _quiet(result.console, _WORDS)
+        return self._refused_by_alice(what, code, name, result)
 
     def unapproved_file(self) -> set[str]:
         """A program that no reference value lists is run once, before the agent starts."""
@@ -207,6 +202,16 @@ class Story:
         if not any(_LATE in r["observed"] for r in reasons):
             raise BuildError(f"{what}: {_LATE} was to be named: {reasons}")
         return self._refused(what, "measure.unread", reasons)
+
+
+def _quiet(console: str, words: str) -> None:
+    """T9: foreign code has the kernel speak by names of its choice; the operator hears none of it.
+
+    Raises:
+        BuildError: where ``words``, or anything of the kernel's, stand on the console.
+    """
+    if words in console or _KERNEL_LINE.search(console):
+        raise BuildError(f"the kernel spoke on the console: {console[-1000:]}")
 
 
 def _shortened(text: str) -> str:
