@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from svetovid.crypto import digest
@@ -133,15 +132,15 @@ class Request:
 
     def held_to(self, owner: str, held: Held) -> Request:
         """The same request, with ``owner`` held to another policy; no other is digested anew."""
-        other = copy(self)
-        for name, value in (
-            ("policies", held.policy),
-            ("appraisals", held.appraisal),
-            ("references", held.references),
-        ):
-            kept = {o: v for o, v in getattr(self, name).items() if o != owner}
-            more = {} if value is None else {owner: value}
-            object.__setattr__(other, name, kept | more)
+        other = object.__new__(Request)
+        for member in fields(self):
+            object.__setattr__(other, member.name, getattr(self, member.name))
+        views = {o: v for o, v in self.appraisals.items() if o != owner}
+        if held.appraisal is not None:
+            views[owner] = held.appraisal
+        object.__setattr__(other, "appraisals", views)
+        object.__setattr__(other, "policies", {**self.policies, owner: held.policy})
+        object.__setattr__(other, "references", {**self.references, owner: held.references})
         other._measure(owner, held.policy)
         return other
 
