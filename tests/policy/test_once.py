@@ -37,7 +37,9 @@ from svetovid.policy import (
     once,
 )
 from svetovid.policy.conditions import work
+from svetovid.policy.decide import choose
 from svetovid.policy.once import MAX_ALTERNATIVES, MAX_OWNERS_WORK, MAX_POLICY_WORK, policy_work
+from svetovid.policy.request import Held
 
 OWNERS = [who(f"owner-{i:02d}") for i in range(20)]
 LONG = 'job.seed == 0 && "' + "x" * 960
@@ -137,6 +139,16 @@ def test_importers_are_tried_once_for_an_asset(
     importing(w, importers, grant(IMAGES, "data", conditions=(condition("job.seed == 1"),)))
     assert "policy.condition" in codes(decide(w.request()))
     assert evaluated == {"job.seed == 1": 4}
+    first = min(i.key_id for i in importers)
+    assert tried == {None: 1, first: 1}, "the others refuse by clauses of their own"
+    exported = grant(IMAGES, "data", modes=("enclave",)).to_json()
+    give(w, ALICE, exports=tuple(Export.from_json(exported | {"to": i.key_id}) for i in importers))
+    pin = Import(policy=w.policies[ALICE.key_id].digest(), asset=IMAGES)
+    for importer in importers:
+        give(w, importer, imports=(pin,))
+    agree(w, *importers)
+    tried.clear()
+    assert "grant.mode" in codes(decide(w.request()))
     assert tried == {None: 1, **{i.key_id: 1 for i in importers}}
 
 
@@ -258,3 +270,48 @@ def test_the_dearest_decision_ends_soon() -> None:
     begin = time.process_time()
     assert "grant.mode" in codes(decide(w.request()))
     assert time.process_time() - begin < 5
+
+
+def test_the_dearest_choice_ends_soon(evaluated: Counter[str]) -> None:
+    """Twenty importers, each with clauses of its own, and eighty policies that export to all of
+    them: the work is the sum of all these policies, and an importer's own is asked once."""
+    w = world({f"s{i:02d}": ALICE for i in range(63)})
+    base = grant(IMAGES, "data", modes=("enclave",), conditions=(condition("job.seed == 0"),))
+    to = [o.key_id for o in OWNERS]
+    exports = tuple(Export.from_json(base.to_json() | {"to": t}) for t in to * 8)
+    held = [
+        Held(policy(ALICE, name=f"a{n}", exports=exports), FakeAppraisal(), frozenset({RUNTIME}))
+        for n in range(80)
+    ]
+    w.policies[ALICE.key_id] = held[0].policy
+    pins = tuple(Import(policy=h.policy.digest(), asset=IMAGES) for h in held)
+    mine = grant(IMAGES, "data", conditions=(condition("job.seed >= 0"),))
+    for importer in OWNERS:
+        give(w, importer, mine, imports=pins)
+    agree(w, *OWNERS)
+    request = w.request()
+    begin = time.process_time()
+    assert choose(request, ALICE.key_id, held, counting=True) == 0
+    assert time.process_time() - begin < 5
+    assert evaluated == {"job.seed == 0": len(held), "job.seed >= 0": len(OWNERS)}
+
+
+def test_a_choice_sees_the_host_as_each_policy_does() -> None:
+    """T2: one whose pins are not there, or that refuses the host, is not taken."""
+    w = world({"a": ALICE})
+    importer = OWNERS[0]
+    base = grant(IMAGES, "data").to_json()
+    export = Export.from_json(base | {"to": importer.key_id})
+    policies = [policy(ALICE, name=f"a{n}", exports=(export,)) for n in range(4)]
+    runtime = frozenset({RUNTIME})
+    held = [
+        Held(policies[0], None, frozenset()),
+        Held(policies[1], FakeAppraisal(affirmed=False), runtime),
+        Held(policies[2], FakeAppraisal(), frozenset()),
+        Held(policies[3], FakeAppraisal(), runtime),
+    ]
+    give(w, importer, imports=tuple(Import(policy=p.digest(), asset=IMAGES) for p in policies))
+    w.policies[ALICE.key_id] = policies[0]
+    agree(w, importer)
+    assert choose(w.request(), ALICE.key_id, held, counting=True) == 3
+    assert choose(w.request(), ALICE.key_id, held[:3], counting=True) == 0

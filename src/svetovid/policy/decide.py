@@ -33,10 +33,10 @@ from typing import Any
 from svetovid.crypto.identity import Card
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import NO_JOB, Role
-from svetovid.policy.conditions import Outcome, job_view
+from svetovid.policy.conditions import job_view
 from svetovid.policy.consents import Consents
 from svetovid.policy.documents import JobAsset
-from svetovid.policy.grant_clauses import Context, check_slot
+from svetovid.policy.grant_clauses import Context, check_export, check_narrower, check_slot
 from svetovid.policy.modes import NEXT_STEP, NOT_BUILT
 from svetovid.policy.once import Once
 from svetovid.policy.owner_clauses import check_owner
@@ -172,7 +172,8 @@ def _importer(ctx: Context, consents: Consents, slot: str, asset: JobAsset) -> s
     So an importer can refuse for itself, and not for the others.
     """
     candidates = consents.importers(slot, asset)
-    return next((o for o in candidates if _stands(ctx, asset, o)), next(iter(candidates), None))
+    holds = (o for o in candidates if _willing(ctx, asset, o) and check_slot(ctx, asset, o).ok)
+    return next(holds, next(iter(candidates), None))
 
 
 def choose(request: Request, owner: str, held: Sequence[Held], *, counting: bool) -> int:
@@ -190,30 +191,30 @@ def choose(request: Request, owner: str, held: Sequence[Held], *, counting: bool
     view: Mapping[str, Any] = job_view(request.job) if recipients is not None else {}
     consents = Consents(request)
     part = consents.import_bytes()
-    known: dict[tuple[str, str, str], Outcome] = {}
-    mine = [
-        (s, a)
-        for s, a in sorted(request.job.assets.items())
-        if (a.owner, a.manager) == (owner, request.manager)
+    ctx = Context(request, recipients, counting, Once(request, view), part)
+    # What importers' own clauses come to follows from no policy of the exporter's: asked once.
+    able = [
+        (asset, [i for i in consents.importers(slot, asset) if _willing(ctx, asset, i)])
+        for slot, asset in sorted(request.job.assets.items())
+        if (asset.owner, asset.manager) == (owner, request.manager)
     ]
     for i, one in enumerate(held):
         asked = request.held_to(owner, one)
-        ctx = Context(asked, recipients, counting, Once(asked, view, known), part)
+        ctx = Context(asked, recipients, counting, Once(asked, view), part)
         book = Book()
         check_owner(book, asked, owner)
-        if book.ok and all(_imported(ctx, consents, slot, asset) for slot, asset in mine):
+        if book.ok and all(
+            any(check_export(ctx, asset, importer).ok for importer in importers)
+            for asset, importers in able
+        ):
             return i
     return 0
 
 
-def _imported(ctx: Context, consents: Consents, slot: str, asset: JobAsset) -> bool:
-    return any(_stands(ctx, asset, importer) for importer in consents.importers(slot, asset))
-
-
-def _stands(ctx: Context, asset: JobAsset, importer: str) -> bool:
-    """Whether all clauses of an import hold, the importer's own among them."""
+def _willing(ctx: Context, asset: JobAsset, importer: str) -> bool:
+    """Whether the clauses of an importer's own policy hold."""
     whole = ctx.once.noted(("owner", importer), partial(_owner, ctx.request, importer))
-    return whole.ok and check_slot(ctx, asset, importer).ok
+    return whole.ok and check_narrower(ctx, asset, importer).ok
 
 
 def _owner(request: Request, owner: str, book: Book) -> None:

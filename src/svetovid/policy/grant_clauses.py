@@ -9,7 +9,7 @@ from svetovid.policy.documents import Export, Grant, JobAsset, Policy
 from svetovid.policy.once import MAX_ALTERNATIVES, Noted, Once
 from svetovid.policy.request import Book, GrantUse, Request
 
-__all__ = ["Context", "check_slot"]
+__all__ = ["Context", "check_export", "check_narrower", "check_slot"]
 
 _NAMED = 4
 _NEAREST = 8
@@ -43,6 +43,23 @@ def check_slot(ctx: Context, asset: JobAsset, importer: str | None) -> Noted:
     return ctx.once.noted(key, lambda book: _slot(book, ctx, asset, importer))
 
 
+def check_export(ctx: Context, asset: JobAsset, importer: str) -> Noted:
+    """The clauses of what the owner of ``asset`` exports to ``importer``."""
+    key = ("export", asset.owner, asset.manifest, asset.use, importer)
+    return ctx.once.noted(key, lambda book: _export(book, ctx, asset, importer))
+
+
+def check_narrower(ctx: Context, asset: JobAsset, importer: str) -> Noted:
+    """The clauses of the importer's own grants of ``asset``, if there are any."""
+
+    def note(book: Book) -> None:
+        inner = ctx.request.policies[importer]
+        if narrower := _grants(inner, asset):
+            _one_of(book, ctx, inner, narrower)
+
+    return ctx.once.noted(("narrower", asset.manifest, asset.use, importer), note)
+
+
 def _slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> None:
     policy = ctx.request.policies.get(asset.owner)
     if policy is None:
@@ -50,7 +67,12 @@ def _slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> No
     if importer is None:
         _one_of(book, ctx, policy, _grants(policy, asset))
         return
-    inner = ctx.request.policies[importer]
+    book.clauses.extend(check_export(ctx, asset, importer).clauses)
+    book.clauses.extend(check_narrower(ctx, asset, importer).clauses)
+
+
+def _export(book: Book, ctx: Context, asset: JobAsset, importer: str) -> None:
+    policy, inner = ctx.request.policies[asset.owner], ctx.request.policies[importer]
     name = ctx.request.policy_names[asset.owner]
     pinned = any(i.asset == asset.manifest and i.policy == name for i in inner.imports)
     book.check(
@@ -70,8 +92,6 @@ def _slot(book: Book, ctx: Context, asset: JobAsset, importer: str | None) -> No
         if (e.asset, e.use, e.to) == (asset.manifest, asset.use, importer)
     ]
     _one_of(book, ctx, policy, exports)
-    if narrower := _grants(inner, asset):
-        _one_of(book, ctx, inner, narrower)
 
 
 def _fits(book: Book, ctx: Context, policy: Policy) -> None:

@@ -53,18 +53,9 @@ class Once:
     Args:
         request: what the decision is made from.
         view: the job as conditions see it.
-        known: outcomes by owner, its policy's digest and source, where decisions on one piece of
-            evidence for one job share them; what each may take is counted all the same.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        view: Mapping[str, Any],
-        known: dict[tuple[str, str, str], Outcome] | None = None,
-    ) -> None:
-        self._names = request.policy_names
-        self._known = {} if known is None else known
+    def __init__(self, request: Request, view: Mapping[str, Any]) -> None:
         self._facts = {o: a.facts() for o, a in request.appraisals.items()}
         self._view = view
         self._owners = request.job.owners
@@ -96,10 +87,7 @@ class Once:
             return Outcome(False, "policy.error", str(e))
         if not self._affordable(owner):
             return Outcome(False, "limit.conditions", f"{self._spent[owner]} of its owner's")
-        key = (owner, self._names[owner], source)
-        if key not in self._known:
-            self._known[key] = evaluate(source, self._facts.get(owner, {}), self._view)
-        return self._known[key]
+        return evaluate(source, self._facts.get(owner, {}), self._view)
 
     def _affordable(self, owner: str) -> bool:
         together = sum(self._spent[o] for o in self._owners)
