@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import pytest
 
 from managerworld import SoftHost, World, refused, sha
-from svetovid.crypto import sign
+from svetovid.crypto import Identity, sign
 from svetovid.evidence.documents import NO_JOB
-from svetovid.manager import Settings
+from svetovid.manager import Door, Settings
 from svetovid.manager import store as store_module
 from svetovid.manager import transaction as transaction_module
 from svetovid.manager.cache import Cache
 from svetovid.manager.core import Bounds
+from svetovid.manager.door import Admitted
 from svetovid.policy import consents as consents_module
 from svetovid.policy.documents import Consent, Export, Import
 from svetovid.protocol.records import LogEntry
@@ -203,6 +205,27 @@ def test_d1_challenges_that_nobody_answers_are_forgotten(world: World) -> None:
     assert set(held._open) == {host.host_id}
 
 
+def test_a_clock_that_goes_on_meanwhile_is_none_set_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever read it first comes last: what another was given by then stays good."""
+    world.register()
+    host, other = world.host(), world.host("host-2")
+    freshness = world.manager._freshness
+    chance = secrets.token_bytes
+
+    def slowly(size: int) -> bytes:
+        monkeypatch.setattr(secrets, "token_bytes", chance)
+        world.now += 1
+        other.next = freshness.next(other.host_id)
+        return chance(size)
+
+    monkeypatch.setattr(secrets, "token_bytes", slowly)
+    host.next = freshness.next(host.host_id)
+    for one in (other, host):
+        one.attest()
+
+
 def test_d1_a_challenge_that_lives_longer_keeps_no_other_open(world: World) -> None:
     """D1: one for evidence at an interval, made first; those that expired before it are over."""
     job = world.ready()
@@ -231,6 +254,50 @@ def test_a_cache_holds_so_much_and_no_more() -> None:
         cache.forget("c")
     cache.keep("d", "D", 6)
     assert [cache.get(k) for k in "acd"] == ["A", None, "D"]
+
+
+def test_what_yields_takes_no_room_from_what_does_not() -> None:
+    cache: Cache[str, str] = Cache(10)
+    cache.keep("mine", "M", 4)
+    cache.keep("a", "A", 3, yields=True)
+    cache.keep("b", "B", 3, yields=True)
+    assert cache.get("a") == "A"
+    cache.keep("c", "C", 3, yields=True)  # of those, the one that was asked for longest ago goes
+    assert [cache.get(k) for k in ("mine", "b", "a", "c")] == ["M", None, "A", "C"]
+    cache.keep("large", "L", 6, yields=True)
+    assert [cache.get(k) for k in ("mine", "a", "c")] == ["M", None, None]
+    assert cache.get("large") == "L"
+    cache.keep("also", "mine", 4)
+    assert [cache.get(k) for k in ("mine", "also", "large")] == ["M", "mine", None]
+    cache.keep("large", "L", 6, yields=True)  # there is no room for it
+    assert [cache.get(k) for k in ("mine", "also", "large")] == ["M", "mine", None]
+    cache.keep("a", "A", 2, yields=True)
+    cache.keep("a", "mine too", 2)
+    cache.keep("b", "B", 3, yields=True)
+    assert [cache.get(k) for k in ("mine", "also", "a", "b")] == ["M", "mine", "mine too", None]
+
+
+def test_d1_a_strangers_log_takes_no_room_from_whoever_was_admitted(world: World) -> None:
+    """D1: any host that somebody trusts may have a long one."""
+    world.register()
+    known, world.operator = world.operator, Identity.generate("stranger")
+    world.client(world.operator).register_identity(world.operator.signed_card())
+    world.publish()
+    world.seal()
+    world.put_policies(operators=(known.key_id, world.operator.key_id))
+    stranger = world.host("host-2")
+    world.operator = known
+    host = world.host()
+    jobs = [world.propose(), world.propose()]
+    world.door = Door(admitted=(Admitted(name="operator", key=known.key_id),))
+    lease = host.release(jobs[0]).lease.id
+    held = world.manager._freshness._logs
+    restart(world, log_bytes=held._held + 1)
+    held = world.manager._freshness._logs
+    host.renew(jobs[0], lease)
+    stranger.release(jobs[1])
+    assert held.get(host.host_id) is not None
+    assert held.get(stranger.host_id) is None
 
 
 def test_documents_are_cached_by_their_size(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ class Cache(Generic[K, V]):
         self._held = 0
         self._lock = threading.Lock()
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._yielding: OrderedDict[K, None] = OrderedDict()
 
     def get(self, key: K) -> V | None:
         with self._lock:
@@ -32,18 +33,26 @@ class Cache(Generic[K, V]):
             if found is None:
                 return None
             self._values.move_to_end(key)
+            if key in self._yielding:
+                self._yielding.move_to_end(key)
             return found[0]
 
-    def keep(self, key: K, value: V, weight: int) -> None:
-        """Hold ``value`` in the place of what was held under ``key``."""
+    def keep(self, key: K, value: V, weight: int, *, yields: bool = False) -> None:
+        """Hold ``value`` in the place of what was held under ``key``.
+
+        Args:
+            yields: it gives way before all that does not, and takes no room from that.
+        """
         with self._lock:
             self._drop(key)
             if weight > self._most:
                 return
             self._values[key] = (value, weight)
             self._held += weight
+            if yields:
+                self._yielding[key] = None
             while self._held > self._most:
-                self._drop(next(iter(self._values)))
+                self._drop(next(iter(self._yielding or self._values)))
 
     def forget(self, key: K) -> None:
         with self._lock:
@@ -51,4 +60,5 @@ class Cache(Generic[K, V]):
 
     def _drop(self, key: K) -> None:
         _, weight = self._values.pop(key, (None, 0))
+        self._yielding.pop(key, None)
         self._held -= weight

@@ -50,23 +50,26 @@ class OpenChallenges:
 
     Args:
         of_a_host: how many of one host may be open.
+        clock: Unix seconds. It is read under the lock: of two threads, the one that read it first
+            may come last, and that is no clock set back.
     """
 
-    def __init__(self, of_a_host: int) -> None:
+    def __init__(self, of_a_host: int, clock: Callable[[], int]) -> None:
         self._of_a_host = of_a_host
+        self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str, dict[str, OpenChallenge]] = {}
         self._made: list[_Made] = []  # a heap: what expires first, first
         self._newest = 0
         self._busy: set[str] = set()
 
-    def put(self, opened: OpenChallenge, now: int) -> None:
+    def put(self, opened: OpenChallenge) -> None:
         """Raises:
         LimitError: ``challenge.limit``.
         """
         challenge = opened.challenge
         with self._lock:
-            self._forget(now)
+            self._forget(self._clock())
             held = self._open.get(challenge.host, {})
             if len(held) >= self._of_a_host:
                 raise LimitError(

@@ -26,6 +26,7 @@ from svetovid.evidence.documents import (
 )
 from svetovid.evidence.ima.state import LogState
 from svetovid.evidence.verify import Proven, verify_evidence
+from svetovid.manager.admission import Admission
 from svetovid.manager.cache import Cache
 from svetovid.manager.challenges import OpenChallenge, OpenChallenges
 from svetovid.manager.core import Core
@@ -59,10 +60,11 @@ class Freshness:
         channel: digest of the certificate that the manager's TLS server shows.
     """
 
-    def __init__(self, core: Core, channel: str) -> None:
+    def __init__(self, core: Core, channel: str, admission: Admission) -> None:
         self._core = core
+        self._admission = admission
         self._channel = channel
-        self._open = OpenChallenges(core.settings.open_challenges)
+        self._open = OpenChallenges(core.settings.open_challenges, core.now)
         self._boots: dict[str, tuple[int, int, int]] = {}
         # A host whose log is not here is asked for all of it, so all of it can be done without.
         self._logs: Cache[str, LogState] = Cache(core.settings.log_bytes)
@@ -121,7 +123,7 @@ class Freshness:
             log_offset=0 if log is None else log.count,
         )
         boot = self.known_boot(host)
-        self._open.put(OpenChallenge(challenge, log, boot), now)
+        self._open.put(OpenChallenge(challenge, log, boot))
         return core.sign(challenge)
 
     def forget(self, host: str) -> None:
@@ -138,9 +140,14 @@ class Freshness:
         self._boots[host] = max(boot, self.known_boot(host))
 
     def carry_on(self, proven: Proven) -> None:
-        """Let the host's next evidence begin where this one, which was granted, ends."""
+        """Let the host's next evidence begin where this one, which was granted, ends.
+
+        Of a stranger's host while there is room: the logs of those who were admitted stay.
+        """
         if proven.log is not None:
-            self._logs.keep(proven.host, proven.log, proven.log.size)
+            state = self._core.state
+            known = self._admission.admitted(state, state.hosts[proven.host].operator)
+            self._logs.keep(proven.host, proven.log, proven.log.size, yields=not known)
 
     def _job_open(self, request: ChallengeRequest) -> None:
         state, now = self._core.state, self._core.now()

@@ -84,8 +84,8 @@ class Manager:
         core = Core(self._store, identity, root, clock, settings or Settings())
         self._core = core
         deciding = Deciding(core)
-        freshness = Freshness(core, channel)
         admission = Admission(core, door)
+        freshness = Freshness(core, channel, admission)
         self._rejecting = rejecting = Rejecting(core, admission)
         examiner = Examiner(core, freshness, deciding, rejecting)
         self._access = Access(core)
