@@ -450,3 +450,54 @@ def test_the_policy_of_the_release_comes_first_afterwards(
     world.now += 30
     codes = {r.code for r in refused(host.renew, importers.job, lease).reasons}
     assert codes == {"limit.expired"}
+
+
+def test_a_policy_that_serves_one_slot_of_two_is_not_taken(
+    world: World, importers: Importers
+) -> None:
+    """T5: however many export one of them, the one that exports both is found."""
+    ida = importers.people["ida"]
+    manifest = fake_manifest("dataset", world.alice.key_id, world.me, "more")
+    world.clients["alice"].deposit_key(manifest, Secret.random(32))
+    more = world.assets["left"].model_copy(update={"manifest": manifest.digest()})
+    importers.job = world.propose(
+        world.job_document(assets={**world.assets, "more": more}), consent=False
+    )
+    for owner in (world.bob, world.carol):
+        world.consent(owner, importers.job)
+    grant = importers._grant.to_json() | {"to": ida.key_id}
+    one = Export.from_json(grant)
+    two = Export.from_json(grant | {"asset": more.manifest})
+    outer = []
+    for n in range(6):
+        exports = (one, two) if n == 5 else (one,)
+        policy = world.policy_of(world.alice, name=f"a{n}", grants=(), exports=exports)
+        world.clients["alice"].put_policy(sign(policy, world.alice))
+        outer.append(policy)
+    imports = tuple(Import(policy=p.digest(), asset=e.asset) for p in outer for e in p.exports)
+    mine = world.policy_of(ida, imports=imports)
+    world.client(ida).put_policy(sign(mine, ida))
+    said = Consent(
+        job=importers.job,
+        policy=mine.digest(),
+        owner=ida.key_id,
+        slots=("left", "more"),
+        issued_at=world.now,
+    )
+    world.client(ida).consent(sign(said, ida))
+    world.host().release(importers.job)
+    assert importers.released()["policies"][world.alice.key_id] == outer[5].digest()
+
+
+def test_what_an_importers_other_policy_pins_is_not_in_the_way(
+    world: World, importers: Importers
+) -> None:
+    """T5: it consented under one of its policies, which pins the exporter's last."""
+    ((person, outer),) = partners(importers, 1, policies=6)
+    import_all(importers, person, outer[5:])
+    left = world.assets["left"].manifest
+    pins = tuple(Import(policy=o.digest(), asset=left) for o in outer[:5])
+    other = world.policy_of(person, name="another", imports=pins)
+    world.client(person).put_policy(sign(other, person))
+    world.host().release(importers.job)
+    assert importers.released()["policies"][world.alice.key_id] == outer[5].digest()
