@@ -15,7 +15,8 @@ from svetovid.cli.main import run
 from svetovid.crypto import Envelope, Identity, Secret, b64encode, canonical, keystore
 from svetovid.errors import HostError, InputError
 from svetovid.protocol import ManagerPin
-from svetovid.stakeholder import create, load, publish_card
+from svetovid.stakeholder import create, load, publish_card, read_names
+from svetovid.stakeholder.names import write_public
 
 Cli = Callable[..., tuple[int, dict[str, Any]]]
 SECRET = Secret(b"quite secret")
@@ -164,11 +165,27 @@ def test_t1_no_home_changes_its_manager_by_being_made(away: Path) -> None:
     assert (held.url, held.require_evidence) == ("https://b.test", "sha256:" + "1" * 64)
 
 
+def test_nothing_is_rotated_where_no_card_can_be_published(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else each try would leave one more key behind."""
+    key = create(tmp_path / "ann", "ann", SECRET).key_id
+    for public in ("p" * 300, "passphrase"):
+        assert run(["identity", "rotate", "--home", "ann", "--public", public, "--json"]) == 4
+        assert json.loads(capsys.readouterr().out)["error"] == "file.write"
+    assert load(tmp_path / "ann", SECRET).key_id == key
+
+
 def test_what_no_folder_can_be_named_has_a_code(cli: Cli, tmp_path: Path) -> None:
     who = create(tmp_path / "ann", "ann", SECRET)
     with pytest.raises(HostError, match=r"file\.write"):
         publish_card(who, tmp_path / ("p" * 300))
     with pytest.raises(HostError, match=r"file\.write"):
         publish_card(who, tmp_path / "passphrase")
+    with pytest.raises(InputError, match=r"file\.unreadable"):
+        read_names(tmp_path / ("p" * 300))
+    assert not read_names(tmp_path / "nowhere").references
+    with pytest.raises(HostError, match=r"file\.write"):
+        write_public(tmp_path / "passphrase" / "ann.anchors.json", pin())
     with pytest.raises(InputError, match=r"home\.folder"):
         load(tmp_path / ("p" * 300), SECRET)

@@ -80,6 +80,7 @@ def rotate(
     from svetovid import stakeholder
 
     before = stakeholder.load(home, passphrase(home))
+    stakeholder.publish_card(before, public)  # where that fails, nothing is rotated
     after, sent = stakeholder.hand_over(before, int(time.time()))
     stakeholder.publish_card(after, public)
     emit(

@@ -11,14 +11,8 @@ from svetovid.crypto import Identity, Secret, keystore
 from svetovid.crypto.private import check_private, write_private
 from svetovid.errors import InputError, ParseError, SvetovidError
 from svetovid.protocol import ManagerPin
-from svetovid.stakeholder.home import Home, make_private, read_bounded
-from svetovid.stakeholder.identity import (
-    Stakeholder,
-    make_public,
-    name_taken,
-    published,
-    write_card,
-)
+from svetovid.stakeholder.home import Home, make_private, make_public, read_bounded
+from svetovid.stakeholder.identity import Stakeholder, name_taken, published, write_card
 from svetovid.stakeholder.pins import MAX_PIN_BYTES, check_pin, hold_pin
 
 __all__ = ["check_new", "create"]

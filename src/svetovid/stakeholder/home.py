@@ -21,10 +21,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from svetovid.crypto.private import check_private
-from svetovid.errors import InputError, LimitError
+from svetovid.crypto.private import check_private, unwritable
+from svetovid.errors import HostError, InputError, LimitError
 
-__all__ = ["Home", "make_private", "read_bounded"]
+__all__ = ["Home", "make_private", "make_public", "no_public", "read_bounded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,18 @@ def make_private(path: Path) -> None:
             observed=e.strerror or "unusable",
             next_step="choose another --home",
         ) from e
+
+
+def make_public(public: Path) -> None:
+    """Make the public folder where there is none. Raises HostError ``file.write``."""
+    try:
+        public.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise no_public(e, public) from e
+
+
+def no_public(error: OSError, public: Path) -> HostError:
+    return unwritable(error, f"a folder {public}", "choose another one with --public")
 
 
 def read_bounded(path: Path, max_bytes: int, *, what: str) -> bytes:

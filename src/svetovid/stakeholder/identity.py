@@ -18,9 +18,9 @@ from svetovid.crypto import (
     keystore,
 )
 from svetovid.crypto.hpke import ReceivingKey
-from svetovid.crypto.private import unwritable, write_private
-from svetovid.errors import HostError, InputError
-from svetovid.stakeholder.home import Home, make_private, read_bounded
+from svetovid.crypto.private import write_private
+from svetovid.errors import InputError
+from svetovid.stakeholder.home import Home, make_private, make_public, no_public, read_bounded
 from svetovid.stakeholder.names import naming
 
 if TYPE_CHECKING:
@@ -200,20 +200,8 @@ def published(public: Path, name: str) -> KeyId | None:
     try:
         there = path.exists()
     except OSError as e:
-        raise _no_public(e, public) from e
+        raise no_public(e, public) from e
     return read_card(path).signing if there else None
-
-
-def make_public(public: Path) -> None:
-    """Make the public folder where there is none. Raises HostError ``file.write``."""
-    try:
-        public.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise _no_public(e, public) from e
-
-
-def _no_public(error: OSError, public: Path) -> HostError:
-    return unwritable(error, f"a folder {public}", "choose another one with --public")
 
 
 def name_taken(name: str, public: Path, key: KeyId) -> InputError:

@@ -18,7 +18,7 @@ from svetovid.crypto import Card, Document, Envelope, canonical, load_json
 from svetovid.crypto.private import write_private
 from svetovid.errors import InputError, LimitError, SvetovidError
 from svetovid.evidence.documents import ReferenceValues, TrustAnchors
-from svetovid.stakeholder.home import read_bounded
+from svetovid.stakeholder.home import make_public, read_bounded
 
 __all__ = [
     "Names",
@@ -114,15 +114,25 @@ def naming(path: Path) -> Iterator[None]:
 
 def public_files(public: Path | None, *, sealed: bool = False) -> Iterator[tuple[Path, str]]:
     """The parties' small files in a public folder, each with its kind; with ``sealed`` also the
-    manifests that sealing left beside containers.
+    manifests that sealing left beside containers. Where there is no such folder there are none.
 
     Raises:
+        InputError: ``file.unreadable``.
         LimitError: ``names.files``.
     """
-    if public is None or not public.is_dir():
+    try:
+        paths = [] if public is None else sorted(public.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as e:
+        raise InputError(
+            "file.unreadable",
+            expected="a public folder",
+            observed=f"{public}: {e.strerror}",
+            next_step="check --public",
+        ) from e
     found = 0
-    for path in sorted(public.iterdir()):
+    for path in paths:
         parts = path.name.split(".")
         # sealing leaves a manifest beside each container, of old versions too
         if len(parts) < 3 or parts[-1] != "json" or ("sealed" in parts[:-2] and not sealed):
@@ -170,7 +180,11 @@ def read_signed(path: Path, kind: type[D]) -> tuple[D, Envelope | None]:
 
 
 def write_public(path: Path, document: Document) -> None:
-    """Write a document that everybody may read, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a document that everybody may read, whole or not at all.
+
+    Raises:
+        HostError: ``file.write``.
+    """
+    make_public(path.parent)
     write_private(path, canonical(document.to_json()))
     path.chmod(0o644)
