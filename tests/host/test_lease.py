@@ -91,3 +91,40 @@ def test_an_unknown_error_is_no_renewal() -> None:
     keeper.close()
     assert keeper.lost is not None
     assert keeper.lost.code == "lease.expired"
+
+
+@pytest.mark.parametrize("whose", ["its own", "another"])
+def test_t12_a_renewal_that_hangs_is_waited_for_while_leases_last(whose: str) -> None:
+    """Whoever seals what a job made waits for it, and must not outlive any lease of the job."""
+    stop, hang, asked = threading.Event(), threading.Event(), threading.Event()
+
+    def renew() -> HeldLease:
+        asked.set()
+        hang.wait(20)
+        raise TransportError("transport.timeout")
+
+    keeper = LeaseKeeper(lease(0.6 if whose == "its own" else 60), renew, stop)
+    keeper.start()
+    assert asked.wait(5)
+    if whose == "another":
+        threading.Timer(0.4, stop.set).start()
+    begun = time.monotonic()
+    keeper.rest()
+    assert 0.2 < time.monotonic() - begun < 3
+    assert stop.is_set()
+    assert (keeper.lost is not None) == (whose == "its own")
+    hang.set()
+    keeper.close()
+
+
+def test_t12_a_lease_that_is_renewed_no_more_is_watched_on() -> None:
+    stop = threading.Event()
+    keeper = LeaseKeeper(lease(0.5, 0.1), lambda: lease(0.5, 60), stop)
+    keeper.start()
+    time.sleep(0.2)
+    keeper.rest()
+    assert not stop.is_set()
+    assert stop.wait(2)
+    assert keeper.lost is not None
+    assert keeper.lost.code == "lease.expired"
+    keeper.close()

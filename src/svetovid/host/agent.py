@@ -8,8 +8,10 @@ with the key that the first quote bound. Whatever fails, the sandbox and the key
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -36,6 +38,9 @@ from svetovid.protocol.output import OutputPackage
 from svetovid.transparency import METRICS
 
 __all__ = ["Event", "JobOutcome", "run_job"]
+
+_GIVE_BACK_S = 10.0
+"""What managers have to answer renewals and to take their leases back, which run out if not."""
 
 Stage = Literal["attesting", "released", "opened", "running", "sealing", "finished"]
 
@@ -107,8 +112,8 @@ class _Run:
         try:
             outcome = self._go()
         except BaseException as e:
-            self._stop_renewing()
-            self._give_back(e)
+            _forget(e)
+            self._let_go(e)
             raise
         self._event("finished")
         return outcome
@@ -117,8 +122,10 @@ class _Run:
         self._event("attesting")
         with self._timed("measure_s"):
             self._attester.measure()
+        until = math.inf
         for link in self._links:
-            link.ask()
+            link.ask(until)  # the leases before it run out meanwhile, whatever it is waiting for
+            until = min(until, link.ends)
             for name, seconds in link.timings.items():
                 self._timings[name] = self._timings.get(name, 0.0) + seconds
         for link in self._links:
@@ -233,25 +240,21 @@ class _Run:
         return readers
 
     def _seal(self, result: SandboxResult) -> tuple[dict[str, str], dict[str, str]]:
-        job = self._job
         self._places.take()
-        blob = metrics_blob(job, result.metrics, Secret.random(32))
-        packages: dict[str, OutputPackage] = {}
-        urls: dict[str, str] = {}
-        for name, data in {**result.outputs, METRICS: blob}.items():
-            urls[name] = self._places.output(name)
-            packages[name] = deliver(job, name, data, urls[name])
+        packages, urls, metrics = self._deliver(result)
+        result.outputs.clear()  # sealed: what is left to do needs no plaintext
+        result.metrics.clear()
         self._stop_renewing()  # a renewal could measure, and the log must stand still now
         self._raise_if_lost()
         bundles = {}
         for link in self._links:
             bundle = finish_with_receipt(
                 link,
-                job,
+                self._job,
                 self._signer,
                 host_record=self._home.signed_record(link.client.manager),
                 outputs={n: Manifest.from_json(p.manifest) for n, p in packages.items()},
-                metrics=metrics_digest(blob),
+                metrics=metrics,
                 log=self._attester.log,
             )
             url = self._places.receipt(link.client.manager)
@@ -261,13 +264,46 @@ class _Run:
             self._checkpoints.clear()
         return urls, bundles
 
-    def _give_back(self, error: BaseException) -> None:
-        """Tell the managers that this host is done; they would find out when the lease ends."""
+    def _deliver(
+        self, result: SandboxResult
+    ) -> tuple[dict[str, OutputPackage], dict[str, str], str]:
+        """Seal what came out: packages and URLs by name, and the digest of the metrics."""
+        blob = metrics_blob(self._job, result.metrics, Secret.random(32))
+        packages: dict[str, OutputPackage] = {}
+        urls: dict[str, str] = {}
+        for name, data in {**result.outputs, METRICS: blob}.items():
+            urls[name] = self._places.output(name)
+            packages[name] = deliver(self._job, name, data, urls[name])
+        return packages, urls, metrics_digest(blob)
+
+    def _let_go(self, error: BaseException) -> None:
+        """Renew no more and give the leases back, at all managers at once; none is waited for
+        long."""
         why = error.code if isinstance(error, SvetovidError) else "internal"
-        for link in self._links:
-            if link.holds_lease:
-                with contextlib.suppress(SvetovidError):
-                    link.client.end_lease(link.lease_id, why, self._signer)
+
+        def go(link: ManagerLink) -> None:
+            link.close()
+            self._give_back(link, why)
+
+        threads = [threading.Thread(target=go, args=(x,), daemon=True) for x in self._links]
+        end = time.monotonic() + _GIVE_BACK_S
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _give_back(self, link: ManagerLink, why: str) -> None:
+        """Tell a manager that this host is done; it would find out when the lease ends."""
+        if link.holds_lease:
+            with contextlib.suppress(SvetovidError):
+                link.client.end_lease(link.lease_id, why, self._signer)
+
+
+def _forget(error: BaseException | None) -> None:
+    """What failed lets go of its plaintext, before anybody waits for a manager (T12)."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _agreed(clients: Sequence[ManagerClient], digest: str) -> Job:

@@ -110,8 +110,9 @@ class TpmAttester:
             return self._log.log_since(0)
 
     def close(self) -> None:
-        self._log.close()
-        self._tpm.close()
+        with self._lock:  # a renewal that nobody waits for any more may be at work
+            self._log.close()
+            self._tpm.close()
 
 
 class TeeAttester:

@@ -53,7 +53,7 @@ class LeaseKeeper:
 
     A refusal ends the lease at once: the manager has said no. Anything else (a lost packet, a
     manager that restarts) is tried again until the lease has run out. The clock is watched from a
-    thread of its own, so that a renewal that hangs does not outlive its lease.
+    thread of its own, until :meth:`close`, so that nothing that hangs outlives its lease.
 
     Attributes:
         lost: why the lease is over, once it is.
@@ -75,29 +75,40 @@ class LeaseKeeper:
         self._renew = renew
         self._stop = stop
         self._now = now
+        self._resting = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._trouble: SvetovidError | None = None
         self.lost: SvetovidError | None = None
-        self._threads = [
-            threading.Thread(target=self._watch, name="lease", daemon=True),
-            threading.Thread(target=self._keep, name="renewals", daemon=True),
-        ]
+        self._watching = threading.Thread(target=self._watch, name="lease", daemon=True)
+        self._renewing = threading.Thread(target=self._keep, name="renewals", daemon=True)
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._watching.start()
+        self._renewing.start()
+
+    def rest(self) -> None:
+        """Renew no more; the lease is watched on.
+
+        A renewal under way is waited for until it is answered or ``stop`` is set, which this lease
+        or another of the job does at its end: a manager that never answers cannot hold the job.
+        """
+        self._resting.set()
+        while self._renewing.is_alive() and not self._stop.is_set():
+            self._renewing.join(self._TICK_S)
 
     def close(self) -> None:
-        """Stop renewing, without touching the job. A renewal under way is awaited."""
+        """Renew and watch no more, without touching the job. A renewal under way is awaited."""
+        self._resting.set()
         self._closed.set()
-        for thread in self._threads:
-            thread.join()
+        self._watching.join()
+        self._renewing.join()
 
     def _end(self, why: SvetovidError) -> None:
         with self._lock:
             if self.lost is None:
                 self.lost = why
+        self._resting.set()
         self._closed.set()
         self._stop.set()
 
@@ -111,10 +122,10 @@ class LeaseKeeper:
 
     def _keep(self) -> None:
         ask_at = self._held.started + self._held.renew_after
-        while not self._closed.is_set():
+        while not self._resting.is_set():
             left = ask_at - self._now()
             if left > 0:
-                self._closed.wait(min(left, self._TICK_S))
+                self._resting.wait(min(left, self._TICK_S))
                 continue
             try:
                 self._held = self._renew()

@@ -7,6 +7,7 @@ it is where an owner changed its mind while the evidence was looked at.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -95,18 +96,22 @@ class ManagerLink:
         evidence = self._attester.evidence(envelope, self._keys, self.client.channel, subject)
         return received, envelope.peek(Challenge), evidence
 
-    def ask(self) -> None:
+    def ask(self, until: float = math.inf) -> None:
         """Get a lease and the keys.
 
         The first evidence of an attester brings its whole log: the manager may hold that of an
         earlier process, whose end this one does not continue.
 
+        Args:
+            until: CLOCK_BOOTTIME seconds up to which the answer is waited for: another lease of
+                the job is over then.
+
         Raises:
-            RefusalError: with every reason the manager lets a host see.
+            RefusalError: with every reason the manager lets a host see; ``lease.expired``.
         """
         known = self._attester.known
         fresh = self.client.manager not in known
-        once_more(self._ask, fresh=fresh)
+        self._answered(lambda: once_more(self._ask, fresh=fresh), until)
         known.add(self.client.manager)
 
     def _ask(self, *, fresh: bool) -> None:
@@ -198,11 +203,11 @@ class ManagerLink:
                     raise
 
     def _over(self) -> bool:
-        assert self._held is not None, _NOT_RELEASED
-        return self._stop.is_set() or boottime() >= self._held.ends
+        held = self._held
+        return self._stop.is_set() or (held is not None and boottime() >= held.ends)
 
-    def _answered(self, act: Callable[[], T]) -> T:
-        """What ``act`` comes to, unless the lease is over first.
+    def _answered(self, act: Callable[[], T], until: float = math.inf) -> T:
+        """What ``act`` comes to, unless the lease is over first, or ``until`` is there.
 
         A manager that takes a request and stays silent is left to it: plaintext must not wait for
         the client's time limit (T12).
@@ -220,7 +225,7 @@ class ManagerLink:
 
         threading.Thread(target=go, name="request", daemon=True).start()
         while not wait([answer], timeout=_TICK_S).done:
-            if self._over():
+            if self._over() or boottime() >= until:
                 raise self.lost or expired("an answer before the lease ran out")
         return answer.result()
 
@@ -248,6 +253,12 @@ class ManagerLink:
             )
 
     def stop_renewing(self) -> None:
+        """Renew no more. The lease is watched on: the job may not outlive it while it is sealed."""
+        if self._keeper is not None:
+            self._keeper.rest()
+
+    def close(self) -> None:
+        """Neither renew nor watch the lease any more. A renewal under way is awaited."""
         if self._keeper is not None:
             self._keeper.close()
 
@@ -263,6 +274,12 @@ class ManagerLink:
         return held is not None and self.lost is None and boottime() < held.ends
 
     @property
+    def ends(self) -> float:
+        """When the lease is over, in CLOCK_BOOTTIME seconds."""
+        assert self._held is not None, _NOT_RELEASED
+        return self._held.ends
+
+    @property
     def lease_id(self) -> str:
         assert self._held is not None, _NOT_RELEASED
         return self._held.lease_id
@@ -274,7 +291,9 @@ class ManagerLink:
         outputs: Mapping[str, Manifest],
     ) -> Envelope:
         """Hand in the final evidence, the receipt and the manifests of what it names; the
-        manager's countersignature back."""
-        return self._while_leased(
+        manager's countersignature back. The lease is over with it, and watched no more."""
+        countersignature = self._while_leased(
             lambda: self.client.finish(self.lease_id, evidence, receipt, outputs)
         )
+        self.close()
+        return countersignature
