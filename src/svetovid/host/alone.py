@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ __all__ = ["end_job", "lone_job", "lone_user"]
 
 _ORDERLY_S = 0.5
 """What a job's process has to end by itself: keys must be gone within a second."""
+
+_LOOKING_S = 1.0
+"""For how long a lock is asked for that others only look at, each for a moment."""
 
 _MAX_PID = 20
 """Bytes of a process id that a lock's file may hold."""
@@ -98,7 +102,7 @@ def end_job(home: Path, manager: str) -> bool:
     """
     fd = _open(home / "job.lock", 0o600)
     try:
-        if _lock(fd, name=False):
+        if not _held(fd):
             return False
         pid, *managers = _said(fd)
         if manager not in managers or not pid.isdigit() or int(pid) == os.getpid():
@@ -117,7 +121,7 @@ def end_job(home: Path, manager: str) -> bool:
 
 def _end(lock: int, process: int) -> bool:
     # Still locked: the process that the descriptor names is the one that wrote its number there.
-    if _lock(lock, name=False):
+    if not _held(lock):
         return False
     try:
         signal.pidfd_send_signal(process, signal.SIGINT)
@@ -155,17 +159,30 @@ def _unusable(path: Path, error: OSError) -> HostError:
     )
 
 
-def _lock(fd: int, *, name: bool = True) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    if not name:
-        return True
+def _lock(fd: int) -> bool:
+    until = time.monotonic() + _LOOKING_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if _held(fd) or time.monotonic() > until:
+                return False
+            time.sleep(_LOOKING_S / 100)
     with contextlib.suppress(OSError):  # a full disk: the lock holds, and only its name is lost
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
     return True
+
+
+def _held(fd: int) -> bool:
+    """Whether somebody has the lock. Who looks shares it for a moment with whoever else looks."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
 
 
 def _note(fd: int, path: Path, managers: Iterable[str]) -> None:

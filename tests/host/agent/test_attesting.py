@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,43 @@ def test_nobody_else_is_ended(tmp_path: Path) -> None:
         with lone_job(tmp_path) as note:
             note([ANN])
             assert not end_job(tmp_path, ANN)  # this very process
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+@pytest.fixture
+def looked_at(tmp_path: Path) -> Iterator[int]:
+    """The descriptor of another look at the lock, under way."""
+    fd = os.open(tmp_path / "job.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    yield fd
+    os.close(fd)
+
+
+def test_t8_a_look_at_an_idle_host_does_not_make_it_busy(tmp_path: Path, looked_at: int) -> None:
+    """T8: a refused push asks whether a job runs, just as one starts."""
+    threading.Timer(0.2, fcntl.flock, (looked_at, fcntl.LOCK_UN)).start()
+    with lone_job(tmp_path), pytest.raises(HostError) as e, lone_job(tmp_path):
+        pytest.fail("two at once")
+    assert e.value.code == "host.busy"
+
+
+def test_t8_who_never_stops_looking_is_not_waited_for(
+    tmp_path: Path, looked_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone_module, "_LOOKING_S", 0.1)
+    with pytest.raises(HostError, match=r"host\.busy"), lone_job(tmp_path):
+        pytest.fail("the lock was shared")
+
+
+def test_t8_a_look_is_no_job(tmp_path: Path, looked_at: int) -> None:
+    """Or two refused pushes at once would end whatever has a finished job's number by now."""
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        (tmp_path / "job.lock").write_text(f"{bystander.pid}\n{ANN}")
+        assert not end_job(tmp_path, ANN)
         assert bystander.poll() is None
     finally:
         bystander.kill()
