@@ -54,7 +54,7 @@ from softtpm import SoftTpm
 
 ENTRIES = 5_000
 NEW = 3
-BLOCKS, BLOCK = 15, 20
+BLOCKS, BLOCK = 31, 20
 """Releases are taken in so many rounds of so many each."""
 FIRSTS = 15
 HOSTS = 64
