@@ -46,6 +46,22 @@ def test_conditions_outside_the_subset(source: str, code: str, kind: type) -> No
     assert e.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("claims.host ==", "a whole expression"),
+        ('job.name == r"x"', "a space between two words"),
+        ('job.name == "a""b"', "a space between two words"),
+        ("job.seed == 1u", "a space between two words"),
+        ("true true", "the end"),
+    ],
+)
+def test_what_is_wrong_with_a_condition_is_said(source: str, expected: str) -> None:
+    with pytest.raises(ParseError) as e:
+        parse_condition(source)
+    assert e.value.reason.expected == expected
+
+
 def test_a_job_that_is_no_job() -> None:
     assert job().digest()
     with pytest.raises(ParseError) as e:
