@@ -50,14 +50,16 @@ NAMED = {
     ),
 }
 NARROW = [
-    ("train", "ratio_range"),
-    ("seal", "ratios.open_ratio"),
-    ("seal", "ratios.first_open_ratio"),
-    ("seal", "age.net"),
-    ("release", "block_ms"),
-    ("release", "first_range_ms"),
+    ("train", "ratio_range", 1.05),
+    ("seal", "ratios.open_ratio", 0.7),
+    ("seal", "ratios.first_open_ratio", 0.25),
+    ("seal", "age.net", 2.0),
+    ("release", "block_ms", 15.0),
+    ("release", "first_range_ms", None),
+    ("appraise", "full.svetovid", 0.5),
 ]
-"""By result: medians that must be known within 5 %."""
+"""By result: medians that must be known within 5 %, or within 15 % where their whole interval lies
+on one side of what they must reach."""
 
 
 def result(name: str) -> dict[str, object]:
@@ -101,13 +103,15 @@ def test_setting_up_is_short_enough(name: str) -> None:
     assert demo["demo_in"] == "clone"
 
 
-@pytest.mark.parametrize(("name", "key"), [n for n in NARROW if n[0] in STAMPED])
-def test_medians_are_known(name: str, key: str) -> None:
+@pytest.mark.parametrize(("name", "key", "goal"), [n for n in NARROW if n[0] in STAMPED])
+def test_medians_are_known(name: str, key: str, goal: float | None) -> None:
     found: Any = result(name)
     for part in key.split("."):
         found = found[part]
     assert found["n"] >= 11
-    assert 2 * (found["high"] - found["low"]) <= 0.10 * (found["high"] + found["low"])
+    low, high = found["low"], found["high"]
+    clear = goal is not None and not low <= goal <= high
+    assert 2 * (high - low) <= (0.30 if clear else 0.10) * (high + low)
 
 
 @pytest.mark.parametrize("name", TAKEN)
