@@ -11,7 +11,6 @@ import contextlib
 import math
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,6 +23,7 @@ from svetovid.host.alone import lone_job
 from svetovid.host.attester import Attester
 from svetovid.host.checkpoints import CheckpointStore
 from svetovid.host.deliver import deliver, metrics_blob, metrics_digest, put
+from svetovid.host.forgetting import forget
 from svetovid.host.heads import joint_key, newest_head
 from svetovid.host.home import HostHome
 from svetovid.host.link import ManagerLink
@@ -112,7 +112,7 @@ class _Run:
         try:
             outcome = self._go()
         except BaseException as e:
-            _forget(e)
+            forget(e)  # before anybody waits for a manager
             self._let_go(e)
             raise
         self._event("finished")
@@ -297,13 +297,6 @@ class _Run:
         if link.holds_lease:
             with contextlib.suppress(SvetovidError):
                 link.client.end_lease(link.lease_id, why, self._signer)
-
-
-def _forget(error: BaseException | None) -> None:
-    """What failed lets go of its plaintext, before anybody waits for a manager (T12)."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 def _agreed(clients: Sequence[ManagerClient], digest: str) -> Job:

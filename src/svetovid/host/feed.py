@@ -16,13 +16,13 @@ import mmap
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 from svetovid.errors import HostError, SvetovidError
+from svetovid.host.forgetting import forget
 from svetovid.host.sandbox.memory import (
     F_SEAL_FUTURE_WRITE,
     SEALS,
@@ -117,13 +117,6 @@ def _mib(size: int) -> str:
     return f"{-(-size // (1 << 20))} MiB"
 
 
-def _forget(error: BaseException | None) -> None:
-    """Its frames hold views of the plaintext, and it may be kept long after the job."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
 class Feed:
     """Decrypts all assets of a job in the background, in the order given.
 
@@ -203,7 +196,7 @@ class Feed:
         except _ClosedError:
             return
         except SvetovidError as e:
-            _forget(e)
+            forget(e)
             self.failed = e
         except Exception:  # noqa: BLE001 - whatever it is, the job must not wait for ever
             self.failed = HostError(
