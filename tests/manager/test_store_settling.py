@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ from managerworld import World
 from storeworld import CountingSealer, CrashError, put_back
 from svetovid.crypto import Identity, sign
 from svetovid.errors import HostError, IntegrityError, SvetovidError
-from svetovid.manager import tables
+from svetovid.manager import anchor, tables
+from svetovid.manager import store as store_module
 from svetovid.protocol import IdentityRegistration
 from svetovid.transparency.checkpoint import Checkpoint
 
@@ -76,9 +80,9 @@ def test_t15_what_follows_a_stopped_writer_takes_a_value_of_its_own(
         world.start()
 
 
-def copy_now(world: World) -> Path:
+def copy_now(world: World, name: str = "left.db") -> Path:
     """The store of a world that runs, as whoever reads its disk has it."""
-    copy = world.folder / "left.db"
+    copy = world.folder / name
     with sqlite3.connect(world.folder / "store.db") as source, sqlite3.connect(copy) as to:
         source.backup(to)
     return copy
@@ -151,3 +155,98 @@ def test_a_disk_that_fails_before_a_request_is_no_fault_of_ours(
         m.setattr(tables, "data_version", broken)
         with pytest.raises(HostError, match=re.escape("store.unavailable")):
             world.manager._store.refresh()
+
+
+def test_t15_a_commit_that_failed_and_is_on_the_disk_does_not_come_back(tmp_path: Path) -> None:
+    """Whoever owns the disk lets a flush fail and keeps what was to be flushed."""
+    sealer = CountingSealer()
+    world = World(tmp_path, sealer=sealer)
+    world.register()
+    dialect: Any = world.manager._store._engine.dialect
+    real = dialect.do_commit
+    before = copy_now(world, "before.db")
+    left = world.folder / "left.db"
+
+    def failing(connection: Any) -> None:
+        """On the disk for whoever copies it now; for SQLite it was never written."""
+        dialect.do_commit = real
+        real(connection)
+        copy_now(world)
+        with sqlite3.connect(before) as source, sqlite3.connect(world.folder / "store.db") as to:
+            source.backup(to)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    dialect.do_commit = failing
+    with pytest.raises(HostError, match=re.escape("store.unavailable")):
+        world.manager.register(stranger(world), "127.0.0.1")
+    with sqlite3.connect(left) as kept, sqlite3.connect(world.folder / "store.db") as there:
+        count = "SELECT count(*) FROM entries"
+        assert kept.execute(count).fetchone()[0] == there.execute(count).fetchone()[0] + 1
+    world.manager.register(stranger(world), "127.0.0.1")  # one decision, and no more
+    world.stop()
+    put_back(world, left)
+    with pytest.raises(IntegrityError, match=re.escape("store.rollback")):
+        world.start()
+
+
+def test_a_manager_that_stops_in_its_transaction_stops_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, sealer=CountingSealer())
+    world.register()
+    replica = world.open()
+    store = replica._store
+    world.publish()
+    with (world.folder / "store.lock").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before, begun = store.size, time.monotonic()
+        store.refresh()
+        assert store.size == before
+        monkeypatch.setattr(anchor, "_WAIT_S", 0.1)
+        with pytest.raises(HostError, match="another manager"):
+            replica.register(stranger(world), "127.0.0.1")
+        assert time.monotonic() - begun < 5
+    store.refresh()
+    assert store.size == world.manager._store.size > before
+    replica.close()
+    world.close()
+
+
+def test_nobody_is_answered_by_a_closed_store(world: World) -> None:
+    world.register()
+    replica = world.open()
+    replica.close()
+    store = replica._store
+    store.heard.put({"host": 1})
+    assert store.heard.of(["host"]) == {}
+    for ask in (store.refresh, lambda: store.entry(0), lambda: store.challenge_used("x")):
+        with pytest.raises(HostError, match="closed"):
+            ask()
+    with pytest.raises(HostError, match="closed"):
+        replica.register(stranger(world), "127.0.0.1")
+
+
+def test_a_store_is_not_closed_under_whoever_is_at_work(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite ends a process whose connection is closed under a statement."""
+    replica = world.open()
+    store = replica._store
+    monkeypatch.setattr(store_module, "_CLOSE_S", 0.1)
+    inside, go = threading.Event(), threading.Event()
+
+    def slow(_: Any) -> int:
+        inside.set()
+        assert go.wait(10)
+        return -2
+
+    monkeypatch.setattr(tables, "data_version", slow)
+    worker = threading.Thread(target=store.refresh)
+    worker.start()
+    assert inside.wait(10)
+    store.close()
+    assert not store._watch.closed
+    go.set()
+    worker.join(10)
+    store.close()
+    assert store._watch.closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,23 @@ __all__ = ["AT_START", "Anchor"]
 
 AT_START = 2
 """How many values a start goes ahead: see :meth:`svetovid.manager.store.Store`."""
+
+
+_WAIT_S = 10.0
+"""As long as one manager waits for another's transaction without a counter."""
+_POLL_S = 0.002
+
+
+def _locked(fd: int, end: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_POLL_S)
+        else:
+            return True
 
 
 class Anchor:
@@ -34,22 +52,25 @@ class Anchor:
         self._lock = store.with_suffix(".lock")
 
     @contextmanager
-    def one_writer(self) -> Iterator[None]:
+    def one_writer(self, wait_s: float | None = None) -> Iterator[bool]:
         """From before a commit until the counter followed it: among all managers on this store.
+
+        Args:
+            wait_s: how long another may take, by default ten seconds. Where it takes longer, False,
+                and nothing is held.
 
         Raises:
             HostError: ``store.unavailable``.
         """
         if not self.there:
-            yield
+            yield True
             return
         try:
             fd = os.open(self._lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as e:
             raise unavailable(type(e).__name__) from e
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+            yield _locked(fd, time.monotonic() + (_WAIT_S if wait_s is None else wait_s))
         finally:
             os.close(fd)
 

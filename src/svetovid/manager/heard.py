@@ -40,6 +40,7 @@ class Heard:
         self._path = store.with_suffix(".heard")
         self._lock = threading.Lock()
         self._open: tuple[sqlite3.Connection, int] | None = None
+        self._closed = False
 
     def put(self, heard: Mapping[str, int]) -> None:
         """Note when hosts attested; what another manager noted later stays."""
@@ -67,11 +68,14 @@ class Heard:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._close()
 
     def _with_file(self, act: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What ``act`` gives; where the file cannot be used, also not when made anew, the other."""
         with self._lock:
+            if self._closed:
+                return otherwise
             for again in (True, False):
                 try:
                     return act(self._connection())

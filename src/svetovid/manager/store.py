@@ -14,15 +14,16 @@ Rules:
    it does before the next checkpoint is signed: no two are for one value. A store whose checkpoint
    was signed for a lower value is an older copy, and no store at all is one as well for a manager
    that had one: ``store.rollback`` (T15).
-5. A write that fails, for whatever reason, leaves nothing behind, and nothing is answered but the
-   error (A6).
+5. A write that fails, for whatever reason, is answered by the error alone (A6), and leaves nothing
+   that counts: where it was signed, and the disk may have it, what is there is signed again for
+   values beyond it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,6 +54,9 @@ Fault = Callable[[str], None]
 _SUCCESSION = ("rotation", "revocation")
 _CACHE_BYTES = 64 << 20
 """Of envelopes, and of documents again, as written; in memory they take a few times as much."""
+
+
+_CLOSE_S = 10.0
 
 
 def _no_fault(_point: str) -> None:
@@ -107,8 +111,10 @@ class Store:
         self._envelopes: Cache[str, Envelope] = Cache(_CACHE_BYTES)
         self._parsed: Cache[tuple[str, type[Document]], Document] = Cache(_CACHE_BYTES)
         self.key = lru_cache(maxsize=4096)(self._key)
+        self._closed = self._doubtful = False
         try:
-            with guarded(), self._anchor.one_writer():
+            with guarded(), self._anchor.one_writer() as mine:
+                self._check(mine)
                 self._open(begun)
         except BaseException:
             self.close()
@@ -146,35 +152,68 @@ class Store:
         return self.tree.size
 
     def close(self) -> None:
-        self._watch.close()
-        self._engine.dispose()
-        self.heard.close()
+        """From now on whoever asks is refused. A thread that is at work and does not end in time
+        keeps the store until this process ends: closed under it, SQLite would bring that down."""
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            return
+        try:
+            self._closed = True
+            self._watch.close()
+            self._engine.dispose()
+            self.heard.close()
+        finally:
+            self._lock.release()
+
+    def _check(self, mine: bool = True) -> None:
+        if self._closed:
+            raise unavailable("one that is closed")
+        if not mine:
+            raise unavailable("another manager over it that writes, and does not end")
 
     # -- writing
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """One decision. Nothing is kept unless the block ends well and the disk has it all."""
-        with self._lock, guarded(), self._anchor.one_writer():
-            with self._writer.begin() as connection:
-                self._catch_up(connection)
-                self._settle()
-                tx = Transaction(connection, self.state, self.tree.size, self._clock())
-                yield tx
-                if tx.added:
-                    grown = self.tree.copy()
-                    for *_, data in tx.added:
-                        grown.append(leaf_hash(data))
-                    checkpoint = self._put_tip(connection, grown)
-                self._fault("before commit")
-            self._fault("after commit")
-            if not tx.added:
-                return
-            self._anchor.follow()
-            self._fault("after anchor")
+        with self._lock, guarded(), self._anchor.one_writer() as mine:
+            self._check(mine)
+            if self._doubtful:
+                self._leave_behind()
+            try:
+                with self._writer.begin() as connection:
+                    self._catch_up(connection)
+                    self._settle()
+                    tx = Transaction(connection, self.state, self.tree.size, self._clock())
+                    yield tx
+                    if tx.added:
+                        grown = self.tree.copy()
+                        for *_, data in tx.added:
+                            grown.append(leaf_hash(data))
+                        self._doubtful = self._anchor.there
+                        checkpoint = self._put_tip(connection, grown)
+                    self._fault("before commit")
+                self._fault("after commit")
+                if not tx.added:
+                    return
+                self._anchor.follow()
+                self._fault("after anchor")
+            except (sa.exc.SQLAlchemyError, SvetovidError):
+                if self._doubtful:
+                    with suppress(sa.exc.SQLAlchemyError, SvetovidError):
+                        self._leave_behind()
+                raise
             for index, (entry, document, data) in enumerate(tx.added, self.size):
                 self._take(index, entry, document, data)
             self._tip, self._verified = (checkpoint, grown), checkpoint.canonical()
+            self._doubtful = False
+
+    def _leave_behind(self) -> None:
+        """A commit that failed may be on the disk all the same, signed for the counter's next
+        value. So what is there now is signed for more, as at a start, before anything else is."""
+        with self._engine.begin() as connection:
+            self._catch_up(connection)
+        self._anchor_at_start()
+        self._doubtful = False
 
     def _put_tip(self, connection: sa.Connection, tree: MerkleTree, ahead: int = 1) -> Envelope:
         checkpoint = Checkpoint(
@@ -206,12 +245,15 @@ class Store:
             return
         try:
             with guarded():
+                self._check()
                 version = t.data_version(self._watch)
                 if version == self._version:
                     return
                 # Our own writes change it as well: most often there is nothing to take in.
                 if t.stored_tip(self._watch) != self._verified:
-                    with self._anchor.one_writer():
+                    with self._anchor.one_writer(0.0) as mine:
+                        if not mine:
+                            return  # another manager is about to answer for it; then it counts
                         with self._engine.begin() as connection:
                             self._catch_up(connection)
                         self._settle()
@@ -285,6 +327,7 @@ class Store:
         return self._one(sa.select(t.used.c.digest).where(t.used.c.digest == name)) is not None
 
     def _one(self, query: Any) -> Any:
+        self._check()
         with guarded(), self._engine.connect() as connection:
             return connection.execute(query).first()
 
