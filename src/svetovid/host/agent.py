@@ -124,7 +124,9 @@ class _Run:
             self._attester.measure()
         until = math.inf
         for link in self._links:
-            link.ask(until)  # the leases before it run out meanwhile, whatever it is waiting for
+            link.ask(
+                until, self._signer
+            )  # the leases before it run out meanwhile, whatever it is waiting for
             until = min(until, link.ends)
             for name, seconds in link.timings.items():
                 self._timings[name] = self._timings.get(name, 0.0) + seconds
@@ -295,7 +297,8 @@ class _Run:
     def _give_back(self, link: ManagerLink, why: str) -> None:
         """Tell a manager that this host is done; it would find out when the lease ends."""
         if link.holds_lease:
-            with contextlib.suppress(SvetovidError):
+            # Whoever has waited long enough closes the client meanwhile, and httpx says so its way.
+            with contextlib.suppress(SvetovidError, RuntimeError):
                 link.client.end_lease(link.lease_id, why, self._signer)
 
 

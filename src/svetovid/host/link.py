@@ -83,6 +83,7 @@ class ManagerLink:
         self._released: Release | None = None
         self._start: TpmEvidence | TeeEvidence | None = None
         self._stop = threading.Event()
+        self._settling = threading.Lock()
         self.timings = {"attest_s": 0.0, "release_s": 0.0}
 
     def _challenged(self, role: Literal["release", "renew", "finish"], *, fresh: bool) -> Envelope:
@@ -91,12 +92,16 @@ class ManagerLink:
     def _prove(
         self, role: Literal["release", "renew"], subject: str, *, fresh: bool = False
     ) -> tuple[float, Challenge, TpmEvidence | TeeEvidence]:
-        envelope = self._challenged(role, fresh=fresh)
+        return self._proved(self._challenged(role, fresh=fresh), subject)
+
+    def _proved(
+        self, envelope: Envelope, subject: str
+    ) -> tuple[float, Challenge, TpmEvidence | TeeEvidence]:
         received = boottime()
         evidence = self._attester.evidence(envelope, self._keys, self.client.channel, subject)
         return received, envelope.peek(Challenge), evidence
 
-    def ask(self, until: float = math.inf) -> None:
+    def ask(self, until: float = math.inf, signer: Signer | None = None) -> None:
         """Get a lease and the keys.
 
         The first evidence of an attester brings its whole log: the manager may hold that of an
@@ -105,23 +110,45 @@ class ManagerLink:
         Args:
             until: CLOCK_BOOTTIME seconds up to which the answer is waited for: another lease of
                 the job is over then.
+            signer: the job's signing key: gives back a lease that comes after that.
 
         Raises:
             RefusalError: with every reason the manager lets a host see; ``lease.expired``.
         """
         known = self._attester.known
         fresh = self.client.manager not in known
-        self._answered(lambda: once_more(self._ask, fresh=fresh), until)
+        late = threading.Event()
+
+        def ask(*, fresh: bool) -> None:
+            self._ask(late, signer, fresh=fresh)
+
+        try:
+            self._answered(lambda: once_more(ask, fresh=fresh), until)
+        except BaseException:
+            with self._settling:
+                late.set()
+            raise
         known.add(self.client.manager)
 
-    def _ask(self, *, fresh: bool) -> None:
+    def _ask(self, late: threading.Event, signer: Signer | None, *, fresh: bool) -> None:
+        """Runs on where nobody waits any more (``late``); then it proves nothing, and keeps
+        nothing."""
         begun = time.monotonic()
-        received, self._challenge, self._start = self._prove("release", NO_SUBJECT, fresh=fresh)
+        envelope = self._challenged("release", fresh=fresh)
+        if late.is_set():
+            raise expired("a challenge before another lease of the job ran out")
+        received, challenge, start = self._proved(envelope, NO_SUBJECT)
         proven = time.monotonic()
-        self._released = self.client.release(self._start)
-        self.timings = {"attest_s": proven - begun, "release_s": time.monotonic() - proven}
-        lease = self._released.lease
-        self._held = HeldLease(lease.id, received, lease.seconds, lease.renew_after)
+        released = self.client.release(start)
+        lease = released.lease
+        with self._settling:
+            if not late.is_set():
+                self._challenge, self._start, self._released = challenge, start, released
+                self._held = HeldLease(lease.id, received, lease.seconds, lease.renew_after)
+                self.timings = {"attest_s": proven - begun, "release_s": time.monotonic() - proven}
+                return
+        if signer is not None:
+            self.client.end_lease(lease.id, "lease.expired", signer)
 
     @property
     def release(self) -> Release:
