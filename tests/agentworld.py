@@ -78,8 +78,6 @@ SLOW = {"parameters": {"pause": 300}}
 
 _before: set[int] = set()
 """Memory that other tests of this process left open, by inode."""
-_others: set[str] = set()
-"""Processes that they left running."""
 
 
 def _memory() -> set[int]:
@@ -96,18 +94,13 @@ def plaintext_open() -> int:
     return len(_memory() - _before)
 
 
-def _running() -> set[str]:
-    found: set[str] = set()
+def children() -> str:
+    """Processes that any thread of this one started and that still run."""
+    found = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
-            found.update((task / "children").read_text().split())
-    return found
-
-
-def children() -> set[str]:
-    """Processes that any thread of this one started since the first world of a test, and that still
-    run."""
-    return _running() - _others
+            found.append((task / "children").read_text())
+    return "".join(found)
 
 
 def trained() -> int:
@@ -187,8 +180,6 @@ class World:
         )
         _before.clear()
         _before.update(_memory())
-        _others.clear()
-        _others.update(_running())
         settings = Settings(lease_s=self.lease_s)
         self.all_houses = [self.house(self.folder, f"m{i}", settings) for i in range(self.houses)]
         self.data_house, self.code_house = self.all_houses[0], self.all_houses[-1]

@@ -15,9 +15,7 @@ from svetovid.manager.store_faults import older, unavailable
 __all__ = ["AT_START", "Anchor"]
 
 AT_START = 2
-"""How many values a start goes ahead: see :meth:`svetovid.manager.store.Store`."""
-
-
+"""How many values a start goes ahead: see ``Store._anchor_at_start``."""
 _WAIT_S = 10.0
 """As long as one manager waits for another's transaction without a counter."""
 _POLL_S = 0.002
@@ -78,6 +76,11 @@ class Anchor:
         """What a checkpoint is signed for, ``ahead`` of the counter."""
         counter = self._sealer.counter()
         return None if counter is None else counter + ahead
+
+    def stands_for(self, signed: int | None) -> bool:
+        """Whether the counter has followed a checkpoint that was signed for ``signed``."""
+        counter = self._sealer.counter()
+        return counter is None or (signed is not None and signed <= counter)
 
     def follow(self, times: int = 1) -> None:
         """Move the counter up to what was just committed."""

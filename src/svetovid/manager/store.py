@@ -11,9 +11,9 @@ Rules:
    Anything else is ``store.tamper``.
 4. With a counter that cannot go back, a checkpoint is signed for the counter's next value, and the
    counter follows before anybody is answered, or another writer begins. Where it could not follow,
-   it does before the next checkpoint is signed: no two are for one value. A store whose checkpoint
-   was signed for a lower value is an older copy, and no store at all is one as well for a manager
-   that had one: ``store.rollback`` (T15).
+   it does before anything of that is shown, or signed over: of one manager no two are for one
+   value. A store whose checkpoint was signed for a lower value is an older copy, and no store at
+   all is one as well for a manager that had one: ``store.rollback`` (T15).
 5. A write that fails, for whatever reason, is answered by the error alone (A6), and leaves nothing
    that counts: where it was signed, and the disk may have it, what is there is signed again for
    values beyond it.
@@ -35,6 +35,7 @@ from svetovid.errors import InputError, SvetovidError
 from svetovid.manager import tables as t
 from svetovid.manager.anchor import AT_START, Anchor
 from svetovid.manager.cache import Cache
+from svetovid.manager.followed import FollowedLog
 from svetovid.manager.heard import Heard
 from svetovid.manager.rootkey import RootSealer
 from svetovid.manager.state import State
@@ -51,12 +52,10 @@ D = TypeVar("D", bound=Document)
 Fault = Callable[[str], None]
 """Called with the name of a point between two steps; tests end the process there."""
 
-_SUCCESSION = ("rotation", "revocation")
 _CACHE_BYTES = 64 << 20
 """Of envelopes, and of documents again, as written; in memory they take a few times as much."""
-
-
 _CLOSE_S = 10.0
+"""How long a thread that is at work in the store may take to end."""
 
 
 def _no_fault(_point: str) -> None:
@@ -75,7 +74,6 @@ class Store:
         fault: for tests.
 
     Attributes:
-        state: what follows from the log.
         heard: when hosts attested at their interval; in a file of its own.
 
     Raises:
@@ -97,12 +95,8 @@ class Store:
         self._clock = clock
         self._fault = fault
         self._lock = threading.RLock()
-        self.state = State()
+        self._log = FollowedLog(signer.key_id)
         self._anchor = Anchor(sealer, path)
-        self._tip: tuple[Envelope | None, MerkleTree] = (None, MerkleTree())
-        self._verified = b""
-        self.parties: list[frozenset[str]] = []
-        self.leaves: list[bytes] = []
         self._engine = t.open_engine(path)
         self._writer = self._engine.execution_options(**{t.WRITE: True})
         self._watch = self._engine.connect()
@@ -131,12 +125,24 @@ class Store:
         self._anchor_at_start()
 
     @property
+    def state(self) -> State:
+        """What follows from the log."""
+        return self._log.state
+
+    @property
+    def parties(self) -> list[frozenset[str]]:
+        """Of each entry, who may see it."""
+        return self._log.parties
+
+    @property
+    def leaves(self) -> list[bytes]:
+        """Of each entry, its leaf hash."""
+        return self._log.leaves
+
+    @property
     def tip(self) -> tuple[Envelope, MerkleTree]:
         """The newest signed checkpoint and the tree it stands for, which nobody changes."""
-        checkpoint, tree = self._tip
-        if checkpoint is None:
-            raise unavailable("one that could not be read to its end just now")
-        return checkpoint, tree
+        return self._log.tip
 
     @property
     def anchored(self) -> bool:
@@ -145,7 +151,7 @@ class Store:
 
     @property
     def tree(self) -> MerkleTree:
-        return self._tip[1]
+        return self._log.tree
 
     @property
     def size(self) -> int:
@@ -181,7 +187,7 @@ class Store:
                 self._leave_behind()
             try:
                 with self._writer.begin() as connection:
-                    self._catch_up(connection)
+                    self._log.read_on(connection)
                     self._settle()
                     tx = Transaction(connection, self.state, self.tree.size, self._clock())
                     yield tx
@@ -202,16 +208,16 @@ class Store:
                     with suppress(sa.exc.SQLAlchemyError, SvetovidError):
                         self._leave_behind()
                 raise
-            for index, (entry, document, data) in enumerate(tx.added, self.size):
-                self._take(index, entry, document, data)
-            self._tip, self._verified = (checkpoint, grown), checkpoint.canonical()
+            for added in tx.added:
+                self._log.take(*added)
+            self._log.reach(checkpoint, grown)
             self._doubtful = False
 
     def _leave_behind(self) -> None:
         """A commit that failed may be on the disk all the same, signed for the counter's next
         value. So what is there now is signed for more, as at a start, before anything else is."""
         with self._engine.begin() as connection:
-            self._catch_up(connection)
+            self._log.read_on(connection)
         self._anchor_at_start()
         self._doubtful = False
 
@@ -229,11 +235,6 @@ class Store:
             connection.execute(sa.insert(t.tip), row)
         return envelope
 
-    def _take(self, index: int, entry: LogEntry, document: Envelope | None, data: bytes) -> None:
-        self.state.apply(index, entry, document, len(data))
-        self.parties.append(self.state.parties(entry))
-        self.leaves.append(leaf_hash(data))
-
     # -- reading
 
     def refresh(self) -> None:
@@ -250,16 +251,24 @@ class Store:
                 if version == self._version:
                     return
                 # Our own writes change it as well: most often there is nothing to take in.
-                if t.stored_tip(self._watch) != self._verified:
-                    with self._anchor.one_writer(0.0) as mine:
-                        if not mine:
-                            return  # another manager is about to answer for it; then it counts
-                        with self._engine.begin() as connection:
-                            self._catch_up(connection)
-                        self._settle()
-                self._version = version
+                if t.stored_tip(self._watch) == self._log.verified or self._take_in():
+                    self._version = version
         finally:
             self._lock.release()
+
+    def _take_in(self) -> bool:
+        """What other managers added, but for what one of them may yet have to answer for: whether
+        nothing was left out."""
+        with self._engine.begin() as connection:
+            if self._anchor.stands_for(self._log.newest(connection)[1].counter):
+                self._log.read_on(connection)
+                return True
+        with self._anchor.one_writer(0.0) as mine:
+            if mine:
+                with self._engine.begin() as connection:
+                    self._log.read_on(connection)
+                self._settle()
+        return mine
 
     def document(self, name: str, kind: type[D]) -> D:
         """A held document, parsed; its signatures were verified when it came."""
@@ -337,7 +346,7 @@ class Store:
         with self._engine.begin() as connection:
             for row in connection.execute(sa.select(t.documents)):
                 self._check_document(row.digest, row.envelope)
-            self._catch_up(connection)
+            self._log.read_on(connection)
             for key in connection.execute(sa.select(t.keys)):
                 if digest(as_bytes(key.sealed)) != self.state.sealed.get((key.label, key.subject)):
                     raise tampered(f"the sealed key of {key.subject}", "another")
@@ -350,59 +359,6 @@ class Store:
             raise tampered(f"document {name}", e.code) from e
         if name not in (envelope.payload_digest(), envelope.digest()):
             raise tampered(f"document {name}", envelope.payload_digest())
-
-    def _catch_up(self, connection: sa.Connection) -> None:
-        try:
-            self._read_on(connection)
-        except BaseException:
-            # Entries may have been applied that no checkpoint was found to stand for.
-            self._forget()
-            raise
-
-    def _forget(self) -> None:
-        """All is read again before anybody is served."""
-        self.state = State()
-        self.parties, self.leaves = [], []
-        self._tip, self._verified, self._version = (None, MerkleTree()), b"", -1
-
-    def _read_on(self, connection: sa.Connection) -> None:
-        tip = connection.execute(sa.select(t.tip)).one()
-        # These very bytes were verified, and the tree compared with them, by this process.
-        if tip.checkpoint == self._verified:
-            return
-        try:
-            envelope = Envelope.parse(as_bytes(tip.checkpoint))
-            checkpoint = envelope.open(Checkpoint, by=self._signer.key_id)
-        except SvetovidError as e:
-            raise tampered("a checkpoint signed by this manager", e.code) from e
-        tree = self.tree
-        if checkpoint.size > tree.size:
-            tree = tree.copy()
-            c = t.entries.c
-            query = sa.select(t.entries).where(c.position >= tree.size).order_by(c.position)
-            for row in connection.execute(query):
-                if row.position != tree.size:
-                    raise tampered(f"entry {tree.size}", f"entry {row.position}")
-                tree.append(self._replay(connection, tree.size, row.data))
-        if checkpoint.size != tree.size or checkpoint.root != tree.root():
-            raise tampered(
-                f"the log of {checkpoint.size} entries that the checkpoint signs",
-                f"another log of {tree.size} entries",
-            )
-        self._tip, self._verified = (envelope, tree), tip.checkpoint
-
-    def _replay(self, connection: sa.Connection, index: int, data: bytes) -> bytes:
-        try:
-            entry = LogEntry.parse(as_bytes(data))
-            document = None
-            if entry.kind in _SUCCESSION:
-                c = t.documents.c
-                query = sa.select(c.envelope).where(c.digest == str(entry.body["document"]))
-                document = Envelope.parse(as_bytes(connection.execute(query).scalar_one()))
-            self._take(index, entry, document, data)
-        except (SvetovidError, KeyError, TypeError, sa.exc.NoResultFound) as e:
-            raise tampered(f"a readable entry {index}", type(e).__name__) from e
-        return self.leaves[index]
 
     def _settle(self) -> None:
         if self._anchor.there:
@@ -423,4 +379,4 @@ class Store:
             checkpoint = self._put_tip(connection, self.tree, AT_START)
         self._fault("before anchor at start")
         self._anchor.follow(AT_START)
-        self._tip, self._verified = (checkpoint, self.tree), checkpoint.canonical()
+        self._log.reach(checkpoint, self.tree)
