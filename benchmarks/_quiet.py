@@ -26,9 +26,6 @@ STOLEN = 0.05
 SAMPLE_S = 0.25
 NARROW = 0.10
 """Greatest :func:`width` of a median's 95 % interval: it is known within about 5 %."""
-CLEAR = 0.30
-"""The same for a median whose whole interval lies on one side of what it must reach: whether it
-does is known, on machines too whose clock wanders."""
 
 STAT = Path("/proc/stat")
 
@@ -148,23 +145,17 @@ class Quiet:
             BUSY, f"a round disturbed {self._tries} times, {stolen:.0%} stolen in the last"
         )
 
-    def require_narrow(
-        self, figure: str, values: Sequence[float], goal: float | None = None
-    ) -> None:
+    def require_narrow(self, figure: str, values: Sequence[float]) -> None:
         """Refuse a median that its rounds leave too unsure.
-
-        Args:
-            goal: what it must reach, or stay below.
 
         Raises:
             HostError: ``bench.spread``.
         """
-        low, high = interval(values)
-        bound = NARROW if goal is None or low <= goal <= high else CLEAR
-        if not self._quick and (found := width(values)) > bound:
+        if not self._quick and (found := width(values)) > NARROW:
+            low, high = interval(values)
             raise HostError(
                 "bench.spread",
-                expected=f"{figure}: a median known within {bound / 2:.0%}",
+                expected=f"{figure}: a median known within {NARROW / 2:.0%}",
                 observed=f"{low:.4g} to {high:.4g} after {len(values)} rounds, {found / 2:.0%}",
                 next_step="run it again on a machine that does nothing else",
             )

@@ -205,7 +205,7 @@ def _alone(alone: _Alone, quick: bool, quiet: Quiet) -> dict[str, Any]:
     new = [quiet.round(alone.first) * 1e3 for _ in range(firsts)]
     ms = [s * 1e3 for seconds, _ in taken for s in seconds]
     medians = [statistics.median(seconds) * 1e3 for seconds, _ in taken]
-    quiet.require_narrow("p50_ms", medians, 15.0)
+    quiet.require_narrow("p50_ms", medians)
     quiet.require_narrow("first_ms", new)
     return {
         "p50_ms": statistics.median(ms),

@@ -191,7 +191,7 @@ def compare(quick: bool, run_job: RunJob) -> dict[str, Any]:
     while len(taken) < rounds or (len(taken) < most and width(ratios) > NARROW):
         taken.append(quiet.round(lambda: _round(work, records, run_job, len(taken) % 2 == 1)))
         ratios.append(taken[-1].job_step / taken[-1].plain_step)
-    quiet.require_narrow("ratio", ratios, 1.05)
+    quiet.require_narrow("ratio", ratios)
     stages = {name: [r.job.timings.get(name, 0.0) for r in taken] for name in taken[0].job.timings}
     startups = [sum(r.job.timings.get(name, 0.0) for name in STAGES) for r in taken]
     wholes = {
