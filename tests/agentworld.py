@@ -76,22 +76,14 @@ SLOW = {"parameters": {"pause": 300}}
 """Changes to a job that make it take some seconds."""
 
 
-_before: set[int] = set()
-"""Memory that other tests of this process left open, by inode."""
-
-
-def _memory() -> set[int]:
+def plaintext_open() -> int:
+    """How much decrypted memory this process holds: regions."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             if "memfd" in os.readlink(f"/proc/self/fd/{name}"):
                 found.add(os.stat(f"/proc/self/fd/{name}").st_ino)
-    return found
-
-
-def plaintext_open() -> int:
-    """How much decrypted memory this process holds since the first world of a test: regions."""
-    return len(_memory() - _before)
+    return len(found)
 
 
 def children() -> str:
@@ -178,8 +170,6 @@ class World:
         self.alice, self.carol, self.rita, self.olga = (
             Identity.generate(n) for n in ("alice", "carol", "rita", "olga")
         )
-        _before.clear()
-        _before.update(_memory())
         settings = Settings(lease_s=self.lease_s)
         self.all_houses = [self.house(self.folder, f"m{i}", settings) for i in range(self.houses)]
         self.data_house, self.code_house = self.all_houses[0], self.all_houses[-1]

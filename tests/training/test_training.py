@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -277,28 +278,40 @@ class Wire:
     ask = send
 
 
-def session(slots: dict[str, Any], resume: bytes | None = None) -> tuple[Any, Wire]:
+@pytest.fixture
+def memory() -> Iterator[Callable[[int], int]]:
+    """Keeps descriptors until the test ends, and no longer."""
+    with contextlib.ExitStack() as stack:
+
+        def kept(fd: int) -> int:
+            stack.callback(os.close, fd)
+            return fd
+
+        yield kept
+
+
+def session(slots: dict[str, Any], resume: dict[str, int] | None = None) -> tuple[Any, Wire]:
     wire = Wire()
-    fd = None if resume is None else {"data": frozen("r", resume), "size": len(resume)}
     config = {
         "parameters": {},
         "seed": 0,
         "slots": slots,
-        "resume": fd,
+        "resume": resume,
         "metrics": {"n": "int", "loss": "float"},
     }
     return _session.SandboxSession(config, wire), wire  # type: ignore[arg-type]
 
 
-def test_session_of_a_sandbox() -> None:
+def test_session_of_a_sandbox(memory: Callable[[int], int]) -> None:
     """The in-sandbox form, over real shared memory."""
     data = np.arange(8, dtype="<i2").tobytes()
-    fd = os.memfd_create("m")
+    fd = memory(os.memfd_create("m"))
     os.ftruncate(fd, 4096)
     schema = {"fields": [{"name": "v", "dtype": "int16", "shape": [2]}], "records": 4}
-    slot = {"data": frozen("d", data), "mark": fd, "size": len(data), "schema": schema}
+    slot = {"data": memory(frozen("d", data)), "mark": fd, "size": len(data), "schema": schema}
     model = {**slot, "schema": None}
-    ours, wire = session({"rows": slot, "base": model}, b"checkpoint")
+    kept = {"data": memory(frozen("r", b"checkpoint")), "size": 10}
+    ours, wire = session({"rows": slot, "base": model}, kept)
     _session.install(ours)
     os.pwrite(fd, (8).to_bytes(8, "little"), 0)
     records = sv.dataset("rows")

@@ -124,9 +124,8 @@ class _Run:
             self._attester.measure()
         until = math.inf
         for link in self._links:
-            link.ask(
-                until, self._signer
-            )  # the leases before it run out meanwhile, whatever it is waiting for
+            # The leases before it run out meanwhile, whatever it is waiting for.
+            link.ask(until, self._signer)
             until = min(until, link.ends)
             for name, seconds in link.timings.items():
                 self._timings[name] = self._timings.get(name, 0.0) + seconds
