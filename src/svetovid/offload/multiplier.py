@@ -1,0 +1,43 @@
+"""What a layer asks for: tensors are made operands of a step, and operands are multiplied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from svetovid.offload.product import Product
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Multiplier", "Operand"]
+
+
+class Operand(Protocol):
+    """A tensor that was quantised for this step. The same one serves forward and backward."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+class Multiplier(Protocol):
+    """Products of quantised tensors, exact as integers, as float32: masked, or plain for tests."""
+
+    def operand(self, name: str, value: torch.Tensor) -> Operand:
+        """Quantise a tensor for this step.
+
+        Args:
+            name: unlike every other of this step, for example ``features.3/x``.
+            value: float32, of any strides.
+
+        Raises:
+            InputError: ``offload.nonfinite``: it holds NaN or an infinity.
+            RefusalError: ``offload.reuse``: the name was used in this step.
+        """
+        ...
+
+    def multiply(self, product: Product, a: Operand, b: Operand) -> torch.Tensor:
+        """The product of what the two were quantised to, scaled back: float32, ``product.out``.
+
+        Operands are flat: one of as many numbers does where its shape is another.
+        """
+        ...
