@@ -57,5 +57,5 @@ class Rounding:
         return _derived(master, ["rounding", self.run, self.step, self.tensor])
 
 
-def _derived(master: Secret, said: list[str | int]) -> bytes:
+def _derived(master: Secret, said: list[object]) -> bytes:
     return hmac.digest(master.reveal(), canonical(said), "sha256")
