@@ -22,6 +22,7 @@ from policy.policy_world import (
     OPAL,
     OTHER,
     RITA,
+    RUNTIME,
     FakeAppraisal,
     World,
     condition,
@@ -31,7 +32,18 @@ from policy.policy_world import (
 )
 from svetovid.crypto import digest, sign
 from svetovid.errors import PolicyError, Reason
-from svetovid.policy import Consent, GrantUse, History, Import, JobAsset, Limits, Recipient, decide
+from svetovid.policy import (
+    Consent,
+    Export,
+    GrantUse,
+    History,
+    Import,
+    JobAsset,
+    Limits,
+    Recipient,
+    consents,
+    decide,
+)
 
 World_ = Callable[[World], None]
 CASES: dict[str, tuple[World_, set[str]]] = {}
@@ -418,6 +430,36 @@ def test_an_import_is_granted_in_the_exporters_stead() -> None:
     w = World()
     w.export_images_to_bob()
     assert decide(w.request()).granted
+
+
+def test_t5_the_importer_whose_own_policy_holds_is_chosen() -> None:
+    """Whoever comes first by key and whose own policy refuses the host keeps no other out."""
+    w = World()
+    fields = grant(IMAGES, "data").to_json()
+    importers = sorted((BOB, MALLORY), key=lambda i: i.key_id)
+    exports = tuple(Export.from_json(fields | {"to": i.key_id}) for i in importers)
+    w.policies[ALICE.key_id] = exporter = policy(ALICE, exports=exports)
+    imported = (Import(policy=exporter.digest(), asset=IMAGES),)
+    for importer, own in zip(importers, ((), (OPAL.key_id,)), strict=True):
+        labels = (grant(LABELS, "data"),) if importer is BOB else ()
+        w.policies[importer.key_id] = policy(importer, *labels, imports=imported, operators=own)
+        w.appraisals[importer.key_id] = FakeAppraisal()
+        w.references[importer.key_id] = frozenset({RUNTIME})
+    w.job = job(assets={k: v for k, v in w.job.assets.items() if k != "labels"})
+    w.consents = [w.consent(i, "images") for i in importers] + [w.consent(CARA, "code")]
+    decision = decide(w.request())
+    assert decision.granted
+    assert decision.importers == {"images": importers[1].key_id}
+
+
+def test_t13_a_policy_behind_an_import_fits_into_a_receipt(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = World()
+    w.export_images_to_bob()
+    largest = max(w.request().policy_bytes[k.key_id] for k in (ALICE, BOB))
+    monkeypatch.setattr(consents, "_MAX_IMPORT_BYTES", 2 * largest)
+    assert decide(w.request()).granted
+    monkeypatch.setattr(consents, "_MAX_IMPORT_BYTES", 2 * largest - 1)
+    assert {r.code for r in decide(w.request()).reasons} == {"receipt.policies"}
 
 
 def test_a_test_profile_accepts_what_it_names() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from policy.policy_world import ALICE, FACTS, IMAGES, MALLORY, NOW, World
@@ -96,6 +98,11 @@ def test_what_ends_a_lease_beside_evidence() -> None:
     w.history = History(started=True)
     assert [r.code for r in decide_renewal(w.request(), released_on=released(w)).reasons] == [
         "job.not_live"
+    ]
+    w = world()
+    w.history = replace(w.history, finished=True)
+    assert [r.code for r in decide_renewal(w.request(), released_on=released(w)).reasons] == [
+        "job.finished"
     ]
     w = world()
     w.role = "release"
