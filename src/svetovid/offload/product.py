@@ -155,7 +155,24 @@ class Product:
                 observed=f"{self._inner:,} in {self.kind} of {self.a} and {self.b}",
                 next_step="keep this layer inside, or make its images smaller",
             )
-        return [(i, min(i + size, self._axis)) for i in range(0, self._axis, size)]
+        return self.split(-(-self._axis // size))
+
+    def split(self, parts: int) -> list[tuple[int, int]]:
+        """The same by number: of all ways to make so many parts, the one whose longest is shortest.
+
+        Raises:
+            InputError: ``offload.shape``: no length makes so many parts.
+        """
+        size = -(-self._axis // max(parts, 1))
+        ranges = [(i, min(i + size, self._axis)) for i in range(0, self._axis, size)]
+        if len(ranges) != parts:
+            raise InputError(
+                "offload.shape",
+                expected=f"as many parts as an axis of {self._axis:,} can be cut into",
+                observed=f"{parts:,} parts",
+                next_step="ask for the number of parts that Product.parts gives",
+            )
+        return ranges
 
     @property
     def macs(self) -> int:
