@@ -22,6 +22,15 @@ class Operand(Protocol):
 class Multiplier(Protocol):
     """Products of quantised tensors, exact as integers, as float32: masked, or plain for tests."""
 
+    @property
+    def begun(self) -> int:
+        """How many steps have begun, those that were done again counted.
+
+        A layer that is used several times in a step numbers its calls; when this changes it begins
+        anew, so that a step that is done again has the same names, and with them roundings.
+        """
+        ...
+
     def operand(self, name: str, value: torch.Tensor) -> Operand:
         """Quantise a tensor for this step.
 
