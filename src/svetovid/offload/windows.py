@@ -1,0 +1,102 @@
+"""Convolutions as windows that slide over a tensor: what to read for every number of a result."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from svetovid.offload.product import Product
+
+__all__ = ["Phase", "Window", "forward", "input_phases", "slid"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Along one axis, output ``m`` reads at ``start + m * step + t * spread`` for every tap ``t``;
+    zeros outside.
+
+    Attributes:
+        outputs, taps: how many of each.
+    """
+
+    start: int
+    step: int
+    spread: int
+    outputs: int
+    taps: int
+
+    @property
+    def last(self) -> int:
+        return self.start + (self.outputs - 1) * self.step + (self.taps - 1) * self.spread
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Positions of dx that the same taps of the weight reach.
+
+    Attributes:
+        target: of dx, along each axis.
+        taps: of the weight, along each axis, in the order in which the windows read dy.
+        windows: over dy.
+    """
+
+    target: tuple[slice, ...]
+    taps: tuple[list[int], ...]
+    windows: tuple[Window, ...]
+
+
+def forward(product: Product) -> tuple[Window, ...]:
+    """Over x, for y or for dw."""
+    return tuple(
+        Window(-product.padding[i], product.stride[i], product.dilation[i], y, k)
+        for i, (y, k) in enumerate(zip(product.y[2:], product.w[2:], strict=True))
+    )
+
+
+def input_phases(product: Product) -> Iterator[Phase]:
+    """How dx is made of dy: with a stride, not every tap reaches every position, and each phase of
+    the stride is a convolution of its own. Positions that no tap reaches are in no phase."""
+    axes = [list(_axis_phases(product, i)) for i in range(product.dims)]
+    for chosen in itertools.product(*axes):
+        target, taps, windows = zip(*chosen, strict=True)
+        yield Phase(target, taps, windows)
+
+
+def _axis_phases(product: Product, i: int) -> Iterator[tuple[slice, list[int], Window]]:
+    stride, padding, dilation = product.stride[i], product.padding[i], product.dilation[i]
+    size, kernel = product.x[2 + i], product.w[2 + i]
+    for r in range(min(stride, size)):
+        # x[r + stride m] was read by y[j] at tap t where j stride - padding + t dilation is that.
+        taps = [t for t in range(kernel) if (r + padding - t * dilation) % stride == 0][::-1]
+        if taps:
+            reads = [(r + padding - t * dilation) // stride for t in taps]
+            spread = reads[1] - reads[0] if len(reads) > 1 else 1
+            outputs = len(range(r, size, stride))
+            yield slice(r, None, stride), taps, Window(reads[0], 1, spread, outputs, len(taps))
+
+
+def slid(x: Tensor, windows: tuple[Window, ...]) -> Tensor:
+    """What the windows read, without copying it: ``[N, *S, ...]`` as ``[N, *S', *k, ...]``."""
+    dims = len(windows)
+    sizes = x.shape[1 : 1 + dims]
+    before = [max(0, -w.start) for w in windows]
+    after = [max(0, w.last + 1 - size) for w, size in zip(windows, sizes, strict=True)]
+    if any(before) or any(after):
+        pads = [0, 0] * (x.dim() - 1 - dims)
+        for b, a in zip(reversed(before), reversed(after), strict=True):
+            pads += [b, a]
+        x = functional.pad(x, pads)
+    strides = x.stride()[1 : 1 + dims]
+    first = sum((w.start + b) * s for w, b, s in zip(windows, before, strides, strict=True))
+    moves = [w.step * s for w, s in zip(windows, strides, strict=True)]
+    spreads = [w.spread * s for w, s in zip(windows, strides, strict=True)]
+    counts = [w.outputs for w in windows] + [w.taps for w in windows]
+    return x.as_strided(
+        (x.shape[0], *counts, *x.shape[1 + dims :]),
+        (x.stride(0), *moves, *spreads, *x.stride()[1 + dims :]),
+        x.storage_offset() + first,
+    )
