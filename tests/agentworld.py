@@ -86,13 +86,13 @@ def plaintext_open() -> int:
     return len(found)
 
 
-def children() -> str:
+def children() -> set[str]:
     """Processes that any thread of this one started and that still run."""
-    found = []
+    found: set[str] = set()
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
-            found.append((task / "children").read_text())
-    return "".join(found)
+            found.update((task / "children").read_text().split())
+    return found
 
 
 def trained() -> int:
