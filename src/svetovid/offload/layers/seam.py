@@ -1,0 +1,89 @@
+"""How a layer finds its multiplier, and the names that it gives to operands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from svetovid.errors import InputError
+from svetovid.offload.multiplier import Multiplier
+
+__all__ = ["Call", "Masked", "Seam"]
+
+
+class Seam:
+    """What the protected layers of a model and of its deep copies share.
+
+    A pickle of it is empty: a model that was loaded must be protected again.
+    """
+
+    def __init__(self, multiplier: Multiplier | None = None) -> None:
+        self._multiplier = multiplier
+        self._begun = -1
+        self._calls: Counter[str] = Counter()
+
+    def __deepcopy__(self, memo: object) -> Seam:
+        return self
+
+    def __reduce__(self) -> tuple[type[Seam], tuple[()]]:
+        return Seam, ()
+
+    def call(self, layer: str) -> Call:
+        """One more use of a layer in this step.
+
+        Raises:
+            InputError: ``offload.unbound``, ``offload.checkpoint``.
+        """
+        if self._multiplier is None:
+            raise InputError(
+                "offload.unbound",
+                expected=f"a multiplier for {layer}",
+                observed="a model that was loaded",
+                next_step="call svetovid.offload.protect.protect(model, multiplier) again",
+            )
+        if torch._C._current_graph_task_id() != -1:
+            raise InputError(
+                "offload.checkpoint",
+                expected=f"one forward pass of {layer}, before the backward pass",
+                observed="a forward pass inside a backward pass: an activation checkpoint",
+                next_step="leave protected layers out of activation checkpoints",
+            )
+        if self._begun != self._multiplier.begun:
+            self._begun = self._multiplier.begun
+            self._calls.clear()
+        number = self._calls[layer]
+        self._calls[layer] += 1
+        return Call(self._multiplier, f"{layer}#{number}" if number else layer)
+
+
+class Call:
+    """One use of a layer in a step.
+
+    Attributes:
+        multiplier: multiplies for it.
+        name: unlike that of every other use in the step; names of operands begin with it.
+    """
+
+    def __init__(self, multiplier: Multiplier, name: str) -> None:
+        self.multiplier = multiplier
+        self.name = name
+
+
+if TYPE_CHECKING:
+    _Base = nn.Module
+else:
+    _Base = object
+
+
+class Masked(_Base):
+    """A layer whose products are asked of a multiplier. Comes before the plain layer's class."""
+
+    _seam: Seam
+    _layer: str
+
+    def call(self) -> Call:
+        """To be asked for once in each forward pass."""
+        return self._seam.call(self._layer)
