@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import hypothesis.strategies as st
@@ -8,16 +9,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from offload.reference import product_of
+from offload.reference import product_of, terms_of
 from svetovid.errors import SvetovidError
-from svetovid.offload.exact import multiply
-from svetovid.offload.field import FIELDS, P24, Field
+from svetovid.offload.exact import fastest, kernels, multiply, self_test
+from svetovid.offload.field import FIELDS, LARGEST, M31, P24, Field
 from svetovid.offload.limbs import SCHEMES
 from svetovid.offload.product import Product
 
 KERNELS = sorted(SCHEMES)
+FP64 = SCHEMES["fp64"]
 fields = st.sampled_from(list(FIELDS.values()))
-kernels = st.sampled_from(KERNELS)
+names = st.sampled_from(KERNELS)
 
 
 @st.composite
@@ -69,9 +71,7 @@ def residues(field: Field, shape: tuple[int, ...], kind: str, seed: int) -> torc
     return torch.from_numpy(r.choice(np.array(ends[kind], dtype=np.int32), shape))
 
 
-@given(
-    products, fields, kernels, st.sampled_from(["random", "ends", "plus"]), st.integers(0, 2**32)
-)
+@given(products, fields, names, st.sampled_from(["random", "ends", "plus"]), st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
 def test_product_is_exact(
     product: Product, field: Field, kernel: str, kind: str, seed: int
@@ -97,3 +97,143 @@ def test_operand_that_is_not_residues_is_refused(wrong: str) -> None:
         with pytest.raises(SvetovidError) as refused:
             multiply(product, a, b, P24.p, 1)
         assert refused.value.code == "worker.operand"
+
+
+@given(products)
+@settings(max_examples=100, deadline=None)
+def test_reference_is_what_torch_means(product: Product) -> None:
+    """Against the derivatives that torch takes itself, of numbers so small that it cannot round."""
+    a, b = (
+        torch.randint(-9, 9, s, generator=torch.Generator().manual_seed(i), dtype=torch.float64)
+        for i, s in enumerate((product.a, product.b))
+    )
+    if product.kind == "matmul":
+        want = (a.mT if product.transpose[0] else a) @ (b.mT if product.transpose[1] else b)
+    else:
+        known = {"conv": (a, b, None), "conv_input": (None, b, a), "conv_weight": (a, None, b)}
+        x, w, back = known[product.kind]
+        x = torch.zeros(product.x, dtype=torch.float64, requires_grad=True) if x is None else x
+        w = torch.zeros(product.w, dtype=torch.float64, requires_grad=True) if w is None else w
+        conv = (torch.conv1d, torch.conv2d, torch.conv3d)[product.dims - 1]
+        how = (product.stride, product.padding, product.dilation, product.groups)
+        want = conv(x, w, None, *how)  # type: ignore[operator]
+        if back is not None:
+            (want,) = torch.autograd.grad(want, x if product.kind == "conv_input" else w, back)
+    got = product_of(product, a.long(), b.long(), dtype=np.int64)
+    assert np.array_equal(got, want.detach().numpy())
+
+
+@pytest.mark.parametrize("p", FIELDS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_long_sums_of_one_sign_are_exact(kernel: str, p: int) -> None:
+    k, half = 524_288, FIELDS[p].half
+    product = Product("matmul", (1, 2, k), (1, k, 2), (1, 2, 2))
+    for a, b in ((half, half), (half, half + 1), (half + 1, half + 1), (p - 1, 1)):
+        left, right = (torch.full((2 * k,), v, dtype=torch.int32) for v in (a, b))
+        assert multiply(product, left, right, p, 1, kernel=kernel).unique().tolist() == [
+            k * a * b % p
+        ]
+        parts = product.parts(FIELDS[p].longest) if FIELDS[p] == M31 else product.split(3)
+        got = multiply(product, left, right, p, len(parts), kernel=kernel)
+        for part, (low, end) in zip(got, parts, strict=True):
+            assert part.unique().tolist() == [(end - low) * a * b % p]
+
+
+@given(products, fields, names, st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_parts_are_what_their_range_sums_up(
+    product: Product, field: Field, kernel: str, seed: int
+) -> None:
+    """Operands that are zero outside of a part's range give that part."""
+    axis = extent(product)
+    ranges = product.split(-(-axis // (1 + seed % axis)))
+    a, b = (residues(field, s, "random", seed + i) for i, s in enumerate((product.a, product.b)))
+    got = multiply(product, a, b, field.p, len(ranges), kernel=kernel)
+    assert got.shape == (len(ranges), *product.out)
+    for part, (low, end) in zip(got, ranges, strict=True):
+        alone = torch.zeros_like(a)
+        kept = kept_by(product, low, end)
+        alone[kept] = a[kept]
+        assert np.array_equal(part.numpy(), product_of(product, alone, b) % field.p)
+
+
+def extent(product: Product) -> int:
+    """Of the axis that is split."""
+    ((_, end),) = product.split(1)
+    return end
+
+
+def kept_by(product: Product, low: int, end: int) -> Any:
+    """Index of what of a is in a range of the axis that is split."""
+    if product.kind == "matmul":
+        return (slice(None), slice(low, end)) if product.transpose[0] else (..., slice(low, end))
+    if product.kind == "conv_weight":
+        return slice(low, end)
+    each = product.a[1] // product.groups
+    return (slice(None), [g * each + c for g in range(product.groups) for c in range(low, end)])
+
+
+@given(products, fields)
+@settings(max_examples=80, deadline=None)
+def test_no_part_of_a_product_can_wrap(product: Product, field: Field) -> None:
+    terms = terms_of(product)
+    assert terms <= product.reduction
+    if product.kind != "conv_input" and not any(product.padding):
+        assert terms == product.reduction
+    if product.reduction // extent(product) > field.longest:
+        with pytest.raises(SvetovidError) as refused:
+            product.parts(field.longest)
+        assert refused.value.code == "offload.shape"
+        return
+    ranges = product.parts(field.longest)
+    assert [low for low, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
+    assert ranges[-1][1] == extent(product)
+    assert product.split(len(ranges)) == ranges
+    for low, end in ranges:
+        a = np.zeros(product.a, dtype=np.int64)
+        a[kept_by(product, low, end)] = LARGEST
+        b = np.full(product.b, -LARGEST)
+        assert np.abs(product_of(product, a, b, dtype=np.int64)).max() <= field.half
+
+
+@pytest.mark.parametrize("parts", [0, -1, 6, 11])
+def test_number_of_parts_that_no_length_makes_is_refused(parts: int) -> None:
+    product = Product("matmul", (1, 1, 10), (1, 10, 1), (1, 1, 1))
+    with pytest.raises(SvetovidError) as refused:
+        product.split(parts)
+    assert refused.value.code == "offload.shape"
+
+
+CPU = torch.device("cpu")
+
+
+def test_every_kernel_passes_and_one_is_fastest() -> None:
+    self_test(CPU)
+    assert set(kernels(CPU)) == set(KERNELS)
+    assert all(fastest(CPU, p) in KERNELS for p in FIELDS)
+
+
+def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a.float() @ b.float()).double()
+
+
+def one_bit(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Wrong in the last bit of one number, and of long sums of that many rows only."""
+    out = a @ b
+    if a.shape[1] >= 8192:
+        out[-1, -1] += 1
+    return out
+
+
+def emulated(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Products of 48 bits, as FP64 may be made of smaller numbers."""
+    high = (a * 2**-8).round() * 2**8
+    return high @ b + (a - high) @ ((b * 2**-9).round() * 2**9)
+
+
+@pytest.mark.parametrize("wrong", [rounded, one_bit, emulated])
+def test_kernel_that_rounds_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEMES, "fp64", lambda p: dataclasses.replace(FP64(p), matmul=wrong))
+    with pytest.raises(SvetovidError) as refused:
+        self_test(CPU)
+    assert refused.value.code == "worker.kernel"

@@ -1,28 +1,26 @@
 """The exact product of two tensors of residues, on any device: what a worker computes.
 
-Every kind is brought down to matrix products. Convolutions gather what their windows read, some
-images at a time, so that the gathered numbers take at most :data:`GATHERED` bytes.
+The trusted side computes its small contracted products with it too.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from svetovid.errors import InputError
-from svetovid.offload.limbs import Scheme, scheme
+from svetovid.errors import HostError, InputError
+from svetovid.offload.field import FIELDS
+from svetovid.offload.limbs import SCHEMES, Scheme
+from svetovid.offload.lowering import compute
 from svetovid.offload.product import Product
-from svetovid.offload.windows import Window, forward, input_phases, slid
+from svetovid.offload.windows import forward, slid
 
-__all__ = ["GATHERED", "multiply"]
-
-GATHERED = 2**28
-"""Bytes of limbs that are gathered for one matrix product at the most."""
-_ROWS = 4096
-"""Rows of a matrix product that are gathered at a time where each makes rows of the result: enough
-that the other factor is not fetched too often."""
+__all__ = ["fastest", "kernels", "multiply", "self_test"]
 
 
 def multiply(
@@ -34,7 +32,7 @@ def multiply(
         a, b: int32 residues in [0, p) on one device, of the product's shapes or flat.
         p: prime of the field.
         parts: as :meth:`Product.split` takes it. 1 for the whole in one result.
-        kernel: one of :data:`svetovid.offload.limbs.SCHEMES`.
+        kernel: one of :func:`kernels`; the fastest where it is not said.
 
     Returns:
         int32 residues in [0, p), ``[parts, *product.out]``.
@@ -43,18 +41,12 @@ def multiply(
         InputError: ``worker.operand``: a number is no residue, or there are not so many of them;
             ``offload.shape``: it cannot be split so.
     """
-    by = scheme(kernel or "fp64", p)
     ranges = product.split(parts)
     a, b = _operand(a, product.a, p), _operand(b, product.b, p)
+    by = SCHEMES[kernel or fastest(a.device, p)](p)
     out = torch.zeros(parts, *product.out, dtype=torch.int32, device=a.device)
-    form = {
-        "matmul": _matmul,
-        "conv": _conv,
-        "conv_input": _conv_input,
-        "conv_weight": _conv_weight,
-    }[product.kind]
-    for part, (low, end) in zip(out, ranges, strict=True):
-        form(by, product, a, b, low, end, part)
+    for result, part in zip(out, ranges, strict=True):
+        compute(by, product, a, b, part, result)
     return out
 
 
@@ -73,103 +65,133 @@ def _operand(value: Tensor, shape: tuple[int, ...], p: int) -> Tensor:
     return value.reshape(shape)
 
 
-def _cut(by: Scheme, residues: Tensor, *, right: bool) -> Tensor:
-    """``[limbs, ...]``."""
-    out = torch.empty(by.limbs, *residues.shape, dtype=by.dtype, device=residues.device)
-    return by.cut(residues, out, right=right)
+def _square(k: int, side: int) -> Product:
+    return Product("matmul", (1, side, k), (1, k, side), (1, side, side))
 
 
-def _matmul(
-    by: Scheme, product: Product, a: Tensor, b: Tensor, low: int, end: int, out: Tensor
-) -> None:
-    if product.transpose[0]:
-        a = a.mT
-    if product.transpose[1]:
-        b = b.mT
-    rows = max(1, GATHERED // (_row_bytes(by, end - low)))
-    for left, right, result in zip(a, b, out, strict=True):
-        limbs = _cut(by, right[low:end], right=True)
-        for i in range(0, len(left), rows):
-            cut = _cut(by, left[i : i + rows, low:end], right=False)
-            result[i : i + rows] = by.product(cut.movedim(0, 1), limbs)
+@cache
+def kernels(device: torch.device) -> tuple[str, ...]:
+    """Those of :data:`svetovid.offload.limbs.SCHEMES` that this device can compute at all."""
+    p = max(FIELDS)
+    ones = torch.ones(64, dtype=torch.int32, device=device)
+
+    def runs(kernel: str) -> bool:
+        try:
+            multiply(_square(8, 8), ones, ones, p, 1, kernel=kernel)
+        except (RuntimeError, TypeError, NotImplementedError):
+            return False
+        return True
+
+    return tuple(kernel for kernel in SCHEMES if runs(kernel))
 
 
-def _conv(
-    by: Scheme, product: Product, x: Tensor, w: Tensor, low: int, end: int, y: Tensor
-) -> None:
-    weights = [
-        _cut(by, group[:, low:end].movedim(0, -1), right=True)  # [limbs, C, *k, O]
-        for group in w.chunk(product.groups)
+@cache
+def fastest(device: torch.device, p: int) -> str:
+    """The kernel that multiplied matrices first here, of those that :func:`kernels` names."""
+    side = 384 if device.type == "cpu" else 4096
+    operand = torch.arange(side * side, dtype=torch.int32, device=device) % p
+
+    def seconds(kernel: str) -> float:
+        rounds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            # The device has finished only when a number is here.
+            multiply(_square(side, side), operand, operand, p, 1, kernel=kernel)[0, 0, 0, 0].item()
+            rounds.append(time.perf_counter() - start)
+        return min(rounds)
+
+    return min(kernels(device), key=seconds)
+
+
+def self_test(device: torch.device) -> None:
+    """Hold every kernel of a device against whole numbers, in every field and of every kind: at the
+    ends of the operands where sums are longest, and of random ones.
+
+    Fast algorithms that trade exactness for speed (Winograd, FFT, TF32, FP64 that is emulated in
+    fewer bits) fail it.
+
+    Raises:
+        HostError: ``worker.kernel``: a kernel is not exact. The machine can be no worker.
+    """
+    for kernel, p in itertools.product(kernels(device), FIELDS):
+        by = SCHEMES[kernel](p)
+        side = 32 if device.type == "cpu" else 512
+        exact = all(
+            _exact_at_ends(product, by, kernel, device) for product in _long(by.longest, side)
+        ) and all(
+            _exact_at_random(product, p, kernel, device)
+            for product in (_square(by.longest + 1, side), *_small())
+        )
+        if not exact:
+            raise HostError(
+                "worker.kernel",
+                expected=f"exact products modulo {p:,}",
+                observed=f"another result by {kernel} on {device}",
+                next_step="use another device: this one, or its driver's settings, rounds",
+            )
+
+
+def _long(k: int, side: int) -> list[Product]:
+    """Of every kind, with so many terms to every number of the result."""
+    conv = partial(Product, stride=(1,), padding=(0,), dilation=(1,))
+    return [
+        _square(k, side),
+        conv("conv", (2, k, 1), (8, k, 1), (2, 8, 1)),
+        conv("conv_input", (2, k, 1), (k, 8, 1), (2, 8, 1)),
+        conv("conv_weight", (k, 2, 1), (k, 8, 1), (8, 2, 1)),
     ]
-    _slide(by, product, x, weights, forward(product), low, end, y)
 
 
-def _conv_input(
-    by: Scheme, product: Product, dy: Tensor, w: Tensor, low: int, end: int, dx: Tensor
-) -> None:
-    for phase in input_phases(product):
-        weights = []
-        for group in w.chunk(product.groups):
-            chosen = group[low:end]
-            for axis, taps in enumerate(phase.taps):
-                chosen = chosen.index_select(2 + axis, torch.tensor(taps, device=w.device))
-            weights.append(_cut(by, chosen.movedim(1, -1), right=True))  # [limbs, O, *k, C]
-        where = (slice(None), slice(None), *phase.target)
-        _slide(by, product, dy, weights, phase.windows, low, end, dx[where])
+def _small() -> list[Product]:
+    """Convolutions with all that a convolution may have but groups, which are taken one by one."""
+    x, w, y = (2, 8, 7, 9), (8, 8, 3, 3), (2, 8, 4, 3)
+    conv = partial(Product, stride=(2, 3), padding=(1, 1), dilation=(1, 2))
+    return [
+        conv("conv", x, w, y),
+        conv("conv_input", y, w, x),
+        conv("conv_weight", x, y, w),
+    ]
 
 
-def _slide(
-    by: Scheme,
-    product: Product,
-    x: Tensor,
-    weights: list[Tensor],
-    windows: tuple[Window, ...],
-    low: int,
-    end: int,
-    out: Tensor,
-) -> None:
-    """Correlate channels ``low`` to ``end`` of each group of x with its weights."""
-    each = x.shape[1] // product.groups
-    width = weights[0].shape[-1]
-    flat = [w.movedim(1, -2).reshape(by.limbs, -1, width) for w in weights]
-    outputs = math.prod(w.outputs for w in windows)
-    k = flat[0].shape[1]
-    images = max(1, min(_ROWS, GATHERED // _row_bytes(by, k)) // outputs)
-    for i in range(0, len(x), images):
-        some = x[i : i + images]
-        for g, weight in enumerate(flat):
-            seen = _slid_limbs(by, some[:, g * each + low : g * each + end], windows, right=False)
-            rows = seen.movedim(-2, 1 + len(windows)).reshape(-1, by.limbs, k)
-            summed = by.product(rows, weight).view(len(some), *out.shape[2:], width)
-            out[i : i + images, g * width : (g + 1) * width] = summed.movedim(-1, 1)
+def _exact_at_ends(product: Product, by: Scheme, kernel: str, device: torch.device) -> bool:
+    """Of operands that are one number everywhere."""
+    half = by.p // 2
+    lowest, highest = by.ends
+    for left, right in ((half, half), (half, -half), (lowest, lowest), (lowest, highest)):
+        a = torch.full(product.a, left % by.p, dtype=torch.int32, device=device)
+        b = torch.full(product.b, right % by.p, dtype=torch.int32, device=device)
+        result = multiply(product, a, b, by.p, 1, kernel=kernel)
+        if not bool((result == product.reduction * left * right % by.p).all()):
+            return False
+    return True
 
 
-def _conv_weight(
-    by: Scheme, product: Product, x: Tensor, dy: Tensor, low: int, end: int, dw: Tensor
-) -> None:
-    windows = forward(product)
-    inputs, width = product.w[1], product.w[0] // product.groups
-    k = inputs * math.prod(product.w[2:])
-    images = max(1, GATHERED // (_row_bytes(by, k) * math.prod(product.y[2:])))
-    total = torch.zeros(product.groups, width, k, dtype=torch.int64, device=x.device)
-    for i in range(low, end, images):
-        some, back = x[i : min(i + images, end)], dy[i : min(i + images, end)]
-        for g in range(product.groups):
-            seen = _slid_limbs(by, some[:, g * inputs : (g + 1) * inputs], windows, right=True)
-            left = _cut(by, back[:, g * width : (g + 1) * width].movedim(1, 0), right=False)
-            rows = left.movedim(0, 1).reshape(width, by.limbs, -1)
-            total[g] += by.product(rows, seen.movedim(-2, 0).reshape(by.limbs, -1, k))
-    shape = (product.w[0], *product.w[2:], inputs)
-    dw.copy_((total % by.p).view(shape).movedim(-1, 1))
+def _exact_at_random(product: Product, p: int, kernel: str, device: torch.device) -> bool:
+    """The result against a random tensor, and the same number from the operands: they agree on a
+    wrong result with probability 1 / p, of a matrix product 2 / p."""
+    draws = torch.Generator().manual_seed(product.reduction)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randint(p, shape, generator=draws, dtype=torch.int32)
+
+    a, b = draw(*product.a), draw(*product.b)
+    result = multiply(product, a.to(device), b.to(device), p, 1, kernel=kernel)[0].cpu().long()
+    if product.kind == "matmul":
+        left, right = draw(product.out[1]).long(), draw(product.out[2]).long()
+        seen = _dot((result[0] * right % p).sum(1), left, p)
+        return seen == _dot((a[0].mT * left % p).sum(1), (b[0] * right % p).sum(1), p)
+    against = draw(*product.out)
+    x, w, y = {
+        "conv": (a, b, against),
+        "conv_input": (against, b, a),
+        "conv_weight": (a, against, b),
+    }[product.kind]
+    weight = w.long().movedim(1, -1).flatten(1)
+    read = slid(x.long().movedim(1, -1), forward(product)).reshape(-1, 1, weight.shape[1])
+    forwards = (read * weight % p).sum(-1)
+    return _dot(result, against, p) == _dot(forwards, y.movedim(1, -1).reshape(-1, w.shape[0]), p)
 
 
-def _slid_limbs(by: Scheme, x: Tensor, windows: tuple[Window, ...], *, right: bool) -> Tensor:
-    """``[N, C, *S]`` as what the windows read: ``[N, *S', *k, limbs, C]``, not copied."""
-    last = x.movedim(1, -1)
-    limbs = torch.empty(*last.shape[:-1], by.limbs, last.shape[-1], dtype=by.dtype, device=x.device)
-    by.cut(last.contiguous(), limbs.movedim(-2, 0), right=right)
-    return slid(limbs, windows)
-
-
-def _row_bytes(by: Scheme, k: int) -> int:
-    return k * by.limbs * by.dtype.itemsize
+def _dot(a: Tensor, b: Tensor, p: int) -> int:
+    """Of int64, reduced before it is multiplied: no product reaches 2^62."""
+    return int((a % p * (b % p) % p).sum() % p)

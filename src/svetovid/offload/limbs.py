@@ -19,7 +19,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["SCHEMES", "Scheme", "scheme"]
+__all__ = ["SCHEMES", "Scheme"]
 
 _BLOCK = 2**20
 """Numbers of a result that are put together at a time: they should stay in a cache."""
@@ -100,6 +100,17 @@ class Scheme:
         together = 2**62 // sum(term.size * abs(term.weight) for term in self._terms)
         return min(arithmetic, together)
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The residues with the lowest and the highest digits."""
+        return -self._above % self.p, (self.p - 1 - self._above) % self.p
+
+    @property
+    def _above(self) -> int:
+        """The residue that all digits at their lowest fall short of zero."""
+        half = 1 << self.bits - 1
+        return sum(half << self.bits * i for i in range(self.digits)) % self.p
+
     def cut(self, residues: Tensor, out: Tensor, *, right: bool) -> Tensor:
         """Limbs of residues.
 
@@ -108,11 +119,10 @@ class Scheme:
             out: of the scheme's dtype, of that shape with an axis of the limbs in front.
             right: for the right factor of a product.
         """
-        half = 2 ** (self.bits - 1)
+        half = 1 << self.bits - 1
         # u = sum of (digit + half) * 2^(bits i), so that digits are bits of u without carries.
         # u - p is in int32 where u may not be.
-        above = sum(half << self.bits * i for i in range(self.digits)) % self.p
-        u = residues - (self.p - above)
+        u = residues - (self.p - self._above)
         u += (u >> 31) & self.p
         for i in range(self.digits):
             digit = (u >> self.bits * i) & (2 * half - 1)
@@ -170,7 +180,3 @@ def _bytes_matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 SCHEMES: dict[str, Callable[[int], Scheme]] = {"fp64": _fp64, "int8": _int8}
-
-
-def scheme(kernel: str, p: int) -> Scheme:
-    return SCHEMES[kernel](p)
