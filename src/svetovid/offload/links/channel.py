@@ -1,0 +1,156 @@
+"""A connected socket, plain or TLS, on which nothing waits for longer than it was told."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import socket
+import ssl
+import time
+
+from svetovid.errors import TransportError
+
+__all__ = ["BYTES_PER_S", "Channel", "gone", "silent"]
+
+BYTES_PER_S = 1 << 20
+"""What moves slower than this is taken for a stall."""
+_MOST_DESCRIPTORS = 4
+
+
+def silent() -> TransportError:
+    """The other side took too long."""
+    return TransportError(
+        "worker.silent",
+        expected="the other side to read and to answer in time",
+        observed="nothing, or too little",
+        next_step="see whether it runs and the network is up; or allow more time",
+    )
+
+
+def gone(why: object) -> TransportError:
+    """The other side closed, or the connection broke."""
+    return TransportError(
+        "worker.gone",
+        expected="the other side to stay connected",
+        observed=why,
+        next_step="see what it printed; start it again, or use another",
+    )
+
+
+class Channel:
+    """One end.
+
+    Args:
+        sock: connected; this object closes it.
+        descriptors: whether descriptors that are sent along are taken. Otherwise none is.
+    """
+
+    def __init__(self, sock: socket.socket, *, descriptors: bool = False) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._takes = descriptors
+        self._received: list[int] = []
+        self._to_read, self._to_write = select.POLLIN, select.POLLOUT
+
+    def receive(self, into: memoryview) -> int:
+        """Read what is there, at most what fits: how many bytes; 0 where nothing is there yet.
+
+        Raises:
+            TransportError: ``worker.gone``.
+        """
+        try:
+            got = self._receive(into)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._to_read = select.POLLIN
+            return 0
+        except ssl.SSLWantWriteError:
+            self._to_read = select.POLLOUT
+            return 0
+        except OSError as e:
+            raise gone(e) from e
+        if not got:
+            raise gone("the end of the connection")
+        return got
+
+    def _receive(self, into: memoryview) -> int:
+        if not self._takes:
+            return self._sock.recv_into(into)  # without room for descriptors: they are dropped
+        data, fds, _, _ = socket.recv_fds(
+            self._sock, len(into), _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+        )
+        into[: len(data)] = data
+        self._received += fds
+        return len(data)
+
+    def descriptor(self) -> int | None:
+        """One that was sent along; the caller closes it."""
+        return self._received.pop(0) if self._received else None
+
+    def send(self, data: memoryview, descriptor: int | None = None) -> int:
+        """Write what can be written now: how many bytes.
+
+        Args:
+            descriptor: sent along with the first byte. The caller closes it.
+
+        Raises:
+            TransportError: ``worker.gone``.
+        """
+        try:
+            if descriptor is None:
+                return self._sock.send(data)
+            return socket.send_fds(self._sock, [data], [descriptor])
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self._to_write = select.POLLOUT
+            return 0
+        except ssl.SSLWantReadError:
+            self._to_write = select.POLLIN
+            return 0
+        except OSError as e:
+            raise gone(e) from e
+
+    def ready(self, until: float, *, sending: bool = False) -> None:
+        """Wait until more can be read (or written), after what was tried last.
+
+        Raises:
+            TransportError: ``worker.silent`` at the time ``until`` of ``time.monotonic``.
+        """
+        left = until - time.monotonic()
+        poll = select.poll()
+        poll.register(self._sock, self._to_read | (self._to_write if sending else 0))
+        if left <= 0 or not poll.poll(None if left == math.inf else math.ceil(left * 1000)):
+            raise silent()
+
+    def read(self, into: memoryview, until: float) -> None:
+        """Fill ``into``.
+
+        Raises:
+            TransportError: ``worker.silent``, ``worker.gone``.
+        """
+        while into:
+            got = self.receive(into)
+            into = into[got:]
+            if not got or time.monotonic() > until:
+                self.ready(until)
+
+    def write(self, data: memoryview, until: float) -> None:
+        """Send all of it.
+
+        Raises:
+            TransportError: ``worker.silent``, ``worker.gone``.
+        """
+        while data:
+            sent = self.send(data)
+            data = data[sent:]
+            if not sent or time.monotonic() > until:
+                self.ready(until, sending=True)
+
+    def close(self) -> None:
+        """Close it, and what was sent along and not taken."""
+        for fd in self._received:
+            os.close(fd)
+        self._received = []
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()

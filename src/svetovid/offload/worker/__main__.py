@@ -1,0 +1,9 @@
+"""``python -m svetovid.offload.worker``."""
+
+from __future__ import annotations
+
+import sys
+
+from svetovid.offload.worker.cli import main
+
+sys.exit(main())
