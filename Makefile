@@ -74,6 +74,6 @@ docs: setup ## rewrite the pages that are made from the source
 	@$(BIN)/python scripts/figures.py
 
 clean: ## remove what the targets above made
-	rm -rf .venv build dist out htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .venv build dist out htmlcov src/svetovid/offload/_native*.so .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything a fresh Debian 12 machine with Python >= 3.11 and gcc needs: system packages, then
-# .venv with the pinned packages and Svetovid itself, editable. Quick when nothing has changed.
+# Everything a fresh Debian 12 machine with Python >= 3.11 needs: system packages, then .venv with the
+# pinned packages and Svetovid itself, editable, its native kernels compiled beside their source.
+# Quick when nothing has changed.
 # Exit status 4, as for every HostError: the machine lacks something and this user cannot add it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +17,7 @@ need() { # need PACKAGE TEST...
   "$@" >/dev/null 2>&1 || missing+=("$package")
 }
 has() { command -v "$1"; }
+headers() { test -e "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; }
 library() { "$python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1"; }
 
 has "$python" >/dev/null || {
@@ -27,6 +29,8 @@ has "$python" >/dev/null || {
   exit 4
 }
 need gcc has gcc
+need g++ has g++
+need python3-dev headers
 need python3-venv "$python" -c 'import ensurepip, venv'
 need libtpms0 library libtpms.so.0
 need swtpm has swtpm
@@ -79,23 +83,25 @@ fi
 
 # --- the virtual environment ----------------------------------------------------------------
 # The stamp names what was installed, by which Python and where: a moved checkout starts afresh.
-key=$({ cat pyproject.toml constraints.txt scripts/setup.sh; "$python" -VV; pwd; } | sha256sum)
-if [ -x .venv/bin/svetovid ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
-  exit 0
-fi
+native=(CMakeLists.txt src/svetovid/offload/native/*)
+key=$({ cat pyproject.toml constraints.txt scripts/setup.sh "${native[@]}"; "$python" -VV; pwd; } |
+  sha256sum)
+ready() {
+  [ -x .venv/bin/svetovid ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ] &&
+    compgen -G 'src/svetovid/offload/_native*.so' >/dev/null
+}
+ready && exit 0
 
 exec 9<scripts/setup.sh
 flock 9 # two `make` at once: the second waits, then finds the work done
-if [ -x .venv/bin/svetovid ] && [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
-  exit 0
-fi
+ready && exit 0
 echo "setup: making .venv (some minutes the first time)"
 rm -f "$stamp"
 [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || "$python" -m venv --clear .venv
 pip() { .venv/bin/python -m pip "$@" -qq --disable-pip-version-check </dev/null; }
-pip install --constraint constraints.txt scikit-build-core
-# Without isolation the build uses the pinned scikit-build-core, not the newest one.
+pip install --constraint constraints.txt scikit-build-core nanobind cmake ninja
+# Without isolation the build uses these, as they are pinned, not the newest ones.
 pip install --constraint constraints.txt --no-build-isolation --editable '.[train,s3,dev]'
-.venv/bin/python -c 'import svetovid'
+.venv/bin/python -c 'import svetovid.offload.kernels as k; k.paths()'
 printf '%s\n' "$key" >"$stamp"
 echo "setup: done; .venv/bin/svetovid is ready"
