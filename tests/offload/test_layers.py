@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,8 @@ from svetovid.offload.layers import Matmul
 
 SMALL = st.integers(1, 3)
 SEEDS = st.integers(0, 2**32 - 1)
-CONVS = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
-TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
+CONVS: list[Any] = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
+TRANSPOSED: list[Any] = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -72,7 +73,7 @@ def conv_layers(draw: st.DrawFn) -> tuple[nn.Module, list[int]]:
     return layer, [*batch, channels, *size]
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(drawn=conv_layers(), how=SMALL, seed=SEEDS)
 def test_convolutions(drawn: tuple[nn.Module, list[int]], how: int, seed: int) -> None:
     layer, shape = drawn
@@ -110,7 +111,7 @@ def transposed_layers(draw: st.DrawFn) -> tuple[nn.Module, list[int]]:
     return layer, [*draw(st.lists(SMALL, max_size=1)), channels, *size]
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(drawn=transposed_layers(), how=SMALL, seed=SEEDS)
 def test_transposed_convolutions(drawn: tuple[nn.Module, list[int]], how: int, seed: int) -> None:
     layer, shape = drawn
@@ -138,7 +139,7 @@ def factors(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     return ([k] if one in ("a", "both") else a), ([k] if one in ("b", "both") else b)
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(shapes=factors(), how=SMALL, seed=SEEDS)
 def test_products_of_tensors(shapes: tuple[list[int], list[int]], how: int, seed: int) -> None:
     generator = seeded(seed)

@@ -26,6 +26,12 @@ def begun(run: str = "run") -> PlainMultiplier:
     return multiplier
 
 
+class _Foreign:
+    """What another multiplier would give."""
+
+    shape = (2, 2)
+
+
 @st.composite
 def products(draw: st.DrawFn) -> Product:
     small = st.integers(1, 3)
@@ -141,6 +147,8 @@ def test_nothing_outlives_its_step() -> None:
     with pytest.raises(RefusalError, match=r"offload\.step"):
         multiplier.multiply(SQUARE, old, old)
     multiplier.begin(1)
+    with pytest.raises(RefusalError, match=r"offload\.step"):
+        multiplier.multiply(SQUARE, _Foreign(), _Foreign())
     new = multiplier.operand("x", torch.ones(2, 2))
     with pytest.raises(RefusalError, match=r"offload\.step"):
         multiplier.multiply(SQUARE, old, new)

@@ -19,7 +19,7 @@ from typing import TypeVar
 from torch import nn
 
 from svetovid.errors import InputError, Reason
-from svetovid.offload.layers import Masked, Seam, masked_form, plain_form
+from svetovid.offload.layers import Around, Masked, Seam, masked_form, plain_form
 from svetovid.offload.multiplier import Multiplier
 from svetovid.offload.validate import Kind, Plan, Problem, chosen, validate
 
@@ -53,11 +53,13 @@ def protect(model: _Model, multiplier: Multiplier, plan: Plan = None) -> _Model:
         raise _refused(problems)
     unprotect(model)
     seam = Seam(multiplier)
-    wanted = chosen(model, plan)
+    forms = {module: masked_form(module) for module in model.modules()}
+    layers = {m for m in chosen(model, plan) if (form := forms[m]) and not issubclass(form, Around)}
     for name, module in model.named_modules():
-        masked = masked_form(module)
-        if masked is not None and module in wanted:
-            module.__class__ = masked
+        form = forms[module]
+        holds = form and issubclass(form, Around) and not layers.isdisjoint(module.modules())
+        if form and (module in layers or holds):
+            module.__class__ = form
             module._seam, module._layer = seam, name
     return model
 

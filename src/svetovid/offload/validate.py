@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from svetovid.offload.layers import Masked, masked_form, masked_layers
+from svetovid.offload.layers import Around, Masked, masked_form, masked_layers
 
 __all__ = ["Kind", "Plan", "Problem", "chosen", "validate"]
 
@@ -137,14 +137,19 @@ def _of_layer(module: nn.Module, named: bool) -> _Found:
         yield Kind.LATER, f"{kind.__name__} has no masked form", fix
     elif isinstance(module, nn.Bilinear):
         yield Kind.LATER, "Bilinear has no masked form", _INSIDE + "use Linear of one factor"
-    elif isinstance(module, Masked) or masked_form(module) is not None:
+    elif _is_layer(module):
         yield from _of_tensors(module)
         yield from _of_hooks(module)
-    elif base := next((b for b in kind.__mro__ if b in masked_layers()), None):
+    elif base := next((b for b in kind.__mro__[1:] if b in masked_layers()), None):
         fix = f"use {base.__name__} itself, or register a masked form with layers.masks"
         yield Kind.REPLACE, f"{kind.__name__} is not {base.__name__}: it may compute more", fix
     elif named:
         yield Kind.LATER, f"{kind.__name__} has no masked form", _INSIDE + "name the layers in it"
+
+
+def _is_layer(module: nn.Module) -> bool:
+    form = type(module) if isinstance(module, Masked) else masked_form(module)
+    return form is not None and not issubclass(form, Around)
 
 
 def _parametrised(module: nn.Module) -> list[str]:

@@ -9,12 +9,18 @@ from svetovid.offload.layers.conv_transpose import (
     MaskedConvTranspose2d,
     MaskedConvTranspose3d,
 )
+from svetovid.offload.layers.encoder import (
+    MaskedTransformerEncoder,
+    MaskedTransformerEncoderLayer,
+)
 from svetovid.offload.layers.linear import MaskedLinear
 from svetovid.offload.layers.matmul import MaskedMatmul, Matmul
+from svetovid.offload.layers.multihead import MaskedMultiheadAttention
 from svetovid.offload.layers.registry import masked_form, masked_layers, masks, plain_form
-from svetovid.offload.layers.seam import Masked, Seam
+from svetovid.offload.layers.seam import Around, Masked, Seam
 
 __all__ = [
+    "Around",
     "Attention",
     "Masked",
     "MaskedAttention",
@@ -26,6 +32,9 @@ __all__ = [
     "MaskedConvTranspose3d",
     "MaskedLinear",
     "MaskedMatmul",
+    "MaskedMultiheadAttention",
+    "MaskedTransformerEncoder",
+    "MaskedTransformerEncoderLayer",
     "Matmul",
     "Seam",
     "masked_form",

@@ -11,7 +11,7 @@ from torch import nn
 from svetovid.errors import InputError
 from svetovid.offload.multiplier import Multiplier
 
-__all__ = ["Call", "Masked", "Seam"]
+__all__ = ["Around", "Call", "Masked", "Seam"]
 
 
 class Seam:
@@ -71,6 +71,10 @@ class Call:
         self.multiplier = multiplier
         self.name = name
 
+    def part(self, name: str) -> Call:
+        """For one of several maps of which a layer is made."""
+        return Call(self.multiplier, f"{self.name}/{name}")
+
 
 if TYPE_CHECKING:
     _Base = nn.Module
@@ -87,3 +91,7 @@ class Masked(_Base):
     def call(self) -> Call:
         """To be asked for once in each forward pass."""
         return self._seam.call(self._layer)
+
+
+class Around(Masked):
+    """A module that, as it is, goes round the layers in it: replaced where one of those is."""
