@@ -18,7 +18,7 @@ from svetovid.offload.field import FIELDS
 from svetovid.offload.limbs import SCHEMES, Scheme
 from svetovid.offload.lowering import compute
 from svetovid.offload.product import Product
-from svetovid.offload.windows import forward, slid
+from svetovid.offload.windows import forward, padded, slid
 
 __all__ = ["fastest", "kernels", "multiply", "self_test"]
 
@@ -187,8 +187,8 @@ def _exact_at_random(product: Product, p: int, kernel: str, device: torch.device
         "conv_weight": (a, against, b),
     }[product.kind]
     weight = w.long().movedim(1, -1).flatten(1)
-    read = slid(x.long().movedim(1, -1), forward(product)).reshape(-1, 1, weight.shape[1])
-    forwards = (read * weight % p).sum(-1)
+    read = slid(*padded(x.long().movedim(1, -1), forward(product)))
+    forwards = (read.reshape(-1, 1, weight.shape[1]) * weight % p).sum(-1)
     return _dot(result, against, p) == _dot(forwards, y.movedim(1, -1).reshape(-1, w.shape[0]), p)
 
 

@@ -21,8 +21,11 @@ from torch import Tensor
 
 __all__ = ["SCHEMES", "Scheme"]
 
-_BLOCK = 2**20
-"""Numbers of a result that are put together at a time: they should stay in a cache."""
+_BLOCK = 2**19
+"""Numbers that are cut, or put together, at a time: they should stay in a cache."""
+_ROWS = 256
+"""Rows of a matrix product that are computed at a time at the least: the other factor is fetched
+for each."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,12 @@ class Scheme:
             out: of the scheme's dtype, of that shape with an axis of the limbs in front.
             right: for the right factor of a product.
         """
+        rows = max(1, _BLOCK * len(residues) // max(1, residues.numel()))
+        for i in range(0, len(residues), rows):
+            self._cut(residues[i : i + rows], out[:, i : i + rows], right)
+        return out
+
+    def _cut(self, residues: Tensor, out: Tensor, right: bool) -> None:
         half = 1 << self.bits - 1
         # u = sum of (digit + half) * 2^(bits i), so that digits are bits of u without carries.
         # u - p is in int32 where u may not be.
@@ -126,10 +135,9 @@ class Scheme:
         u += (u >> 31) & self.p
         for i in range(self.digits):
             digit = (u >> self.bits * i) & (2 * half - 1)
-            out[self.digits - 1 - i if right and not self._karatsuba else i] = digit - half
+            out[self.digits - 1 - i if right and not self._karatsuba else i] = digit.sub_(half)
         if self._karatsuba:
             torch.add(out[0], out[1], out=out[2])
-        return out
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         """``[M, N]`` int64 in [0, p), from limbs: a ``[M, limbs, K]``, b ``[limbs, K, N]``."""
@@ -142,7 +150,7 @@ class Scheme:
             return total.remainder_(self.p)
         a, b = a.contiguous().view(m, -1), b.contiguous().view(-1, n)
         out = torch.empty(m, n, dtype=torch.int64, device=a.device)
-        rows = max(1, _BLOCK // n)
+        rows = max(_ROWS, _BLOCK // n)
         for i in range(0, m, rows):
             self._block(a[i : i + rows], b, k, out[i : i + rows])
         return out

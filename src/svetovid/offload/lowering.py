@@ -13,7 +13,7 @@ from torch import Tensor
 
 from svetovid.offload.limbs import Scheme
 from svetovid.offload.product import Product
-from svetovid.offload.windows import Window, forward, input_phases, slid
+from svetovid.offload.windows import Window, forward, input_phases, padded, slid
 
 __all__ = ["GATHERED", "compute"]
 
@@ -134,10 +134,12 @@ def _conv_weight(
 
 def _slid_limbs(by: Scheme, x: Tensor, windows: tuple[Window, ...], *, right: bool) -> Tensor:
     """``[N, C, *S]`` as what the windows read: ``[N, *S', *k, limbs, C]``, not copied."""
-    last = x.movedim(1, -1)
-    limbs = torch.empty(*last.shape[:-1], by.limbs, last.shape[-1], dtype=by.dtype, device=x.device)
-    by.cut(last.contiguous(), limbs.movedim(-2, 0), right=right)
-    return slid(limbs, windows)
+    # Numbers of one limb that one row of a window reads lie side by side, to be copied together.
+    whole, inside = padded(x.movedim(1, -1), windows)
+    shape = (whole.shape[0], by.limbs, *whole.shape[1:])
+    limbs = torch.empty(shape, dtype=by.dtype, device=x.device)
+    by.cut(whole, limbs.movedim(1, 0), right=right)
+    return slid(limbs.movedim(1, -2), inside)
 
 
 def _row_bytes(by: Scheme, k: int) -> int:

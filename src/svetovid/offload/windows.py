@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
-from torch.nn import functional
 
 from svetovid.offload.product import Product
 
-__all__ = ["Phase", "Window", "forward", "input_phases", "slid"]
+__all__ = ["Phase", "Window", "forward", "input_phases", "padded", "slid"]
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,25 @@ def _axis_phases(product: Product, i: int) -> Iterator[tuple[slice, list[int], W
             yield slice(r, None, stride), taps, Window(reads[0], 1, spread, outputs, len(taps))
 
 
-def slid(x: Tensor, windows: tuple[Window, ...]) -> Tensor:
-    """What the windows read, without copying it: ``[N, *S, ...]`` as ``[N, *S', *k, ...]``."""
+def padded(x: Tensor, windows: tuple[Window, ...]) -> tuple[Tensor, tuple[Window, ...]]:
+    """``[N, *S, C]`` with zeros around it, and the same windows with all that they read inside."""
     dims = len(windows)
-    sizes = x.shape[1 : 1 + dims]
     before = [max(0, -w.start) for w in windows]
-    after = [max(0, w.last + 1 - size) for w, size in zip(windows, sizes, strict=True)]
-    if any(before) or any(after):
-        pads = [0, 0] * (x.dim() - 1 - dims)
-        for b, a in zip(reversed(before), reversed(after), strict=True):
-            pads += [b, a]
-        x = functional.pad(x, pads)
+    sizes = [
+        max(size, w.last + 1) + b
+        for w, b, size in zip(windows, before, x.shape[1 : 1 + dims], strict=True)
+    ]
+    whole = x.new_zeros(x.shape[0], *sizes, *x.shape[1 + dims :])
+    inside = tuple(slice(b, b + n) for b, n in zip(before, x.shape[1 : 1 + dims], strict=True))
+    whole[(slice(None), *inside)] = x
+    return whole, tuple(replace(w, start=w.start + b) for w, b in zip(windows, before, strict=True))
+
+
+def slid(x: Tensor, windows: tuple[Window, ...]) -> Tensor:
+    """What windows read that stay inside, not copied: ``[N, *S, ...]`` as ``[N, *S', *k, ...]``."""
+    dims = len(windows)
     strides = x.stride()[1 : 1 + dims]
-    first = sum((w.start + b) * s for w, b, s in zip(windows, before, strides, strict=True))
+    first = sum(w.start * s for w, s in zip(windows, strides, strict=True))
     moves = [w.step * s for w, s in zip(windows, strides, strict=True)]
     spreads = [w.spread * s for w, s in zip(windows, strides, strict=True)]
     counts = [w.outputs for w in windows] + [w.taps for w in windows]
