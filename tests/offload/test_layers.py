@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from offload.layerworld import assert_same, whole
+from offload.layerworld import assert_same, one_thread, whole  # noqa: F401
 from svetovid.offload.layers import Matmul
 
 SMALL = st.integers(1, 3)
@@ -73,7 +74,7 @@ def conv_layers(draw: st.DrawFn) -> tuple[nn.Module, list[int]]:
     return layer, [*batch, channels, *size]
 
 
-@settings(max_examples=50)
+@settings(max_examples=120)
 @given(drawn=conv_layers(), how=SMALL, seed=SEEDS)
 def test_convolutions(drawn: tuple[nn.Module, list[int]], how: int, seed: int) -> None:
     layer, shape = drawn
@@ -111,7 +112,7 @@ def transposed_layers(draw: st.DrawFn) -> tuple[nn.Module, list[int]]:
     return layer, [*draw(st.lists(SMALL, max_size=1)), channels, *size]
 
 
-@settings(max_examples=50)
+@settings(max_examples=120)
 @given(drawn=transposed_layers(), how=SMALL, seed=SEEDS)
 def test_transposed_convolutions(drawn: tuple[nn.Module, list[int]], how: int, seed: int) -> None:
     layer, shape = drawn
@@ -139,7 +140,7 @@ def factors(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     return ([k] if one in ("a", "both") else a), ([k] if one in ("b", "both") else b)
 
 
-@settings(max_examples=50)
+@settings(max_examples=120)
 @given(shapes=factors(), how=SMALL, seed=SEEDS)
 def test_products_of_tensors(shapes: tuple[list[int], list[int]], how: int, seed: int) -> None:
     generator = seeded(seed)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from offload.layerworld import Watched
+from offload.layerworld import Watched, one_thread  # noqa: F401
 from svetovid.errors import InputError, RefusalError
 from svetovid.offload.protect import protect
 
@@ -73,7 +73,7 @@ def test_on_average_it_is_the_plain_layer(
     dy = numbers(*plain.shape, seed=1)
     plain.backward(dy)
     expected = [plain.detach(), plain_x.grad, layer.weight.grad]
-    masked, runs = protect(copy.deepcopy(layer), multiplier), 60
+    masked, runs = protect(copy.deepcopy(layer), multiplier), 150
     seen: list[list[torch.Tensor]] = [[], [], []]
     for step in range(runs):
         multiplier.begin(step)
