@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks._stamp import MEASURES, changed, long_unmeasured
 
 ROOT = Path(__file__).resolve().parents[1]
+MUTANTS = ROOT / "tests" / "mutants.json"
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- figures: made by scripts/figures.py -->", "<!-- end of figures -->"
 
@@ -162,7 +163,17 @@ def table() -> str:
         f"On {' and '.join(sorted(machines))}. In brackets the 95 % interval of the median. Taken: "
         f"{', '.join(taken)}. How: [docs/guide/benchmarks.md](docs/guide/benchmarks.md)."
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", mutation()])
+
+
+def mutation() -> str:
+    """How many security checks were missed by a test when each was taken away in turn."""
+    rooms = json.loads(MUTANTS.read_text())
+    told = (f"{name} {r['killed']} of {r['sites']}" for name, r in sorted(rooms.items()))
+    return (
+        "Each security check taken away in turn (`make mutate`); so many were missed by a test: "
+        f"{', '.join(told)}."
+    )
 
 
 def _code(result: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -125,3 +126,12 @@ def test_a_room_that_is_searched_is_there(name: str) -> None:
     assert (ROOT / "src" / "svetovid" / name).is_dir()
     for folder in [f"tests/{name}", *mutate.ALSO.get(name, [])]:
         assert (ROOT / folder).is_dir()
+
+
+@pytest.mark.parametrize("room", ["evidence", "policy"])
+def test_what_decides_about_trust_is_tested_check_by_check(room: str) -> None:
+    found = json.loads(mutate.RESULT.read_text())[room]
+    assert found["not_tried"] == 0
+    assert found["sites"] == len(found["mutants"])
+    assert found["killed"] == sum(m["killed_by"] is not None for m in found["mutants"])
+    assert found["killed"] >= 0.9 * found["sites"]
