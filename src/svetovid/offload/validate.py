@@ -68,10 +68,11 @@ def validate(model: nn.Module, plan: Plan = None) -> list[Problem]:
         fix = "leave torch.autocast: operands are quantised from float32"
         problems.append(Problem("", Kind.REPLACE, "autocast is on", fix))
     wanted = chosen(model, plan)
-    attention = {c for m in model.modules() if _is_attention(m) for c in m.children()}
+    several = (m for m in model.modules() if isinstance(m, nn.MultiheadAttention))
+    parts = {child for module in several for child in module.children()} if plan is None else set()
     for name, module in model.named_modules():
         found = list(_always(module))
-        if module in wanted and module not in attention:
+        if module in wanted and module not in parts:
             found += _of_layer(module, named=plan is not None)
         problems += [Problem(name, *f) for f in found]
     return problems
@@ -95,10 +96,6 @@ def _unknown(model: nn.Module, plan: Plan) -> Iterator[tuple[str, tuple[Kind, st
         yield name, (Kind.REPLACE, "no such module", "take names from model.named_modules()")
 
 
-def _is_attention(module: nn.Module) -> bool:
-    return isinstance(module, nn.MultiheadAttention)
-
-
 def _always(module: nn.Module) -> _Found:
     """What is wrong wherever in a model it stands."""
     if isinstance(module, nn.SyncBatchNorm):
@@ -109,7 +106,7 @@ def _always(module: nn.Module) -> _Found:
         yield Kind.NEVER, "sends raw tensors to other devices or processes", fix
     if isinstance(module, torch.jit.ScriptModule):
         yield Kind.REPLACE, "is compiled TorchScript", "protect the model it was made from"
-    if isinstance(module, torch._dynamo.OptimizedModule):
+    if type(module).__module__.startswith("torch._dynamo"):  # importing it takes a second
         yield Kind.REPLACE, "is compiled", "protect the model it was made from, ._orig_mod"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse:
         fix = "make it with sparse=False"
@@ -140,6 +137,8 @@ def _of_layer(module: nn.Module, named: bool) -> _Found:
     elif _is_layer(module):
         yield from _of_tensors(module)
         yield from _of_hooks(module)
+    elif isinstance(module, Around):
+        pass  # replaced, as it is where a layer in it is
     elif base := next((b for b in kind.__mro__[1:] if b in masked_layers()), None):
         fix = f"use {base.__name__} itself, or register a masked form with layers.masks"
         yield Kind.REPLACE, f"{kind.__name__} is not {base.__name__}: it may compute more", fix
