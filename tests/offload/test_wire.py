@@ -34,7 +34,7 @@ from svetovid.offload.wire import (
 )
 from svetovid.offload.work import Term, Work
 
-LIMITS = Limits(numbers=10_000, macs=1_000_000)
+LIMITS = Limits(numbers=10_000, macs=1_000_000, shared=40_000)
 MATMUL = Product("matmul", (2, 3, 4), (2, 5, 4), (2, 3, 5), transpose=(False, True))
 CONV = Product(
     "conv", (2, 4, 7), (6, 2, 3), (2, 6, 3), stride=(2,), padding=(1,), dilation=(2,), groups=2
@@ -268,7 +268,7 @@ def work(of: Product, parts: int = 1) -> bytes:
     [
         header(Operand(1, 2, LIMITS.numbers + 1)),
         header(Seed(1, 2, LIMITS.numbers + 1, M31.p, bytes(32))),
-        header(Memory(1, 2, 4 * LIMITS.numbers + 1, False)),
+        header(Memory(1, 2, LIMITS.shared + 1, False)),
         work(Product("matmul", (1, 101, 100), (1, 100, 1), (1, 101, 1))),
         work(Product("matmul", (1, 1, 100), (1, 100, 101), (1, 1, 101))),
         work(Product("matmul", (1, 101, 1), (1, 1, 100), (1, 101, 100))),

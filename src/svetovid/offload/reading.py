@@ -14,7 +14,6 @@ from svetovid.offload.product import Product
 from svetovid.offload.wire import (
     MAX_FORGOTTEN,
     MAX_HEADER,
-    NUMBER_BYTES,
     Answered,
     Drop,
     Limits,
@@ -61,8 +60,8 @@ def parse_request(header: bytes, limits: Limits) -> Request:
         message = Memory(
             seq, fields.integer("memory"), fields.integer("size", 1), fields.truth("answers")
         )
-        if message.size > limits.numbers * NUMBER_BYTES:
-            raise over("bytes of a memory", limits.numbers * NUMBER_BYTES, message.size)
+        if message.size > limits.shared:
+            raise over("bytes of a memory", limits.shared, message.size)
     elif kind == "work":
         message = Multiply(seq, _work(fields, limits), fields.place())
     elif kind == "drop":

@@ -59,12 +59,12 @@ class Limits:
     Attributes:
         numbers: of all operands that it holds together, and of one answer.
         macs: multiplications of one work.
-        memories: that are shared with it at once.
+        shared: bytes of memory that it maps at once.
     """
 
     numbers: int = 1 << 30
     macs: int = 1 << 45
-    memories: int = 4096
+    shared: int = 1 << 36
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ __all__ = ["BYTES_PER_S", "Channel", "gone", "silent"]
 BYTES_PER_S = 1 << 20
 """What moves slower than this is taken for a stall."""
 _MOST_DESCRIPTORS = 4
+_AT_ONCE = 1 << 20
+"""Bytes of one call: TLS is not asked for more than it can do before a deadline is looked at."""
 
 
 def silent() -> TransportError:
@@ -76,9 +78,10 @@ class Channel:
 
     def _receive(self, into: memoryview) -> int:
         if not self._takes:
-            return self._sock.recv_into(into)  # without room for descriptors: they are dropped
+            # Without room for descriptors: those that are sent along are dropped.
+            return self._sock.recv_into(into[:_AT_ONCE])
         data, fds, _, _ = socket.recv_fds(
-            self._sock, len(into), _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            self._sock, min(len(into), _AT_ONCE), _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
         )
         into[: len(data)] = data
         self._received += fds
@@ -99,7 +102,7 @@ class Channel:
         """
         try:
             if descriptor is None:
-                return self._sock.send(data)
+                return self._sock.send(data[:_AT_ONCE])
             return socket.send_fds(self._sock, [data], [descriptor])
         except (BlockingIOError, ssl.SSLWantWriteError):
             self._to_write = select.POLLOUT

@@ -20,17 +20,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from svetovid.errors import (
-    IntegrityError,
     LimitError,
-    ParseError,
     RefusalError,
     SvetovidError,
     TransportError,
 )
 from svetovid.offload import wire
 from svetovid.offload.links.channel import BYTES_PER_S, Channel, gone, silent
+from svetovid.offload.links.inbox import Inbox, wrong
 from svetovid.offload.links.store import Room, Store
-from svetovid.offload.reading import parse_reply
 
 if TYPE_CHECKING:
     from svetovid.offload.work import Residues, Work
@@ -120,15 +118,17 @@ class FramedLink:
         self._asked: deque[_Asked] = deque()
         self._missed: deque[_Asked] = deque()
         self._step: list[_Asked] = []
-        self._taken = 0
-        self._header = b""
-        self._next: Callable[[bytes], None]
-        self._expect(wire.PREFIX.size, self._prefix)
+        self._inbox = Inbox(channel, self._begun, self._done)
 
     # -- what the trusted side asks for
 
     def send(self, operand: int, count: int, fill: Callable[[Residues], None]) -> None:
-        """See :meth:`svetovid.offload.work.Link.send`. ``fill`` may use this link itself.
+        """See :meth:`svetovid.offload.work.Link.send`.
+
+        Args:
+            operand: a number that is new in this step.
+            count: of residues.
+            fill: writes them; it may use this link itself.
 
         Raises:
             RefusalError: ``worker.operand``: the number was used in this step.
@@ -147,7 +147,13 @@ class FramedLink:
         self._give(held)
 
     def seed(self, operand: int, count: int, key: bytes, p: int) -> None:
-        """See :meth:`svetovid.offload.work.Link.seed`; raises as :meth:`send`."""
+        """See :meth:`svetovid.offload.work.Link.seed`; raises as :meth:`send`.
+
+        Args:
+            operand, count: as of :meth:`send`.
+            key: that the worker expands them from.
+            p: prime of the field.
+        """
         self._usable()
         self._new(operand)
         self._held[operand] = held = _Held(operand, count, None, key, p)
@@ -322,7 +328,7 @@ class FramedLink:
                         raise
                     if sent:
                         view, descriptor = view[sent:], None
-                    elif self._receive():
+                    elif self._inbox.receive():
                         pass
                     else:
                         self._channel.ready(until, sending=True)
@@ -332,7 +338,7 @@ class FramedLink:
     def _last_words(self) -> None:
         """A worker that closes may have said why."""
         with contextlib.suppress(TransportError):
-            while self._receive():
+            while self._inbox.receive():
                 pass
 
     def _message(self, timeout_s: float) -> None:
@@ -340,42 +346,17 @@ class FramedLink:
         with self._failing():
             if self._asked:
                 until = time.monotonic() + timeout_s + self._asked[0].count * 4 / BYTES_PER_S
-                taken = self._taken
-                while self._taken == taken:
-                    if not self._receive():
+                taken = self._inbox.taken
+                while self._inbox.taken == taken:
+                    if not self._inbox.receive():
                         self._channel.ready(until)
                     elif time.monotonic() > until:
                         raise silent()
             self._again()
 
-    def _expect(self, size: int, then: Callable[[bytes], None]) -> None:
-        self._buffer = bytearray(size)
-        self._want = memoryview(self._buffer)
-        self._next = then
+    # -- replies
 
-    def _receive(self) -> bool:
-        """Read once. False where nothing was there."""
-        got = self._channel.receive(self._want)
-        if not got:
-            return False
-        self._want = self._want[got:]
-        if not self._want:
-            self._next(bytes(self._buffer))
-        return True
-
-    def _prefix(self, data: bytes) -> None:
-        try:
-            length = wire.header_length(data)
-        except ParseError as e:
-            raise _wrong(e.reason.observed) from e
-        self._expect(length, self._reply)
-
-    def _reply(self, header: bytes) -> None:
-        try:
-            reply = parse_reply(header)
-        except ParseError as e:
-            raise _wrong(f"{e.reason.expected} was not there") from e
-        self._header = header
+    def _begun(self, reply: wire.Reply) -> memoryview | None:
         if isinstance(reply, wire.Refused) and reply.reason == "worker.limit":
             raise LimitError(
                 "worker.limit",
@@ -385,31 +366,23 @@ class FramedLink:
             )
         oldest = self._asked[0] if self._asked else None
         if oldest is None or reply.seq != oldest.seq:
-            raise _wrong("an answer to what was not asked, or out of order")
+            raise wrong("an answer to what was not asked, or out of order")
         if isinstance(reply, wire.Refused):
             if oldest.work is None or oldest.repeated:
-                raise _wrong("an operand missed that was just sent")
+                raise wrong("an operand missed that was just sent")
             self._missed.append(oldest)
-            self._complete()
-        elif reply.count != oldest.count:
-            raise _wrong(f"{reply.count:,} numbers instead of {oldest.count:,}")
-        elif oldest.room is not None and oldest.room.at is None:
-            self._buffer = bytearray()
-            self._want = oldest.room.numbers.data.cast("B")
-            self._next = lambda _: self._done(oldest)
-        else:
-            self._done(oldest)
+            return None
+        if reply.count != oldest.count:
+            raise wrong(f"{reply.count:,} numbers instead of {oldest.count:,}")
+        room = oldest.room
+        return room.numbers.data.cast("B") if room is not None and room.at is None else None
 
-    def _done(self, asked: _Asked) -> None:
-        asked.done = True
-        self._complete(None if asked.room is None else asked.room.numbers)
-
-    def _complete(self, numbers: Residues | None = None) -> None:
+    def _done(self, header: bytes) -> None:
+        asked = self._asked.popleft()
+        asked.done = asked not in self._missed
         if self._observer is not None:
-            self._observer.received(self._header, numbers)
-        self._asked.popleft()
-        self._taken += 1
-        self._expect(wire.PREFIX.size, self._prefix)
+            room = asked.room if asked.done else None
+            self._observer.received(header, None if room is None else room.numbers)
 
 
 def _operands(work: Work) -> Iterator[tuple[int, int]]:
@@ -425,13 +398,4 @@ def _operand(expected: str) -> RefusalError:
         "worker.operand",
         expected=expected,
         next_step="send each operand once in a step, and before it is asked for",
-    )
-
-
-def _wrong(observed: str) -> IntegrityError:
-    return IntegrityError(
-        "worker.answer",
-        expected="the answer to the oldest work, of the size that was asked for",
-        observed=observed,
-        next_step="do not use this worker: it does not speak the protocol",
     )

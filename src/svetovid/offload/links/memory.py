@@ -1,4 +1,5 @@
-"""Memory that a worker on this machine sees: made, sealed and mapped by the trusted side.
+"""Memory for operands and answers. What a worker on this machine sees is made, sealed and mapped by
+the trusted side.
 
 Sealed against shrinking, so that no worker can take pages away from under a mapping (SIGBUS), and,
 where it holds operands, against writing from elsewhere (memfd_create(2), fcntl(2)).
@@ -9,16 +10,17 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from svetovid.errors import HostError
-from svetovid.offload.wire import NUMBER_BYTES, Place
+from svetovid.offload.wire import NUMBER_BYTES
 
 if TYPE_CHECKING:
     from svetovid.offload.work import Residues
 
-__all__ = ["Arena", "Shared", "mapped"]
+__all__ = ["Arena", "Own", "Shared", "mapped"]
 
 _F_SEAL_FUTURE_WRITE = 0x10
 """No new writable mapping and no write(2); the mapping that exists may still write (Linux 5.1)."""
@@ -42,6 +44,7 @@ class Shared:
         self.answers = answers
         self.used = 0
         self.known = False
+        _afford(size)
         try:
             self._fd = os.memfd_create("svetovid", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             try:
@@ -50,12 +53,7 @@ class Shared:
                 os.close(self._fd)
                 raise
         except OSError as e:
-            raise HostError(
-                "worker.memory",
-                expected=f"{size:,} bytes to share with a worker",
-                observed=str(e),
-                next_step="make the batch smaller, or have workers on other machines",
-            ) from e
+            raise _none(size, e) from e
 
     def _sealed(self, fd: int) -> mmap.mmap:
         os.fchmod(fd, 0o600)
@@ -83,25 +81,50 @@ class Shared:
         del self._map
 
 
-class Arena:
+class Own:
+    """One memory that is ours alone; see :class:`Shared`."""
+
+    known = False
+
+    def __init__(self, size: int) -> None:
+        import numpy as np
+
+        self.number = 0
+        self.size = size
+        self.used = 0
+        _afford(size)
+        self._words = np.empty(size // NUMBER_BYTES, np.dtype("<i4"))
+
+    def numbers(self, offset: int, count: int) -> Residues:
+        """``count`` numbers from a byte on."""
+        first = offset // NUMBER_BYTES
+        return self._words[first : first + count]
+
+    def release(self) -> None:
+        """Let go of it."""
+
+
+M = TypeVar("M", bound=Shared | Own)
+
+
+class Arena(Generic[M]):
     """Memory of one link, of operands or of answers: taken piece by piece until :meth:`reuse`, then
     again from the start, so that a step finds the pages of the last one.
 
     Never shared by two links, since a worker can still read what memory held before.
 
     Args:
-        numbers: of memories, never given twice.
+        make: memory of so many bytes.
         most: bytes that may rest unused.
     """
 
-    def __init__(self, numbers: Iterator[int], *, answers: bool, most: int) -> None:
-        self._numbers = numbers
-        self._answers = answers
+    def __init__(self, make: Callable[[int], M], most: int) -> None:
+        self._make = make
         self._most = most
-        self._memories: list[Shared] = []
+        self._memories: list[M] = []
 
-    def take(self, count: int) -> tuple[Shared, Place]:
-        """Room for so many numbers.
+    def take(self, count: int) -> tuple[M, int]:
+        """Room for so many numbers: in which memory, from which byte on.
 
         Raises:
             HostError: ``worker.memory``.
@@ -112,17 +135,15 @@ class Arena:
                 break
         else:
             so_far = sum(m.size for m in self._memories)
-            grown = max(size, min(max(so_far, _FIRST), _LARGEST))
-            memory = Shared(next(self._numbers), grown, answers=self._answers)
+            memory = self._make(max(size, min(max(so_far, _FIRST), _LARGEST)))
             self._memories.append(memory)
-        place = Place(memory.number, memory.used)
         memory.used += size
-        return memory, place
+        return memory, memory.used - size
 
     def reuse(self) -> list[int]:
         """Nothing is taken any more. Memory beyond what may rest is let go of: its numbers."""
         left = self._most
-        kept: list[Shared] = []
+        kept: list[M] = []
         gone: list[int] = []
         for memory in self._memories:
             memory.used = 0
@@ -140,6 +161,22 @@ class Arena:
         for memory in self._memories:
             memory.release()
         self._memories = []
+
+
+def _afford(size: int) -> None:
+    """The kernel would rather kill a process than say no (proc(5) has its estimate)."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:") and int(line.split()[1]) * 1024 < size:
+            raise _none(size, f"{int(line.split()[1]) * 1024:,} bytes are free")
+
+
+def _none(size: int, why: object) -> HostError:
+    return HostError(
+        "worker.memory",
+        expected=f"{size:,} bytes for what a worker is sent or answers",
+        observed=why,
+        next_step="make the batch smaller, or give the trusted side more memory",
+    )
 
 
 def mapped(fd: int, size: int, *, writable: bool) -> mmap.mmap:

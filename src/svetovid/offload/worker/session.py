@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 
+_MEMORIES = 1000
+"""Each is a descriptor."""
+
+
 class _Miss(Exception):  # noqa: N818
     """An operand is not held."""
 
@@ -62,12 +66,15 @@ class _Connection:
     def one(self) -> None:
         """Read one message and do what it says."""
         header = self._header()
-        try:
-            message = parse_request(header, self._limits)
-        except LimitError:
-            self._reply(wire.Refused(max(self._seq, 1), "worker.limit"))
-            raise
         self._seq += 1
+        try:
+            self._do(header)
+        except LimitError:
+            self._reply(wire.Refused(self._seq, "worker.limit"))
+            raise
+
+    def _do(self, header: bytes) -> None:
+        message = parse_request(header, self._limits)
         if message.seq != self._seq:
             raise wire.bad(f"message {self._seq}", message.seq)
         numbers = None
@@ -125,13 +132,16 @@ class _Connection:
         if fd is None:
             raise wire.bad("a descriptor with a memory")
         try:
+            total = message.size + sum(len(known) for known, _ in self._memories.values())
+            if message.memory in self._memories or len(self._memories) >= _MEMORIES:
+                raise wire.bad(f"at most {_MEMORIES} memories, each with a number of its own")
+            if total > self._limits.shared:
+                raise wire.over("bytes of memory", self._limits.shared, total)
             made = mapped(fd, message.size, writable=message.answers)
         except (OSError, ValueError) as e:
             raise wire.bad("a descriptor that can be mapped", e) from e
         finally:
             os.close(fd)
-        if message.memory in self._memories or len(self._memories) >= self._limits.memories:
-            raise wire.bad(f"at most {self._limits.memories} memories, each its own number")
         self._memories[message.memory] = made, message.answers
 
     def _shared(self, at: wire.Place, count: int, *, answers: bool) -> Residues:
