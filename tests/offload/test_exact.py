@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 
 from offload.reference import product_of, terms_of
 from svetovid.errors import SvetovidError
+from svetovid.offload import limbs, lowering
 from svetovid.offload.exact import fastest, kernels, multiply, self_test
 from svetovid.offload.field import FIELDS, LARGEST, M31, P24, Field
 from svetovid.offload.limbs import SCHEMES
@@ -20,6 +22,15 @@ KERNELS = sorted(SCHEMES)
 FP64 = SCHEMES["fp64"]
 fields = st.sampled_from(list(FIELDS.values()))
 names = st.sampled_from(KERNELS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tests share the machine: threads that wait for one another would only slow it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @st.composite
@@ -83,6 +94,20 @@ def test_product_is_exact(
     assert np.array_equal(got[0].numpy(), product_of(product, a, b) % field.p)
 
 
+@given(products, fields, names, st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_product_that_is_gathered_piece_by_piece(
+    product: Product, field: Field, kernel: str, seed: int
+) -> None:
+    a, b = (residues(field, s, "random", seed + i) for i, s in enumerate((product.a, product.b)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lowering, "GATHERED", 100)
+        patch.setattr(limbs, "_BLOCK", 8)
+        patch.setattr(limbs, "_ROWS", 2)
+        got = multiply(product, a, b, field.p, 1, kernel=kernel)
+    assert np.array_equal(got[0].numpy(), product_of(product, a, b) % field.p)
+
+
 @pytest.mark.parametrize("wrong", ["below", "above", "few", "dtype"])
 def test_operand_that_is_not_residues_is_refused(wrong: str) -> None:
     product = Product("matmul", (1, 2, 3), (1, 3, 2), (1, 2, 2))
@@ -128,7 +153,7 @@ def test_reference_is_what_torch_means(product: Product) -> None:
 def test_long_sums_of_one_sign_are_exact(kernel: str, p: int) -> None:
     k, half = 524_288, FIELDS[p].half
     product = Product("matmul", (1, 2, k), (1, k, 2), (1, 2, 2))
-    for a, b in ((half, half), (half, half + 1), (half + 1, half + 1), (p - 1, 1)):
+    for a, b in ((half, half), (half + 1, half)):
         left, right = (torch.full((2 * k,), v, dtype=torch.int32) for v in (a, b))
         assert multiply(product, left, right, p, 1, kernel=kernel).unique().tolist() == [
             k * a * b % p
@@ -137,6 +162,21 @@ def test_long_sums_of_one_sign_are_exact(kernel: str, p: int) -> None:
         got = multiply(product, left, right, p, len(parts), kernel=kernel)
         for part, (low, end) in zip(got, parts, strict=True):
             assert part.unique().tolist() == [(end - low) * a * b % p]
+
+
+@pytest.mark.parametrize("p", FIELDS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_sum_is_reduced_before_it_is_too_long(kernel: str, p: int) -> None:
+    """Digits are at their lowest, but for some that make every sum odd."""
+    scheme = SCHEMES[kernel](p)
+    lowest, _ = scheme.ends
+    for k in (scheme.longest, scheme.longest + 1, 2 * scheme.longest):
+        product = Product("matmul", (1, 1, k), (1, k, 1), (1, 1, 1))
+        a = torch.full((k,), lowest, dtype=torch.int32)
+        b = a.clone()
+        a[0] = b[0] = (lowest + 1) % p
+        wanted = ((k - 1) * lowest * lowest + (lowest + 1) ** 2) % p
+        assert int(multiply(product, a, b, p, 1, kernel=kernel)) == wanted
 
 
 @given(products, fields, names, st.integers(0, 2**32))
@@ -180,10 +220,11 @@ def test_no_part_of_a_product_can_wrap(product: Product, field: Field) -> None:
     assert terms <= product.reduction
     if product.kind != "conv_input" and not any(product.padding):
         assert terms == product.reduction
-    if product.reduction // extent(product) > field.longest:
-        with pytest.raises(SvetovidError) as refused:
-            product.parts(field.longest)
-        assert refused.value.code == "offload.shape"
+    inner = product.reduction // extent(product)
+    with pytest.raises(SvetovidError) as refused:
+        product.parts(inner - 1)
+    assert refused.value.code == "offload.shape"
+    if inner > field.longest:
         return
     ranges = product.parts(field.longest)
     assert [low for low, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
@@ -231,7 +272,17 @@ def emulated(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return high @ b + (a - high) @ ((b * 2**-9).round() * 2**9)
 
 
-@pytest.mark.parametrize("wrong", [rounded, one_bit, emulated])
+def saturated(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Wrong at the very end of what fits."""
+    return (a @ b).clamp(max=2**53 - 1)
+
+
+def uneven(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Wrong where not all numbers of a row are the same."""
+    return a @ b + (a != a[:, :1]).any(1, keepdim=True)
+
+
+@pytest.mark.parametrize("wrong", [rounded, one_bit, emulated, saturated, uneven])
 def test_kernel_that_rounds_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCHEMES, "fp64", lambda p: dataclasses.replace(FP64(p), matmul=wrong))
     with pytest.raises(SvetovidError) as refused:
