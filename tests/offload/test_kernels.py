@@ -247,6 +247,49 @@ def test_t17_what_is_no_residue_is_refused_wherever_it_stands(path: str, bad: in
     assert "answer 1," in said.value.reason.observed
 
 
+SHAPES = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 1), (3, 5, 7), (2, 1000, 1), (5, 300, 4)]
+SHAPES += [(2, 257, 31), (3, 33, 32), (4, 9, 33), (1, 7, 2050), (2, 2, 4100)]
+
+
+@each_path
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+@pytest.mark.parametrize("p", [3, 2**21 - 9, M31])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_contractions(path: str, dtype: type, p: int, shape: tuple[int, int, int]) -> None:
+    bounds, rng = np.iinfo(dtype), np.random.default_rng(4)
+    values = rng.integers(bounds.min, bounds.max, shape, dtype, endpoint=True)
+    u, v = residues(p, shape[0]), residues(p, shape[1], seed=1)
+    exact = values.astype(object)
+    over_v = np.tensordot(exact, v.astype(object), (1, 0)) % p
+    over_u = np.tensordot(u.astype(object), exact, (0, 0)) % p
+    both = np.tensordot(u.astype(object), over_v, (0, 0)) % p
+    for threads in (1, 3):
+        options: Any = {"path": path, "threads": threads}
+        for found, expected in (
+            (kernels.contract(values, u, None, p, **options), over_u),
+            (kernels.contract(values, None, v, p, **options), over_v),
+            (kernels.contract(values, u, v, p, **options), both),
+        ):
+            assert found.dtype == np.int32
+            assert found.shape == np.shape(expected)
+            assert (found == expected).all()
+
+
+@each_path
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+@pytest.mark.parametrize("length", [1, 3, 40])
+@pytest.mark.parametrize("weight", [(M31 - 1) // 2, (M31 + 1) // 2, M31 - 1])
+@pytest.mark.parametrize("least", [True, False])
+def test_long_sums_of_the_largest_do_not_wrap(
+    path: str, dtype: type, length: int, weight: int, least: bool
+) -> None:
+    k, bounds = 2**17 + 11, np.iinfo(dtype)
+    value = int(bounds.min if least else bounds.max)
+    values = np.full((1, k, length), value, dtype)
+    found = kernels.contract(values, None, np.full(k, weight, np.int32), path=path)
+    assert (found == k * value * weight % M31).all()
+
+
 _FLUSH_UP = 0x1F80 | 0x8040 | 0x4000
 """MXCSR: subnormals are 0 in and out, results are rounded up."""
 
@@ -340,6 +383,12 @@ WRONG = {
     "an answer and a half": lambda: kernels.combine([np.zeros(15, np.int32)], [1], 5, 0, X),
     "a scale too far": lambda: kernels.combine([OUT], [1], 5, 401, X),
     "integers of another type": lambda: kernels.combine([OUT], [1], 5, 0, X, Q),  # type: ignore[arg-type]
+    "two axes": lambda: kernels.contract(Q.reshape(2, 5), None, OUT, 5),
+    "no weights": lambda: kernels.contract(Q.reshape(1, 2, 5), None, None, 5),
+    "too few weights": lambda: kernels.contract(Q.reshape(1, 2, 5), None, OUT[:1], 5),
+    "a weight of p": lambda: kernels.contract(Q.reshape(1, 2, 5), None, OUT[:2] + 5, 5),
+    "a weight below 0": lambda: kernels.contract(Q.reshape(1, 2, 5), OUT[:1] - 1, None, 5),
+    "values of another type": lambda: kernels.contract(X.reshape(1, 2, 5), None, OUT[:2], 5),  # type: ignore[arg-type]
     "too few integers": lambda: kernels.combine([OUT], [1], 5, 0, X, OUT[1:]),
 }
 

@@ -34,3 +34,23 @@ def combine(
     wide: Sequence[Array],
     threads: int,
 ) -> int: ...
+def contract16(
+    path: str,
+    values: Array,
+    k: int,
+    length: int,
+    weights: Array,
+    p: int,
+    out: Array,
+    threads: int,
+) -> None: ...
+def contract32(
+    path: str,
+    values: Array,
+    k: int,
+    length: int,
+    weights: Array,
+    p: int,
+    out: Array,
+    threads: int,
+) -> None: ...

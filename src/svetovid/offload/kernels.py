@@ -14,6 +14,7 @@ aligned. While they work, other Python threads run.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from functools import cache
@@ -23,9 +24,10 @@ import numpy as np
 
 from svetovid.errors import HostError, InputError, IntegrityError
 from svetovid.offload.address import KEY_BYTES
+from svetovid.offload.field import M31
 from svetovid.offload.quantise import SHIFTS, shift_of
 
-__all__ = ["absmax", "combine", "expand", "mix", "paths", "share", "shift_of"]
+__all__ = ["absmax", "combine", "contract", "expand", "mix", "paths", "share", "shift_of"]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -76,12 +78,16 @@ def _on(path: str | None, threads: int) -> str:
 
 def _require(holds: bool, expected: str, observed: object) -> None:
     if not holds:
-        raise InputError(
-            "offload.arrays",
-            expected=expected,
-            observed=observed,
-            next_step="say what called this: the seam makes no such call",
-        )
+        raise _unfit(expected, observed)
+
+
+def _unfit(expected: str, observed: object) -> InputError:
+    return InputError(
+        "offload.arrays",
+        expected=expected,
+        observed=observed,
+        next_step="say what called this: the seam makes no such call",
+    )
 
 
 def _flat(array: Array, dtype: type[np.generic], size: int, *, writable: bool = False) -> Array:
@@ -292,3 +298,54 @@ def combine(
             observed=f"others in answer {', '.join(places)}, counted from 0",
             next_step="replace that worker, and do the step again",
         )
+
+
+def contract(
+    values: Small | Residues,
+    u: Residues | None,
+    v: Residues | None,
+    p: int = M31.p,
+    *,
+    threads: int = 1,
+    path: str | None = None,
+) -> Residues:
+    """Sums of weights times numbers modulo p, over the first axis, the second, or both.
+
+    Args:
+        values: int16 or int32, any integers, ``[N, C, L]``.
+        u: residues ``[N]``, or the first axis stays.
+        v: residues ``[C]``, or the second axis stays.
+        p: the field's prime.
+        threads: that share the work.
+        path: instruction set.
+
+    Returns:
+        residues, int32, of the axes that stay: ``[C, L]``, ``[N, L]`` or ``[L]``.
+
+    Raises:
+        InputError: ``offload.arrays``: also where a weight is no residue.
+    """
+    on = _on(path, threads)
+    _require(values.ndim == 3, "three axes", values.shape)
+    if v is not None:  # this axis first: it is read as it lies
+        found = _contracted(on, values, 1, v, _prime(p), threads)
+        return found if u is None else _contracted(on, found, 0, u, p, threads)
+    if u is None:
+        raise _unfit("weights", "none")
+    return _contracted(on, values, 0, u, _prime(p), threads)
+
+
+def _contracted(
+    on: str, values: Small | Residues, axis: int, weights: Residues, p: int, threads: int
+) -> Residues:
+    outer, inner = values.shape[:axis], values.shape[axis + 1 :]
+    k, length = values.shape[axis], math.prod(inner)
+    by = _flat(weights, np.int32, k)
+    _require(((by >= 0) & (by < p)).all(), f"weights from 0 to {p - 1:,}", "others")
+    out = np.zeros(outer + inner, np.int32)
+    if values.size:
+        small = values.dtype == np.int16
+        kernel = _native().contract16 if small else _native().contract32
+        flat = _flat(values, np.int16 if small else np.int32, values.size)
+        kernel(on, flat, k, length, by, p, out.reshape(-1), threads)
+    return out

@@ -209,6 +209,32 @@ std::uint64_t combine(const std::string &path, const std::vector<In<std::int32_t
   return any;
 }
 
+template <typename T>
+void contract(const std::string &path, In<T> values, std::size_t k, std::size_t length,
+              In<std::int32_t> weights, std::uint32_t p, To<std::int32_t> out,
+              std::size_t threads) {
+  const Path &on = path_of(path);
+  require(length > 0 && weights.size() == k && out.size() % length == 0, "shape");
+  const std::size_t outer = out.size() / length;
+  require(values.size() == outer * k * length, "size of values");
+  std::vector<std::int32_t> centred(k), each;
+  for (std::size_t i = 0; i < k; ++i) {
+    const std::int32_t w = weights.data()[i];
+    require(w >= 0 && std::uint32_t(w) < p, "weight");
+    centred[i] = std::uint32_t(w) > (p - 1) / 2 ? std::int32_t(w - std::int64_t(p)) : w;
+  }
+  const bool brief = length < svetovid::SHORT;
+  if (brief)
+    for (std::int32_t w : centred) each.insert(each.end(), length, w);
+  const svetovid::Contract what = {values.data(), k, length, centred.data(),
+                                   brief ? each.data() : nullptr, p, out.data()};
+  const auto work = sizeof(T) == 2 ? on.contract16 : on.contract32;
+  const std::size_t tiles = brief ? 1 : (length + svetovid::TILE - 1) / svetovid::TILE;
+  spread(outer * tiles, 1, threads, [&](std::size_t, std::size_t begin, std::size_t end) {
+    work(what, begin, end);
+  });
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -219,4 +245,8 @@ NB_MODULE(_native, m) {
         "masks"_a, "p"_a, "outs"_a.noconvert(), "of_masks"_a, "of_qs"_a, "threads"_a);
   m.def("combine", &combine, "path"_a, "answers"_a.noconvert(), "coefficients"_a, "parts"_a, "p"_a,
         "shift"_a, "out"_a.noconvert(), "narrow"_a.noconvert(), "wide"_a.noconvert(), "threads"_a);
+  m.def("contract16", &contract<std::int16_t>, "path"_a, "values"_a.noconvert(), "k"_a, "length"_a,
+        "weights"_a.noconvert(), "p"_a, "out"_a.noconvert(), "threads"_a);
+  m.def("contract32", &contract<std::int32_t>, "path"_a, "values"_a.noconvert(), "k"_a, "length"_a,
+        "weights"_a.noconvert(), "p"_a, "out"_a.noconvert(), "threads"_a);
 }

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "contract.hpp"
 #include "keystream.hpp"
 
 #if defined(__SSE2__)
@@ -314,6 +315,7 @@ u64 combine(const svetovid::Combine &c, std::size_t begin, std::size_t end) {
 namespace svetovid {
 
 extern const Path SVETOVID_PATH;
-const Path SVETOVID_PATH = {SVETOVID_NAME, absmax, expand, mix, combine};
+const Path SVETOVID_PATH = {
+    SVETOVID_NAME, absmax, expand, mix, combine, contract<i16>, contract<i32>};
 
 }  // namespace svetovid

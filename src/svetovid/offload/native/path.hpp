@@ -56,6 +56,21 @@ struct Combine {
   bool past_cache;
 };
 
+// out[o, l] = sum over k of weights[k] * values[o, k, l] modulo p.
+struct Contract {
+  const void *values;  // [outer, k, length]
+  std::size_t k, length;
+  const std::int32_t *weights;  // centred residues
+  const std::int32_t *spread;   // [k, length], where rows are short: the weight of each number
+  std::uint32_t p;
+  std::int32_t *out;
+};
+
+// Rows of fewer numbers are short.
+constexpr std::size_t SHORT = 32;
+// A long row is worked on in tiles of so many.
+constexpr std::size_t TILE = 2048;
+
 struct Path {
   const char *name;
   // Greatest absolute value, as bits: 0x7f800000 or more where one is infinite or no number.
@@ -66,6 +81,9 @@ struct Path {
   bool (*mix)(const Mix &what, std::size_t begin, std::size_t end);
   // Bit i is set where answer i held what is no residue.
   std::uint64_t (*combine)(const Combine &what, std::size_t begin, std::size_t end);
+  // Of int16 and of int32. A range is one of outer, or of tiles of outer where rows are long.
+  void (*contract16)(const Contract &what, std::size_t begin, std::size_t end);
+  void (*contract32)(const Contract &what, std::size_t begin, std::size_t end);
 };
 
 extern const Path PORTABLE;
