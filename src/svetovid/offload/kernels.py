@@ -341,7 +341,7 @@ def _contracted(
     outer, inner = values.shape[:axis], values.shape[axis + 1 :]
     k, length = values.shape[axis], math.prod(inner)
     by = _flat(weights, np.int32, k)
-    _require(((by >= 0) & (by < p)).all(), f"weights from 0 to {p - 1:,}", "others")
+    _require(bool(((weights >= 0) & (weights < p)).all()), f"weights from 0 to {p - 1:,}", "others")
     out = np.zeros(outer + inner, np.int32)
     if values.size:
         small = values.dtype == np.int16
