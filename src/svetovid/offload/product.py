@@ -119,7 +119,8 @@ class Product:
 
     @property
     def reduction(self) -> int:
-        """Most products that any number of the result sums up."""
+        """Most products that any number of the result may sum up: those with padding are counted,
+        and those with taps that a stride leaves out."""
         return self._axis * self._inner
 
     @property
