@@ -14,7 +14,9 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,6 +44,7 @@ __all__ = [
     "bad",
     "encode",
     "header_length",
+    "operands",
     "over",
 ]
 
@@ -178,6 +181,14 @@ def over(what: str, limit: int, observed: int) -> LimitError:
         observed=f"{observed:,}",
         next_step="make the batch smaller, or give the worker larger limits",
     )
+
+
+def operands(work: Work) -> Iterator[tuple[int, int]]:
+    """Numbers of the operands that a work takes, and how many numbers each has."""
+    for term in work.terms:
+        for side, shape in ((term.a, work.product.a), (term.b, work.product.b)):
+            for number, _ in side:
+                yield number, math.prod(shape)
 
 
 def encode(message: Request | Reply) -> bytes:

@@ -162,7 +162,7 @@ class FramedLink:
     def ask(self, work: Work) -> _Asked:
         """See :meth:`svetovid.offload.work.Link.ask`; raises as :meth:`send`."""
         self._usable()
-        for number, size in _operands(work):
+        for number, size in wire.operands(work):
             held = self._held.get(number)
             if held is None or held.count != size:
                 raise _operand(f"{size:,} numbers under {number}, sent in this step")
@@ -276,7 +276,7 @@ class FramedLink:
         while self._missed:
             asked = self._missed.popleft()
             assert asked.work is not None
-            for number in dict(_operands(asked.work)):
+            for number in dict(wire.operands(asked.work)):
                 self._give(self._held[number])
             asked.repeated = True
             self._ask(asked)
@@ -383,14 +383,6 @@ class FramedLink:
         if self._observer is not None:
             room = asked.room if asked.done else None
             self._observer.received(header, None if room is None else room.numbers)
-
-
-def _operands(work: Work) -> Iterator[tuple[int, int]]:
-    """Numbers of the operands that a work takes, and how many numbers each has."""
-    for term in work.terms:
-        for side, shape in ((term.a, work.product.a), (term.b, work.product.b)):
-            for number, _ in side:
-                yield number, math.prod(shape)
 
 
 def _operand(expected: str) -> RefusalError:

@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace) -> None:
+    host, port = _address(given)
+
     import torch
 
     from svetovid.offload.worker.engine import Engine
@@ -85,13 +87,15 @@ def _run(given: argparse.Namespace) -> None:
         channel = Channel(socket.socket(fileno=given.socket), descriptors=True)
         _ended(serve(channel, engine, limits))
         return
-    listener = _listener(given)
+    listener = Listener(host, port, own=given.certificate, peer=given.peer, identity=given.pin)
     _say(f"listening on port {listener.port}, on {given.device}")
     while True:
         _ended(serve(listener.accept(), engine, limits, idle_s=_IDLE_S))
 
 
-def _listener(given: argparse.Namespace) -> Listener:
+def _address(given: argparse.Namespace) -> tuple[str, int]:
+    if given.socket is not None:
+        return "", 0
     host, _, port = given.listen.rpartition(":")
     if not (given.certificate and given.peer and given.pin and host and port.isdecimal()):
         raise InputError(
@@ -100,9 +104,7 @@ def _listener(given: argparse.Namespace) -> Listener:
             observed=f"--listen {given.listen}",
             next_step="see python -m svetovid.offload.worker --help",
         )
-    return Listener(
-        host.strip("[]"), int(port), own=given.certificate, peer=given.peer, identity=given.pin
-    )
+    return host.strip("[]"), int(port)
 
 
 def _ended(why: SvetovidError) -> None:

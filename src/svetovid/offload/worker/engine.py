@@ -68,11 +68,12 @@ class Engine:
         """Do one work.
 
         Args:
+            work: with operands that are held, of the right sizes.
             held: an operand by its number.
             into: ``[parts * out]``; the answer is written there.
 
         Raises:
-            InputError: ``worker.operand``, ``offload.shape``: the operands do not fit.
+            InputError: ``worker.operand``, a number is no residue; ``offload.shape``, of the parts.
             HostError: ``worker.compute``: the device cannot.
         """
         try:

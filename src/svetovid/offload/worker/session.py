@@ -24,6 +24,7 @@ from svetovid.offload.links.channel import BYTES_PER_S, Channel
 from svetovid.offload.links.framed import Observer
 from svetovid.offload.links.memory import mapped
 from svetovid.offload.reading import parse_request
+from svetovid.offload.work import Work
 from svetovid.offload.worker.engine import Engine
 
 if TYPE_CHECKING:
@@ -36,10 +37,6 @@ __all__ = ["serve"]
 
 _MEMORIES = 1000
 """Each is a descriptor."""
-
-
-class _Miss(Exception):  # noqa: N818
-    """An operand is not held."""
 
 
 class _Connection:
@@ -155,22 +152,24 @@ class _Connection:
 
     def _multiply(self, message: wire.Multiply) -> None:
         work = message.work
+        if not self._holds(work):
+            self._reply(wire.Refused(message.seq, "worker.miss"))
+            return
         count = math.prod(work.product.out) * work.parts
         if message.at is not None:
             out = self._shared(message.at, count, answers=True)
         else:
             out = np.empty(count, np.dtype("<i4"))
-        try:
-            self._engine.compute(work, self._needed, out)
-        except _Miss:
-            self._reply(wire.Refused(message.seq, "worker.miss"))
-            return
+        self._engine.compute(work, self._held.__getitem__, out)
         self._reply(wire.Answered(message.seq, count), out, inline=message.at is None)
 
-    def _needed(self, number: int) -> torch.Tensor:
-        if number not in self._held:
-            raise _Miss
-        return self._held[number]
+    def _holds(self, work: Work) -> bool:
+        for number, size in wire.operands(work):
+            if number not in self._held:
+                return False
+            if self._held[number].numel() != size:
+                raise wire.bad(f"an operand of {size:,} numbers", self._held[number].numel())
+        return True
 
     # -- bytes
 
