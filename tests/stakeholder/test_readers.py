@@ -186,14 +186,35 @@ def test_idx_is_big_endian(tmp_path: Path, kind: int, dtype: str) -> None:
     assert bytes(column.data) == values.astype("<" + dtype).tobytes()
 
 
+def test_cifar10_in_its_binary_version(tmp_path: Path) -> None:
+    """A label, then 1,024 bytes each of red, green and blue, row by row."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8)
+    labels = np.array([0, 9, 3, 3, 1], np.uint8)
+    raw = b"".join(bytes([k]) + i.tobytes() for k, i in zip(labels, images, strict=True))
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        (tmp_path / name).write_bytes(raw)
+        columns = read_columns(tmp_path / name)
+        np.testing.assert_array_equal(np.asarray(columns["image"].view()), images)
+        np.testing.assert_array_equal(np.asarray(columns["label"].view()), labels)
+    for bad in (raw[:-1], raw + b"\0", b"\x0a" + raw[1:]):
+        (tmp_path / "data_batch_1.bin").write_bytes(bad)
+        assert _code(tmp_path / "data_batch_1.bin") == "data.malformed"
+    (tmp_path / "data_batch_1.bin").write_bytes(b"")
+    assert _code(tmp_path / "data_batch_1.bin") == "data.shape"
+    (tmp_path / "firmware.bin").write_bytes(raw)
+    assert _code(tmp_path / "firmware.bin") == "data.kind"
+
+
 @given(
-    data=st.binary(max_size=64), ending=st.sampled_from([".npz", ".npy", ".csv", ".idx", ".idx.gz"])
+    data=st.binary(max_size=64),
+    ending=st.sampled_from([".npz", ".npy", ".csv", ".idx", ".idx.gz", "data_batch_1.bin"]),
 )
 @settings(max_examples=60)
 def test_any_bytes_give_columns_or_our_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, ending: str
 ) -> None:
-    path = tmp_path_factory.mktemp("any") / f"a{ending}"
+    name = ending if ending.endswith(".bin") else f"a{ending}"
+    path = tmp_path_factory.mktemp("any") / name
     path.write_bytes(data)
     with contextlib.suppress(InputError):
         read_columns(path)

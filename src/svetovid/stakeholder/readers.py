@@ -1,7 +1,8 @@
-"""Data files as owners have them, as columns of typed records: NumPy, CSV and IDX files.
+"""Data files as owners have them, as columns of typed records: NumPy, CSV, IDX, CIFAR-10.
 
-All three are read without NumPy and without pickle; one row of every column makes one record.
-Sources: NumPy's NEP 1 (``.npy`` format 1-3), RFC 4180, the IDX note of the MNIST database.
+All are read without NumPy and without pickle; one row of every column makes one record. Sources:
+NumPy's NEP 1 (``.npy`` format 1-3), RFC 4180, the IDX note of the MNIST database, the page of
+CIFAR-10 (Krizhevsky, 2009) on its binary version.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ _NPY = {
     "f4": "float32",
     "f8": "float64",
 }
+_CIFAR10_RECORD = 1 + 3 * 32 * 32
 _IDX = {8: ("uint8", 1), 9: ("int8", 1), 11: ("int16", 2), 12: ("int32", 4)} | {
     13: ("float32", 4),
     14: ("float64", 8),
@@ -83,7 +85,9 @@ def read_columns(path: Path) -> dict[str, Column]:
 
     ``.npz``: its arrays. ``.npy``: one column ``x``. ``.csv``: a header line and numbers, ``int64``
     where a column holds only integers, else ``float64``. ``-idx?-ubyte``, ``.idx``, also with
-    ``.gz``: one column ``x``, or ``label`` where it has one dimension.
+    ``.gz``: one column ``x``, or ``label`` where it has one dimension. ``data_batch_N.bin`` and
+    ``test_batch.bin``, CIFAR-10's binary version: ``image`` uint8 [3, 32, 32], red, green and blue,
+    and ``label`` uint8.
 
     Raises:
         InputError: ``data.kind`` for another ending, ``file.unreadable``.
@@ -100,10 +104,13 @@ def read_columns(path: Path) -> dict[str, Column]:
         read = _csv
     elif re.search(r"(\.idx|-idx\d-ubyte)(\.gz)?$", name):
         read = _idx_gz if name.endswith(".gz") else _idx
+    elif re.fullmatch(r"(data_batch_\d|test_batch)\.bin", name):
+        read = _cifar10
     else:
         raise InputError(
             "data.kind",
-            expected=".npz, .npy, .csv or IDX (.gz); a folder for code; .safetensors for a model",
+            expected=".npz, .npy, .csv, IDX (.gz) or CIFAR-10's .bin; a folder for code; "
+            ".safetensors for a model",
             observed=path.name,
             next_step="convert the file, for example with numpy.savez",
         )
@@ -255,6 +262,22 @@ def _idx(f: IO[bytes] | gzip.GzipFile) -> dict[str, Column]:
             swapped.byteswap()
         data = swapped.tobytes()
     return {"label" if len(shape) == 1 else "x": Column(dtype, shape, data)}
+
+
+def _cifar10(f: IO[bytes]) -> dict[str, Column]:
+    """Records of a label and three planes of pixels, with nothing between or around them."""
+    labels, images = bytearray(), bytearray()
+    while record := f.read(_CIFAR10_RECORD):
+        if len(record) != _CIFAR10_RECORD or record[0] > 9:
+            raise _malformed(f"records of {_CIFAR10_RECORD} bytes, labels 0 to 9", record[:1].hex())
+        labels += record[:1]
+        images += record[1:]
+        if len(images) > MAX_DATA_BYTES:
+            raise _too_large(f"at most {MAX_DATA_BYTES:,} bytes", len(images))
+    return {
+        "image": Column("uint8", (len(labels), 3, 32, 32), images),
+        "label": Column("uint8", (len(labels),), labels),
+    }
 
 
 def _csv(f: IO[bytes]) -> dict[str, Column]:
