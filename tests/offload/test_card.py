@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
 
-from svetovid.offload.card import Seat, bound, card
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from svetovid.offload.card import Agreed, Seat, bound, card
 from svetovid.offload.field import FIELDS, M31, P21
 from svetovid.offload.protocols import CODED, CODED_CHECKED, GOTEN, SCHEMES, Scheme
 
@@ -55,3 +62,79 @@ def test_every_worker_is_named_with_its_operator() -> None:
         "worker 1": "2 of 4 points of each tensor, run by operator 1, over tls",
         "worker 2": "1 of 4 points of each tensor, run by operator 2, over tls",
     }
+
+
+def seatings(count: int, spare: int, start: int) -> Iterator[tuple[int, ...]]:
+    """Every way in which places 0 to ``count`` may come to be held, by the seats' numbers: who has
+    a place keeps it or makes room for a spare worker that had none."""
+    for kept in itertools.product((True, False), repeat=count):
+        gone = [i for i in range(count) if not kept[i]]
+        for taken in itertools.permutations(range(start, start + spare), len(gone)):
+            by = dict(zip(gone, taken, strict=True))
+            yield tuple(by.get(i, i) for i in range(count))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(sorted(SCHEMES)), st.data())
+def test_t17_a_spare_worker_counts_for_every_place_it_may_take(
+    name: str, data: st.DataObject
+) -> None:
+    """Against all seatings that replacing failed workers can lead to, one by one."""
+    scheme = SCHEMES[name]
+    places = len(scheme.workers)
+    several = st.lists(st.sampled_from("abcde"), min_size=places, max_size=places + 2)
+    links = st.sampled_from(["tls", "tls", "tls", "open"])
+    all_ = [Seat(f"{i}", o, data.draw(links)) for i, o in enumerate(data.draw(several))]
+    worst = min(
+        bound(scheme, [all_[i] for i in seated], M31)
+        for seated in seatings(places, len(all_) - places, places)
+    )
+    assert bound(scheme, all_, M31) <= worst
+    if len({s.operator for s in all_}) == len(all_):
+        assert bound(scheme, all_, M31) == worst
+
+
+def test_t17_a_spare_worker_of_an_operator_that_has_a_place() -> None:
+    assert bound(CODED, seats(CODED, "a", "b", "c", "d"), M31) == 1
+    assert bound(CODED, seats(CODED, "a", "b", "c", "a"), M31) == 0
+    assert bound(CODED, seats(CODED, "a", "b", "c", "d", "d"), M31) == 0
+    open_ = Seat("worker 3", "d", "open")
+    assert bound(CODED, [*seats(CODED, "a", "b", "c"), open_], M31) == 0
+    found = card(CODED, seats(CODED, "a", "b", "c", "d"), M31, checked=True, trusted="TDX")
+    assert found.operators == ("a", "b", "c", "d")
+    assert found.sees["worker 3"].startswith("as a spare, at most 1 of 3 points")
+
+
+def test_a_job_bounds_what_its_code_can_signal() -> None:
+    alone = card(CODED, seats(CODED), M31, checked=True, trusted="TDX")
+    of_job = card(CODED, seats(CODED), M31, checked=True, trusted="TDX", agreed=Agreed(70, 900))
+    (signal,) = set(of_job.leaks) - set(alone.leaks)
+    assert "70 products over 900 masked numbers" in signal
+
+
+def test_its_words_say_all_of_it_bound_first() -> None:
+    found = card(CODED, seats(CODED), M31, checked=True, trusted="TDX", agreed=Agreed(7, 9))
+    first, *words = found.words()
+    assert "coded" in first
+    assert "collusion bound 1" in first
+    assert all(f"operator {i}" in first for i in range(3))
+    text = "\n".join(words)
+    for part in (*found.hidden, *found.sees, *found.leaks, *found.assumptions, *found.attacks):
+        assert part in text
+    first, *words = card(
+        CODED, seats(CODED, "a", "a", "b"), M31, checked=True, trusted="TDX"
+    ).words()
+    assert "bound none" in first
+    assert "hidden from workers: nothing" in words
+
+
+def test_a_card_for_fewer_workers_than_the_protocol_has_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        card(CODED, seats(CODED)[:2], M31, checked=True, trusted="TDX")
+
+
+def test_a_card_needs_nothing_that_multiplies() -> None:
+    """Owners and readers of receipts have neither PyTorch nor NumPy."""
+    code = "import sys, svetovid.offload.card, svetovid.offload.protocols, svetovid.policy\n"
+    code += "sys.exit(bool({'torch', 'numpy'} & {*sys.modules}))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -2,7 +2,7 @@
 
 Of ``C = A B`` it compares ``u C v`` with ``(u A)(B v)``. Where C is wrong by E in any number,
 ``u E v`` is a polynomial of degree 2 in the random numbers that is not zero, and vanishes for at
-most 2 in p of them (Schwartz and Zippel). It is done as often as :data:`ERROR` asks for.
+most 2 in p of them (Schwartz and Zippel). It is done as often as :data:`.soundness.ERROR` asks for.
 
 For a convolution, u and v run over the channels of a group, or over the batch, whichever axes the
 result and one operand have in common; what is left to multiply is one channel of one image, or of
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from svetovid.offload.field import Field
 from svetovid.offload.product import Product
+from svetovid.offload.soundness import repeats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,15 +30,7 @@ if TYPE_CHECKING:
     Small = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
     Pair = tuple[int, Integers | Small, Integers | Small]
 
-__all__ = ["ERROR", "holds", "repeats"]
-
-ERROR = 2.0**-40
-"""Greatest probability with which a wrong product passes."""
-
-
-def repeats(field: Field) -> int:
-    """How often a product is checked."""
-    return math.ceil(math.log2(ERROR) / math.log2(2 / field.p))
+__all__ = ["holds", "repeats"]
 
 
 def holds(
@@ -49,7 +42,7 @@ def holds(
     *,
     threads: int = 1,
 ) -> bool:
-    """Whether ``out`` is the sum of products, but for :data:`ERROR`.
+    """Whether ``out`` is the sum of products, but for :data:`.soundness.ERROR`.
 
     Args:
         terms: sign, a and b: C-contiguous, integers or residues.
