@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from offload.layerworld import Watched, one_thread  # noqa: F401
 from svetovid.errors import InputError
-from svetovid.offload.layers import Attention
+from svetovid.offload.layers import Around, Attention
 from svetovid.offload.protect import protect
 
 SMALL = st.integers(1, 4)
@@ -31,7 +31,7 @@ def near(found: torch.Tensor | None, wanted: torch.Tensor | None, share: float) 
 def settings_of(draw: st.DrawFn) -> dict[str, Any]:
     length, source, inner, outer = (draw(SMALL) for _ in range(4))
     lead = draw(st.lists(st.integers(1, 3), max_size=2))
-    kind = draw(st.sampled_from(["none", "causal", "bool", "float", "rows"]))
+    kind = draw(st.sampled_from(["none", "causal", "bool", "float", "rows", "float rows"]))
     scale = draw(st.sampled_from([None, 0.3, 2.0]))
     return {
         "q": [*lead, length, inner],
@@ -46,12 +46,13 @@ def mask_of(kind: str, shape: tuple[int, int], generator: torch.Generator) -> to
     if kind in ("none", "causal"):
         return None
     allowed = torch.rand(shape, generator=generator) < 0.7
-    if kind == "rows":
+    if kind.endswith("rows"):
         allowed[0] = False  # this one attends nowhere
     if kind == "bool":
         allowed[:, 0] = True
-    if kind == "float":
-        return torch.randn(shape, generator=generator)
+    if kind.startswith("float"):
+        added = torch.randn(shape, generator=generator)
+        return added if kind == "float" else added.masked_fill(~allowed, -math.inf)
     return allowed
 
 
@@ -172,6 +173,12 @@ def test_many_heads_are_those_of_pytorch(how: dict[str, Any], masks: str) -> Non
     near(each, plain(*others, **said, average_attn_weights=False)[1], 0.1)
 
 
+def test_a_hint_of_a_mask_needs_the_mask() -> None:
+    q = torch.randn(6, 2, 8)
+    with pytest.raises(InputError, match=r"offload\.mask"):
+        protect(nn.MultiheadAttention(8, 2), Watched())(q, q, q, is_causal=True)
+
+
 def test_one_tensor_is_projected_at_once() -> None:
     multiplier = Watched()
     layer = protect(nn.MultiheadAttention(8, 2, batch_first=True), multiplier)
@@ -198,6 +205,21 @@ def test_an_encoder_layer_takes_no_way_round() -> None:
         found = protect(plain, multiplier).eval()(x, src_key_padding_mask=padding)
     near(found[~padding], wanted[~padding], 0.1)
     assert len(multiplier.asked) == 2 * 6
+
+
+@pytest.mark.parametrize("plan", [(), {"layers.0.linear1"}, {"layers.0.self_attn"}])
+def test_an_encoder_is_replaced_where_a_layer_in_it_is(plan: set[str]) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    plain = nn.TransformerEncoder(layer, 2)
+    model = protect(plain, multiplier := Watched(), plan).eval()
+    replaced = {name for name, m in model.named_modules() if isinstance(m, Around)}
+    assert replaced == ({"", "layers.0"} if plan else set())
+    with torch.no_grad():
+        model(torch.randn(3, 5, 8))
+    assert {
+        name.rpartition("/")[0].removesuffix("/in").removesuffix("/out")
+        for name in multiplier.operands
+    } == set(plan)
 
 
 def test_the_scale_is_that_of_the_paper() -> None:

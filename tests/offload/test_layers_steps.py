@@ -198,7 +198,13 @@ def test_second_derivatives_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [numbers(4, 3).double(), numbers(4, 3).bfloat16(), numbers(4, 3).to_sparse()]
+    "x",
+    [
+        numbers(4, 3).double(),
+        numbers(4, 3).bfloat16(),
+        numbers(4, 3).to_sparse(),
+        numbers(4, 3).to("meta"),
+    ],
 )
 def test_other_numbers_than_float32_are_refused(x: torch.Tensor) -> None:
     with pytest.raises(InputError) as said:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -170,6 +172,11 @@ def test_what_was_protected_is_protected_anew() -> None:
     model(torch.randn(2, 3))
     assert not first.operands
     assert set(second.operands) == {"1/x", "1/w"}
+
+
+def test_pytorch_is_not_imported_unless_it_is_needed() -> None:
+    code = "import sys, svetovid.offload; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_one_layer_is_a_model() -> None:

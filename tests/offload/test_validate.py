@@ -205,6 +205,11 @@ def test_a_plan_names_modules_that_are_there() -> None:
     assert [p.module for p in validate(model, {"fc": False})] == ["fc"]
 
 
+def test_a_part_of_attention_is_not_a_layer() -> None:
+    (found,) = validate(nn.Sequential(nn.MultiheadAttention(4, 2)), {"0.out_proj"})
+    assert found.module == "0.out_proj"
+
+
 def test_a_container_is_not_a_layer() -> None:
     model = nn.Sequential(nn.TransformerEncoderLayer(4, 2))
     (found,) = validate(model, {"0"})

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from svetovid.errors import InputError
 from svetovid.offload.layers.attention import scores, weights_of
 from svetovid.offload.layers.linear import linear
 from svetovid.offload.layers.matmul import matmul
@@ -32,6 +33,13 @@ class MaskedMultiheadAttention(Masked, nn.MultiheadAttention):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend; see :meth:`torch.nn.MultiheadAttention.forward`. ``is_causal`` is a hint of what
         ``attn_mask`` holds, and is not taken."""
+        if is_causal and attn_mask is None:
+            raise InputError(
+                "offload.mask",
+                expected="attn_mask, of which is_causal is a hint",
+                observed="is_causal alone",
+                next_step="give the mask too, as torch.nn.MultiheadAttention wants it",
+            )
         call = self.call()
         single = query.dim() == 2
         q, k, v = self._projected(call, query, key, value)
