@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import unittest.mock
 from collections.abc import Iterator
 from typing import Any
 
@@ -252,6 +253,37 @@ def test_every_kernel_passes_and_one_is_fastest() -> None:
     self_test(CPU)
     assert set(kernels(CPU)) == set(KERNELS)
     assert all(fastest(CPU, p) in KERNELS for p in FIELDS)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, NotImplementedError, TypeError])
+def test_kernel_that_a_device_lacks_is_not_named(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setitem(SCHEMES, "fp64", lambda p: dataclasses.replace(FP64(p), matmul=lacking))
+    kernels.cache_clear()
+    try:
+        assert kernels(CPU) == tuple(name for name in SCHEMES if name != "fp64")
+    finally:
+        kernels.cache_clear()
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_bytes_in_the_sizes_that_gpus_take(m: int, k: int, n: int) -> None:
+    draws = torch.Generator().manual_seed(m)
+    a, b = (
+        torch.randint(-128, 128, shape, generator=draws, dtype=torch.int8)
+        for shape in ((m, k), (k, n))
+    )
+    with unittest.mock.patch.object(torch, "_int_mm", wraps=torch._int_mm) as called:
+        got = limbs.aligned_matmul(a, b)
+    (rows, inner), columns = called.call_args[0][0].shape, called.call_args[0][1].shape[1]
+    assert rows > 16
+    assert inner % 8 == columns % 8 == 0
+    assert torch.equal(got, (a.long() @ b.long()).int())
 
 
 def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

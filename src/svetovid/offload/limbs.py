@@ -18,8 +18,9 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["SCHEMES", "Scheme"]
+__all__ = ["SCHEMES", "Scheme", "aligned_matmul"]
 
 _BLOCK = 2**19
 """Numbers that are cut, or put together, at a time: they should stay in a cache."""
@@ -178,13 +179,17 @@ def _int8(p: int) -> Scheme:
 
 
 def _bytes_matmul(a: Tensor, b: Tensor) -> Tensor:
-    """int32 sums of products of int8; a GPU wants multiples of 8 and more than 16 rows."""
+    """int32 sums of products of int8."""
     if a.device.type == "cpu":
         return torch._int_mm(a, b)
+    return aligned_matmul(a, b)
+
+
+def aligned_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The same as a GPU has it: in multiples of 8, and of more than 16 rows."""
     (m, k), n = a.shape, b.shape[1]
-    pad = torch.nn.functional.pad
-    a = pad(a, (0, -k % 8, 0, max(-m % 8, 24 - m)))
-    return torch._int_mm(a, pad(b, (0, -n % 8, 0, -k % 8)))[:m, :n]
+    a = functional.pad(a, (0, -k % 8, 0, max(-m % 8, 24 - m)))
+    return torch._int_mm(a, functional.pad(b, (0, -n % 8, 0, -k % 8)))[:m, :n]
 
 
 SCHEMES: dict[str, Callable[[int], Scheme]] = {"fp64": _fp64, "int8": _int8}
