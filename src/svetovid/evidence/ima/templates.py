@@ -123,8 +123,6 @@ def _split(body: bytes, count: int, where: str) -> list[bytes]:
         if at + 4 > len(body):
             raise malformed(f"{count} fields", where)
         end = at + 4 + _U32.unpack_from(body, at)[0]
-        if end > len(body):
-            raise malformed("fields within the entry", where)
         fields.append(body[at + 4 : end])
         at = end
     if at != len(body):
@@ -243,7 +241,7 @@ def read_fields(
     split = _split(body, len(names), where)
     fields = dict(zip(names, split, strict=True))
     raw = fields["n-ng"]
-    if not raw or raw[-1:] != b"\0":
+    if raw[-1:] != b"\0":
         raise malformed("path, NUL", where)
     aggregate = raw[:-1] == BOOT_AGGREGATE.encode()
     digest, verity = _digest(split[0], where, names[0] == "d-ngv2", aggregate)
