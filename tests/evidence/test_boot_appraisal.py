@@ -221,6 +221,15 @@ def test_configuration_is_looked_at_where_it_is_listed():
     assert granted(host.judged(host.allow(events={**EVENTS, "1": both})))
 
 
+@pytest.mark.parametrize("listed", ["pcrs", "events"])
+def test_p1_what_is_listed_must_be_quoted(listed):
+    """P1: no reference value is passed over because the quote is silent about its PCR."""
+    host = Host(quoted=14)
+    value = (digest(b""),) if listed == "pcrs" else {**EVENTS, "14": {"lists": (digest(b""),)}}
+    allowed = host.allow(**{listed: {"14": value} if listed == "pcrs" else value})
+    assert codes(host.judged(allowed)) == {"pcr.missing"}
+
+
 def test_authorities_are_looked_at_where_they_are_listed():
     """U7: an authority that is not in the owner's list, or state of shim's."""
     host = Host()

@@ -203,6 +203,7 @@ def good_spec(count: int = 1, algorithms: bytes = b"\x0b\0\x20\0", tail: bytes =
         bytes(31),
         spec(b""),
         spec(good_spec()[:-1]),
+        *(spec(good_spec()[:cut]) for cut in range(16, 28)),
         spec(good_spec(tail=b"\1")),
         spec(good_spec(tail=b"\0\0")),
         spec(good_spec(count=0, algorithms=b"")),

@@ -214,6 +214,8 @@ def test_sizes(monkeypatch):
     refused("ima.size", parse_log, b"".join(LINES))
     odd = raw_entry("/ž".encode())
     refused("ima.size", parse_log, odd * 9)
+    # What is odd is held one by one: no more of them are than may be.
+    refused("ima.size", parse_log, odd * 4 + b"junk")
     monkeypatch.setattr("svetovid.evidence.ima.state.MAX_ENTRIES", 5)
     state = go(LINES[:3])
     assert isinstance(refused("ima.size", go, LINES[2:5], state=state, offset=3), LimitError)
@@ -291,6 +293,7 @@ def test_m13_boot_aggregate():
     refused("ima.boot_aggregate", go, LINES[1:])
     refused("ima.boot_aggregate", go, [LINES[1], FIRST])
     refused("ima.boot_aggregate", go, [FIRST, LINES[1], other])
+    refused("ima.boot_aggregate", go, [FIRST, LINES[1], violated])
     refused("ima.boot_aggregate", go, [other, *LINES[1:]])
     refused("ima.boot_aggregate", go, [violated, *LINES[1:]])
     named = build_entry("/x", "sha256:" + boot_aggregate_digest(BANK).hex())

@@ -254,6 +254,10 @@ def test_values_that_were_not_recorded_come_from_the_logs():
     late = build_entry("/opt/runtime/lib0.so", FILES["/opt/runtime/lib0.so"])
     assert r.judged(pcrs=None, ima=b64encode(b"".join([*r.lines, late]))).affirmed
     assert "pcr.underived" in codes(r.judged(pcrs=None, bios=None))
+    assert "pcr.underived" in codes(r.judged(pcrs=None, ima=None))
+    for more in (15, 16, 23):  # no log speaks of them
+        selected = (bitmap([*range(15), more]),)
+        assert "pcr.underived" in codes(r.judged(pcrs=None, form={"selections": selected}))
     assert "pcr.underived" in codes(r.judged(pcrs=None, ima=b64encode(b"".join(r.lines[:-1]))))
     cut = b64encode(b"".join(r.lines)[:-1])
     assert "ima.malformed" in codes(r.judged(pcrs=None, ima=cut))
@@ -413,6 +417,43 @@ def test_tpm2_tools_pcr_files():
         "shorter": raw[:-1],
     }
     for data in wrong.values():
-        with pytest.raises(InputError) as e:
-            parse_pcrs(data)
-        assert e.value.code == "recorded.pcrs"
+        not_pcrs(data)
+
+
+def not_pcrs(data: bytes) -> None:
+    with pytest.raises(InputError) as e:
+        parse_pcrs(data)
+    assert e.value.code == "recorded.pcrs"
+
+
+def pcr_file(
+    selections: list[tuple[int, int]], lists: list[int], count: int | None = None
+) -> bytes:
+    """(bank, bitmap) of each selection, and how many SHA-256 values each list says that it has.
+
+    Everything fits: what is wrong about the file is what a test changes, and nothing else.
+    """
+    data = struct.pack("<I", len(selections) if count is None else count)
+    for bank, bits in selections:
+        data += struct.pack("<HB4sx", bank, 3, bits.to_bytes(4, "little"))
+    data = data.ljust(132, b"\0") + struct.pack("<I", len(lists))
+    for values in lists:
+        data += struct.pack("<I", values) + struct.pack("<H64s", 32, b"\1" * 32) * 8
+    return data
+
+
+def test_tpm2_tools_pcr_files_are_bounded():
+    """However well the rest fits together."""
+    assert parse_pcrs(pcr_file([(SHA256, 1)], [1])) == {"sha256": {0: b"\1" * 32}}
+    assert parse_pcrs(pcr_file([(SHA256, 0)] * 16, [0] * 16)) == {}
+    assert len(parse_pcrs(pcr_file([(SHA256, 0xFF)], [8]))["sha256"]) == 8
+    # The number of lists reads as one more selection, of SHA-1 and no PCR.
+    not_pcrs(pcr_file([(SHA256, 0)] * 16, [0] * 4, count=17))
+    not_pcrs(pcr_file([(SHA256, 0)], [0] * 17))
+    not_pcrs(pcr_file([(SHA256, 0x1FF)], [9]))
+
+
+def test_a_value_is_recorded_once():
+    """Which of two values of one PCR counts is nobody's to choose."""
+    assert set(parse_pcrs(pcr_file([(SHA256, 1), (SHA384, 0)], [1]))) == {"sha256"}
+    not_pcrs(pcr_file([(SHA256, 1), (SHA256, 1)], [2]))

@@ -196,6 +196,36 @@ def test_authorities_that_cannot_be_read(data: bytes, code: str):
     assert e.value.code == code
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"-----BEGIN X509 CRL-----\nAAAA",
+        b"-----BEGIN X509 CRL-----\nA*AA\n-----END X509 CRL-----\n",
+        b"-----BEGIN X509 CRL----\nAAAA\n-----END X509 CRL-----\n",
+    ],
+)
+def test_i5_a_list_that_was_cut_off_is_not_passed_over(cut: bytes):
+    """Behind whole certificates as before them: what it revoked would be good again."""
+    whole = pem(Authority().certificate)
+    assert read_authorities(whole).crls == ()
+    for data in (whole + cut, cut + b"\n" + whole):
+        with pytest.raises(InputError) as e:
+            read_authorities(data)
+        assert e.value.code == "ek.authorities"
+
+
+def test_a_revocation_list_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    """D1: each entry of a list takes far more memory than its bytes."""
+    der = crl(Authority(), 5).public_bytes(Encoding.DER)
+    monkeypatch.setattr("svetovid.evidence.revocation.MAX_CRL_BYTES", len(der))
+    assert load_crl(der)
+    monkeypatch.setattr("svetovid.evidence.revocation.MAX_CRL_BYTES", len(der) - 1)
+    with pytest.raises(InputError) as e:
+        load_crl(der)
+    assert e.value.code == "ek.crl"
+    assert f"{len(der)} bytes" in e.value.reason.observed
+
+
 def test_lists_alone_are_no_authorities():
     with pytest.raises(InputError) as e:
         read_authorities(pem(crl(Authority())))

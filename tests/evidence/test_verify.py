@@ -11,8 +11,9 @@ from evidence.authorities import NOW
 from evidence.forger import RSA_AK, RSA_EK, Forger
 from evidence.small_world import CHANNEL, JOB_KEY, MANAGER, OPERATOR, TeeWorld, World
 from svetovid.crypto import Identity, b64decode, b64encode, digest, sign
-from svetovid.errors import SvetovidError
+from svetovid.errors import LimitError, SvetovidError
 from svetovid.evidence import NO_SUBJECT, JobKeys, TpmEvidence, binding, check_no_reset
+from svetovid.evidence.documents import evidence_log
 from tpmbytes import EK_ATTRIBUTES, bitmap, ecc_public, ek_public
 
 
@@ -76,6 +77,13 @@ def test_f7_truncated_and_padded_nonces():
     for bad in (nonce[:-1], nonce + b"\0", b"\0" + nonce):
         world.challenge = world.make_challenge(nonce=b64encode(bad))
         refused("challenge.mismatch", world, world.evidence(), challenge=mine)
+
+
+def test_f4_the_quote_of_one_challenge_shown_with_another():
+    """Whoever keeps the evidence reads from it what was asked: that is what was quoted."""
+    world = World()
+    other = world.make_challenge(job=digest(b"another job"))
+    refused("challenge.mismatch", world, world.evidence(challenge=sign(other, MANAGER)))
 
 
 def test_challenge_signed_by_somebody_else():
@@ -258,6 +266,17 @@ def test_m18_offset_must_be_the_challenges():
     refused("ima.offset", world, log=None)
     world.measure("/opt/runtime/lib0.so", digest(b"0"))
     assert world.verify(log=state).log.count == 7
+
+
+def test_d1_a_log_that_no_manager_would_read_is_never_packed(monkeypatch):
+    """Its sender is told, with what to do about it, and not that its message is malformed."""
+    log = b"".join(World().lines)
+    monkeypatch.setattr("svetovid.evidence.documents.MAX_EVIDENCE_LOG_BYTES", len(log))
+    assert b64decode(evidence_log(log)) == log
+    with pytest.raises(LimitError) as e:
+        evidence_log(log + b"\0")
+    assert e.value.code == "evidence.log_size"
+    assert "restart the host" in e.value.reason.next_step
 
 
 def test_t12_renewal_carries_the_clock():
