@@ -7,6 +7,7 @@ import gc
 import mmap
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from offload.reference import product_of
 from svetovid.errors import IntegrityError, LimitError, RefusalError, SvetovidError, TransportError
 from svetovid.offload.field import M31, P21, P24
 from svetovid.offload.links import FramedLink
+from svetovid.offload.links.channel import Channel
 from svetovid.offload.product import Product
 from svetovid.offload.recorder import Recorder
 from svetovid.offload.wire import Answered, Limits, Refused, encode
@@ -221,6 +223,13 @@ def test_work_beyond_a_workers_limits_is_refused(way: Transport) -> None:
         link.ask(Work(TINY, M31.p, ONE, 1)).wait()
     with pytest.raises(LimitError, match=r"worker\.limit"):
         link.drop()
+
+
+def test_work_whose_operands_are_never_held_together_is_refused(way: Transport) -> None:
+    link = way.served(Limits(numbers=3))
+    ones(link, 1, 2)
+    with pytest.raises(LimitError, match=r"worker\.limit"):
+        link.ask(Work(TINY, M31.p, ONE, 1)).wait()
 
 
 def test_operands_are_of_one_step_and_sent_once(way: Transport) -> None:
@@ -477,8 +486,6 @@ def test_headers_are_never_read_from_shared_memory(shared: tuple[FramedLink, Pee
 
 
 def test_descriptors_that_a_worker_sends_are_not_taken(shared: tuple[FramedLink, Peer]) -> None:
-    import socket
-
     link, peer = shared
     ones(link, 1, 2)
     answer = link.ask(Work(TINY, M31.p, ONE, 1))
@@ -494,3 +501,40 @@ def test_memory_that_cannot_be_had_is_an_error(shared: tuple[FramedLink, Peer]) 
     with pytest.raises(SvetovidError, match=r"worker\.memory"):
         link.send(1, 1 << 50, lambda out: None)
     ones(link, 1)
+
+
+# -- whole messages in time
+
+
+def test_a_message_whose_pieces_are_always_there_has_its_time_too(
+    shared: tuple[FramedLink, Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for a piece, and still it takes too long."""
+    link, peer = shared
+    real = Channel.receive
+
+    def slow(self: Channel, into: memoryview) -> int:
+        time.sleep(0.02)
+        return real(self, into[:1])
+
+    monkeypatch.setattr(Channel, "receive", slow)
+    peer.say(Answered(1, 0))
+    with pytest.raises(TransportError, match=r"worker\.silent"):
+        link.ping(0.2)
+
+
+@pytest.mark.parametrize("use", ["read", "write"])
+def test_a_channel_holds_whole_messages_to_their_time(
+    use: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(self: Channel, data: memoryview, descriptor: int | None = None) -> int:
+        time.sleep(0.02)
+        return 1
+
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    monkeypatch.setattr(Channel, "receive", slow)
+    monkeypatch.setattr(Channel, "send", slow)
+    with theirs, pytest.raises(TransportError, match=r"worker\.silent"):
+        getattr(channel, use)(memoryview(bytearray(100)), time.monotonic() + 0.2)
+    channel.close()

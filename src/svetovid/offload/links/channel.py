@@ -119,10 +119,19 @@ class Channel:
         Raises:
             TransportError: ``worker.silent`` at the time ``until`` of ``time.monotonic``.
         """
-        left = until - time.monotonic()
+        left = max(until - time.monotonic(), 0.0)
         poll = select.poll()
         poll.register(self._sock, self._to_read | (self._to_write if sending else 0))
-        if left <= 0 or not poll.poll(None if left == math.inf else math.ceil(left * 1000)):
+        if not poll.poll(None if left == math.inf else math.ceil(left * 1000)):
+            raise silent()
+
+    def in_time(self, until: float) -> None:
+        """Hold a whole message to its time, also where each piece of it comes at once.
+
+        Raises:
+            TransportError: ``worker.silent``.
+        """
+        if time.monotonic() > until:
             raise silent()
 
     def read(self, into: memoryview, until: float) -> None:
@@ -134,8 +143,9 @@ class Channel:
         while into:
             got = self.receive(into)
             into = into[got:]
-            if not got or time.monotonic() > until:
+            if not got:
                 self.ready(until)
+            self.in_time(until)
 
     def write(self, data: memoryview, until: float) -> None:
         """Send all of it.
@@ -146,8 +156,9 @@ class Channel:
         while data:
             sent = self.send(data)
             data = data[sent:]
-            if not sent or time.monotonic() > until:
+            if not sent:
                 self.ready(until, sending=True)
+            self.in_time(until)
 
     def close(self) -> None:
         """Close it, and what was sent along and not taken."""

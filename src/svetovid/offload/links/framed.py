@@ -26,7 +26,7 @@ from svetovid.errors import (
     TransportError,
 )
 from svetovid.offload import wire
-from svetovid.offload.links.channel import BYTES_PER_S, Channel, gone, silent
+from svetovid.offload.links.channel import BYTES_PER_S, Channel, gone
 from svetovid.offload.links.inbox import Inbox, wrong
 from svetovid.offload.links.store import Room, Store
 
@@ -295,6 +295,8 @@ class FramedLink:
             raise
 
     def _leave(self) -> None:
+        self._held.clear()
+        self._step.clear()
         self._channel.close()
         self._store.close()
         self._closed()
@@ -319,21 +321,21 @@ class FramedLink:
                 views.append(numbers.data.cast("B"))
             size = sum(v.nbytes for v in views)
             until = time.monotonic() + self._timeout_s * (1 + len(self._asked)) + size / BYTES_PER_S
-            for view in views:
-                while view:
-                    try:
-                        sent = self._channel.send(view, descriptor)
-                    except TransportError:
-                        self._last_words()
-                        raise
-                    if sent:
-                        view, descriptor = view[sent:], None
-                    elif self._inbox.receive():
-                        pass
-                    else:
-                        self._channel.ready(until, sending=True)
-                    if time.monotonic() > until:
-                        raise silent()
+            try:
+                for view in views:
+                    self._push(view, descriptor, until)
+            except TransportError:
+                self._last_words()
+                raise
+
+    def _push(self, data: memoryview, descriptor: int | None, until: float) -> None:
+        while data:
+            sent = self._channel.send(data, descriptor)
+            if sent:
+                data, descriptor = data[sent:], None
+            elif not self._inbox.receive():
+                self._channel.ready(until, sending=True)
+            self._channel.in_time(until)
 
     def _last_words(self) -> None:
         """A worker that closes may have said why."""
@@ -350,8 +352,7 @@ class FramedLink:
                 while self._inbox.taken == taken:
                     if not self._inbox.receive():
                         self._channel.ready(until)
-                    elif time.monotonic() > until:
-                        raise silent()
+                    self._channel.in_time(until)
             self._again()
 
     # -- replies

@@ -24,7 +24,7 @@ def linked(
     *,
     identity: str,
     operator: str,
-    timeout_s: float = 60.0,
+    timeout_s: float = 300.0,
     rest: int = 8 << 30,
     observer: Observer | None = None,
 ) -> FramedLink:
@@ -53,7 +53,7 @@ def started(
     operator: str,
     device: str = "cpu",
     threads: int = 1,
-    timeout_s: float = 60.0,
+    timeout_s: float = 300.0,
     start_s: float = 120.0,
     rest: int = 8 << 30,
     observer: Observer | None = None,

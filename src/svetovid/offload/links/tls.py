@@ -30,7 +30,7 @@ def connected(
     peer: Path,
     identity: str,
     operator: str,
-    timeout_s: float = 60.0,
+    timeout_s: float = 300.0,
     rest: int = 8 << 30,
     observer: Observer | None = None,
 ) -> FramedLink:

@@ -164,6 +164,9 @@ class _Connection:
         self._reply(wire.Answered(message.seq, count), out, inline=message.at is None)
 
     def _holds(self, work: Work) -> bool:
+        total = sum(dict(wire.operands(work)).values())
+        if total > self._limits.numbers:  # sent again and again, they would never be here together
+            raise wire.over("numbers of the operands of a work", self._limits.numbers, total)
         for number, size in wire.operands(work):
             if number not in self._held:
                 return False
