@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from svetovid.crypto import Secret
-from svetovid.offload.multiplier import Operand
 from svetovid.offload.plain import PlainMultiplier, PlainOperand
 from svetovid.offload.product import Product
 from svetovid.offload.protect import protect
@@ -39,9 +38,7 @@ class Watched(PlainMultiplier):
         self.operands[name] = super().operand(name, value)
         return self.operands[name]
 
-    def multiply(self, product: Product, a: Operand, b: Operand) -> torch.Tensor:
-        assert isinstance(a, PlainOperand)
-        assert isinstance(b, PlainOperand)
+    def multiply(self, product: Product, a: PlainOperand, b: PlainOperand) -> torch.Tensor:
         names = {id(operand): name for name, operand in self.operands.items()}
         self.asked.append((names[id(a)], names[id(b)], product))
         return super().multiply(product, a, b)

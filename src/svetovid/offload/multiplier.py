@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from svetovid.offload.product import Product
 
@@ -19,7 +19,10 @@ class Operand(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
-class Multiplier(Protocol):
+OperandT = TypeVar("OperandT", bound=Operand)
+
+
+class Multiplier(Protocol[OperandT]):
     """Products of quantised tensors, exact as integers, as float32: masked, or plain for tests."""
 
     @property
@@ -31,11 +34,12 @@ class Multiplier(Protocol):
         """
         ...
 
-    def operand(self, name: str, value: torch.Tensor) -> Operand:
+    def operand(self, name: str, value: torch.Tensor) -> OperandT:
         """Quantise a tensor for this step.
 
         Args:
-            name: unlike every other of this step, for example ``features.3/x``.
+            name: unlike every other of this step: the layer, ``#`` and a number from its second
+                call on, ``/`` and which of its tensors, for example ``features.3#1/x``.
             value: float32, of any strides.
 
         Raises:
@@ -44,7 +48,7 @@ class Multiplier(Protocol):
         """
         ...
 
-    def multiply(self, product: Product, a: Operand, b: Operand) -> torch.Tensor:
+    def multiply(self, product: Product, a: OperandT, b: OperandT) -> torch.Tensor:
         """The product of what the two were quantised to, scaled back: float32, ``product.out``.
 
         Operands are flat: one of as many numbers does where its shape is another.

@@ -16,7 +16,6 @@ import torch
 from svetovid.crypto import Secret
 from svetovid.errors import InputError, RefusalError
 from svetovid.offload.address import Rounding
-from svetovid.offload.multiplier import Operand
 from svetovid.offload.product import Product
 from svetovid.offload.quantise import greatest, quantised, shift_of
 
@@ -94,10 +93,8 @@ class PlainMultiplier:
         key = Rounding(self._run, self._step, name).key(self._master)
         return PlainOperand(tuple(value.shape), quantised(x, shift, key), shift, self._begun)
 
-    def multiply(self, product: Product, a: Operand, b: Operand) -> torch.Tensor:
+    def multiply(self, product: Product, a: PlainOperand, b: PlainOperand) -> torch.Tensor:
         """The product scaled back, rounded to float32 once."""
-        if not (isinstance(a, PlainOperand) and isinstance(b, PlainOperand)):
-            raise _no_step("operands of this multiplier", "operands of another")
         if self._step is None or {a.begun, b.begun} != {self._begun}:
             raise _no_step("operands of the step under way", "operands of another")
         scale = 2.0 ** -(a.shift + b.shift)  # at most 242 in size: float64 holds all it scales

@@ -14,7 +14,7 @@ hold of it, tied weights stay tied, and its state dict is that of the plain mode
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -33,7 +33,7 @@ _CODES = {
 }
 
 
-def protect(model: _Model, multiplier: Multiplier, plan: Plan = None) -> _Model:
+def protect(model: _Model, multiplier: Multiplier[Any], plan: Plan = None) -> _Model:
     """Replace layers by their masked forms, in place.
 
     Args:

@@ -71,15 +71,17 @@ def bilinear(
 
 
 def _operand(call: Call, name: str, value: torch.Tensor) -> Operand:
+    full = call.operand(name)
     dense = value.layout == torch.strided and not value.is_nested
     if value.dtype != torch.float32 or value.device.type != "cpu" or not dense:
         raise InputError(
             "offload.dtype",
-            expected=f"dense float32 on the processor for {call.name}/{name}",
+            expected=f"dense float32 on the processor for {full}",
             observed=f"{value.dtype} on {value.device}",
             next_step="use float32 outside of autocast; only masked numbers leave the processor",
         )
-    return call.multiplier.operand(f"{call.name}/{name}", value.detach())
+    found: Operand = call.multiplier.operand(full, value.detach())
+    return found
 
 
 class _Bilinear(torch.autograd.Function):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ class Seam:
     A pickle of it is empty: a model that was loaded must be protected again.
     """
 
-    def __init__(self, multiplier: Multiplier | None = None) -> None:
+    def __init__(self, multiplier: Multiplier[Any] | None = None) -> None:
         self._multiplier = multiplier
         self._begun = -1
         self._calls: Counter[str] = Counter()
@@ -64,16 +64,21 @@ class Call:
 
     Attributes:
         multiplier: multiplies for it.
-        name: unlike that of every other use in the step; names of operands begin with it.
+        name: unlike that of every other use in the step.
     """
 
-    def __init__(self, multiplier: Multiplier, name: str) -> None:
+    def __init__(self, multiplier: Multiplier[Any], name: str, map_: str = "") -> None:
         self.multiplier = multiplier
         self.name = name
+        self._map = map_
 
-    def part(self, name: str) -> Call:
+    def part(self, map_: str) -> Call:
         """For one of several maps of which a layer is made."""
-        return Call(self.multiplier, f"{self.name}/{name}")
+        return Call(self.multiplier, self.name, f"{map_}.")
+
+    def operand(self, which: str) -> str:
+        """The name of an operand."""
+        return f"{self.name}/{self._map}{which}"
 
 
 if TYPE_CHECKING:
