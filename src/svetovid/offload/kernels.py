@@ -94,11 +94,11 @@ def _flat(array: Array, dtype: type[np.generic], size: int, *, writable: bool = 
     """The same memory, with one axis."""
     flags = array.flags
     fits = flags.c_contiguous and flags.aligned and (flags.writeable or not writable)
-    _require(
-        fits and array.dtype == dtype and array.size == size,
-        f"{size:,} numbers of {np.dtype(dtype)}, contiguous and aligned",
-        f"{array.shape} of {array.dtype}, strides {array.strides}",
-    )
+    if not (fits and array.dtype == dtype and array.size == size):
+        raise _unfit(
+            f"{size:,} numbers of {np.dtype(dtype)}, contiguous and aligned",
+            f"{array.shape} of {array.dtype}, strides {array.strides}",
+        )
     return array.reshape(-1)
 
 
