@@ -69,10 +69,11 @@ class _Check:
         import numpy as np
 
         u, v = self._drawn()
-        total = np.int64(0)
+        found = self._contracted(u, v)
+        total = np.zeros(found.shape, np.int64)
         for sign, a, b in terms:
-            total = total + sign * self._multiplied(a, b, u, v)
-        return bool(np.array_equal(total % self._p, self._contracted(u, v)))
+            total += sign * self._multiplied(a, b, u, v)
+        return bool(np.array_equal(total % self._p, found))
 
     def _extents(self) -> tuple[int, int]:
         """How many numbers u and v are."""

@@ -1,0 +1,384 @@
+"""The trusted side of masked mode: quantise, mask, have multiplied, put together, check.
+
+Rules:
+
+1. Nothing of a tensor leaves but points of it, and each worker is sent its own points only.
+2. Every mask is noted in the ledger before it is used; a tensor's masks are used for it alone.
+3. An answer is read once, from memory that the worker may write to, into memory that it may not;
+   what was read is checked before anybody uses it. A wrong one ends the step.
+4. Which products are asked for, and how they are split, follows from shapes alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from svetovid.crypto import Secret
+from svetovid.errors import InputError, IntegrityError, RefusalError, SvetovidError
+from svetovid.offload import freivalds
+from svetovid.offload.address import KEY_BYTES, Mask, Rounding
+from svetovid.offload.field import M31, Field
+from svetovid.offload.product import Product
+from svetovid.offload.work import Link, Term, Work
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from svetovid.offload.ledger import Ledger
+    from svetovid.offload.protocols.scheme import Scheme, Worker
+
+    Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
+    Small = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
+
+__all__ = ["MaskedOperand", "Masker"]
+
+
+@dataclass
+class MaskedOperand:
+    """A tensor of this step.
+
+    Attributes:
+        q: what it was quantised to, ``q * 2**-shift``.
+        begun: the step that it belongs to, as :attr:`Masker.begun` counts.
+        numbers: point to the number under which workers hold it, once it was shared.
+    """
+
+    name: str
+    value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    shape: tuple[int, ...]
+    shift: int
+    q: Small
+    rounding: bytes
+    begun: int
+    numbers: dict[str, int] = dataclasses.field(default_factory=dict)
+    keys: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    times: int = 0
+
+
+class Masker:
+    """Products of tensors that no worker learns anything of. Of one thread.
+
+    Args:
+        scheme: the protocol.
+        links: as many as the scheme has workers, in the order of its points.
+        ledger: of the run; :meth:`Ledger.begin` was called in this life.
+        run: its name.
+        roundings: master key of the roundings, kept with the run: the same gives the same bits.
+        field: residues that are sent are of.
+        check: by Freivalds, every product. Off only to measure what it costs.
+        threads: of the kernels.
+
+    Attributes:
+        failed: places of workers that did not answer, or wrongly, since the last attempt began.
+
+    Raises:
+        InputError: ``offload.workers``: another number of links than the scheme needs.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        links: Sequence[Link],
+        ledger: Ledger,
+        *,
+        run: str,
+        roundings: Secret,
+        field: Field = M31,
+        check: bool = True,
+        threads: int = 1,
+    ) -> None:
+        if len(links) != len(scheme.workers):
+            raise InputError(
+                "offload.workers",
+                expected=f"{len(scheme.workers)} workers for {scheme.name}",
+                observed=f"{len(links)}",
+                next_step="name as many workers as the protocol needs",
+            )
+        self.scheme = scheme
+        self.links = list(links)
+        self._ledger = ledger
+        self._run = run
+        self._roundings = roundings
+        self._masks = Secret(secrets.token_bytes(KEY_BYTES))
+        self._field = field
+        self._check = check
+        self._threads = threads
+        self._step = -1
+        self._names: set[str] = set()
+        self._next = 0
+        self.failed: set[int] = set()
+        self.begun = 0
+        for place, link in enumerate(self.links):
+            ledger.bind(link.identity, place)
+
+    # -- steps
+
+    def begin(self, step: int) -> None:
+        """Start a step; operands of the last one are forgotten everywhere."""
+        self.end()
+        self._step = step
+        self.begun += 1
+
+    def end(self) -> None:
+        """Workers forget their operands."""
+        if self._step >= 0:
+            for place, link in enumerate(self.links):
+                with self._blaming(place):
+                    link.drop()
+        self._step, self._next = -1, 0
+        self._names.clear()
+
+    def replace(self, place: int, link: Link) -> None:
+        """Give a place to another worker, under a new attempt: whatever is done again has other
+        masks, so that the new worker's points say nothing beside the old one's."""
+        self._ledger.begin()
+        self._ledger.bind(link.identity, place)
+        self.links[place].close()
+        self.links[place] = link
+        self.failed.discard(place)
+
+    def close(self) -> None:
+        """Forget the masks' key, and leave the workers."""
+        self._masks = Secret(bytes(KEY_BYTES))
+        for link in self.links:
+            link.close()
+
+    # -- operands and products
+
+    def operand(self, name: str, value: torch.Tensor) -> MaskedOperand:
+        """See :meth:`svetovid.offload.multiplier.Multiplier.operand`."""
+        import numpy as np
+
+        from svetovid.offload import kernels
+
+        if name in self._names or self._step < 0:
+            raise RefusalError(
+                "offload.reuse",
+                expected="a step that has begun, and a name that is new in it",
+                observed=name,
+                next_step="call each layer inside the step, once for each name",
+            )
+        self._names.add(name)
+        data = value.detach().contiguous().numpy()
+        shift = kernels.shift_of(kernels.absmax(data, threads=self._threads))
+        rounding = Rounding(self._run, self._step, name).key(self._roundings)
+        q = np.empty(data.size, np.int16)
+        operand = MaskedOperand(
+            name, data.reshape(-1), tuple(value.shape), shift, q, rounding, self.begun
+        )
+        if not self.scheme.per_product:
+            self._share(operand)
+        return operand
+
+    def _share(self, operand: MaskedOperand) -> None:
+        """Give every worker its points."""
+        name = f"{operand.name}#{operand.times}" if self.scheme.per_product else operand.name
+        operand.times += 1
+        operand.keys = {
+            role: self._ledger.use(
+                Mask(self._run, self._ledger.attempt, self._step, name, role, self._field.p)
+            ).key(self._masks)
+            for role in self.scheme.masks
+        }
+        size = operand.q.size
+        held = sorted({point for worker in self.scheme.workers for point in worker.points})
+        operand.numbers = {point: self._next + i for i, point in enumerate(held)}
+        self._next += len(held)
+        wanted = []
+        for place, (link, worker) in enumerate(zip(self.links, self.scheme.workers, strict=True)):
+            for point in worker.points:
+                if point in operand.keys:
+                    with self._blaming(place):
+                        link.seed(operand.numbers[point], size, operand.keys[point], self._field.p)
+                else:
+                    wanted.append((place, point))
+        self._filled(operand, wanted, [])
+
+    def _filled(
+        self,
+        operand: MaskedOperand,
+        wanted: Sequence[tuple[int, str]],
+        memory: list[tuple[Integers, str]],
+    ) -> None:
+        """Get memory of one link after another, then write all shares in one pass."""
+        if wanted:
+            (place, point), rest = wanted[0], wanted[1:]
+
+            def fill(into: Integers) -> None:
+                self._filled(operand, rest, [*memory, (into, point)])
+
+            with self._blaming(place):
+                self.links[place].send(operand.numbers[point], operand.q.size, fill)
+            return
+        from svetovid.offload import kernels
+
+        shares = {share.point: share for share in self.scheme.shares}
+        masks = list(self.scheme.masks)
+        outs = [
+            (into, masks.index(shares[point].mask), shares[point].alpha, shares[point].beta)
+            for into, point in memory
+        ]
+        kernels.share(
+            operand.value,
+            operand.shift,
+            operand.rounding,
+            [operand.keys[role] for role in masks],
+            self._field.p,
+            operand.q,
+            outs,
+            threads=self._threads,
+        )
+
+    def multiply(self, product: Product, a: MaskedOperand, b: MaskedOperand) -> torch.Tensor:
+        """See :meth:`svetovid.offload.multiplier.Multiplier.multiply`.
+
+        Raises:
+            IntegrityError: ``worker.wrong``.
+            SvetovidError: as of :class:`svetovid.offload.work.Answer`.
+        """
+        import torch
+
+        if {a.begun, b.begun} != {self.begun} or self._step < 0:
+            raise RefusalError(
+                "offload.step",
+                expected="operands of the step under way",
+                observed=f"{a.name} and {b.name} of another",
+                next_step="put forward and backward of one step between its begin and its end",
+            )
+        parts = len(product.parts(self._field.longest))
+        if self.scheme.per_product:
+            self._share(a)
+            self._share(b)
+        asked = []
+        for place, (link, worker) in enumerate(zip(self.links, self.scheme.workers, strict=True)):
+            with self._blaming(place):
+                asked.append(link.ask(Work(product, self._field.p, _terms(worker, a, b), parts)))
+        answers = []
+        for place, answer in enumerate(asked):
+            with self._blaming(place):
+                answers.append(answer.wait())
+        if self.scheme.parity:
+            answers = [answer.copy() for answer in answers]
+            if not self._on_one_line(answers):
+                raise self._wrong(product, a, b, answers, parts)
+        used = [
+            (answer, worker.coefficient)
+            for answer, worker in zip(answers, self.scheme.workers, strict=True)
+            if worker.coefficient
+        ]
+        try:
+            out, whole = self._combined(used, parts, a.shift + b.shift)
+        except IntegrityError as e:  # some number was no residue: it may say now whose
+            raise self._wrong(product, a, b, answers, parts) from e
+        held = [(1, a.q, b.q)]
+        if self._check and not freivalds.holds(
+            product, held, whole, parts, self._field, threads=self._threads
+        ):
+            raise self._wrong(product, a, b, answers, parts)
+        return torch.from_numpy(out).view(product.out)
+
+    def _combined(
+        self, used: Sequence[tuple[Integers, int]], parts: int, shift: int
+    ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], Integers]:
+        """The product as float32, and as integers, part by part."""
+        import numpy as np
+
+        from svetovid.offload import kernels
+
+        size = used[0][0].size // parts
+        out = np.empty(size, np.float32)
+        whole = np.empty(parts * size, np.int32)
+        kernels.combine(
+            [answer for answer, _ in used],
+            [coefficient for _, coefficient in used],
+            self._field.p,
+            shift,
+            out,
+            whole,
+            threads=self._threads,
+        )
+        return out, whole
+
+    def _on_one_line(self, answers: Sequence[Integers]) -> bool:
+        """Whether one polynomial goes through all answers; where none does, one of them is wrong,
+        and this does not say which."""
+        import numpy as np
+
+        total = np.zeros(answers[0].size, np.int64)
+        for answer, times in zip(answers, self.scheme.parity, strict=True):
+            total += answer.astype(np.int64) * times
+        return not (total % self._field.p).any()
+
+    @contextlib.contextmanager
+    def _blaming(self, place: int) -> Iterator[None]:
+        try:
+            yield
+        except SvetovidError:
+            if not self.failed:  # memory of several links is got one inside the other
+                self.failed.add(place)
+            raise
+
+    def _wrong(
+        self,
+        product: Product,
+        a: MaskedOperand,
+        b: MaskedOperand,
+        answers: Sequence[Integers],
+        parts: int,
+    ) -> IntegrityError:
+        """Who was wrong: the same check of each worker's own work, on its own points."""
+        import numpy as np
+
+        places = []
+        for place, (worker, answer) in enumerate(zip(self.scheme.workers, answers, strict=True)):
+            terms = [
+                (sign, self._points(a, left), self._points(b, right))
+                for sign, left, right in worker.terms
+            ]
+            kept = np.array(answer).reshape(parts, -1)
+            fits = bool(((kept >= 0) & (kept < self._field.p)).all())
+            if not fits or not freivalds.holds(product, terms, kept, parts, self._field):
+                places.append(place)
+        self.failed.update(places)
+        return IntegrityError(
+            "worker.wrong",
+            expected="the product that was asked for",
+            observed=", ".join(self.links[i].identity for i in places)
+            or "another one; whose answer it was does not show any more",
+            next_step="replace that worker, and do the step again",
+        )
+
+    def _points(self, operand: MaskedOperand, summed: Sequence[tuple[int, str]]) -> Integers:
+        """A sum of points, as a worker has it."""
+        import numpy as np
+
+        from svetovid.offload import kernels
+
+        shares = {share.point: share for share in self.scheme.shares}
+        total = np.zeros(operand.q.size, np.int64)
+        for sign, point in summed:
+            share = shares.get(point)
+            mask = np.empty(operand.q.size, np.int32)
+            kernels.expand(operand.keys[share.mask if share else point], self._field.p, mask)
+            value = mask.astype(np.int64)
+            if share:
+                value = share.alpha * value + share.beta * operand.q
+            total += sign * value
+        return (total % self._field.p).astype(np.int32)
+
+
+def _terms(worker: Worker, a: MaskedOperand, b: MaskedOperand) -> tuple[Term, ...]:
+    return tuple(
+        Term(
+            sign,
+            tuple((a.numbers[point], s) for s, point in left),
+            tuple((b.numbers[point], s) for s, point in right),
+        )
+        for sign, left, right in worker.terms
+    )

@@ -1,0 +1,185 @@
+"""A run in masked mode: steps, workers that fail and are replaced, steps that are done again.
+
+::
+
+    with Session(CODED, seats, folder, run="r1", roundings=key) as session:
+        model = protect(model, session)
+        for number, (x, y) in enumerate(loader):
+            def step():
+                optimiser.zero_grad()
+                loss = cross_entropy(model(x), y)
+                loss.backward()
+                return loss.item()
+            session.run(number, step, model)
+            optimiser.step()
+
+What fails inside a step leaves no mark: the model's buffers and PyTorch's random numbers are put
+back, and the step is done again under a new attempt: other masks, the same roundings and results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar
+
+from svetovid.crypto import Secret
+from svetovid.errors import IntegrityError, SvetovidError, TransportError
+from svetovid.offload.card import GuaranteeCard, Seat, card
+from svetovid.offload.field import M31, Field
+from svetovid.offload.ledger import Ledger
+from svetovid.offload.masking import MaskedOperand, Masker
+
+if TYPE_CHECKING:
+    import torch
+
+    from svetovid.offload.product import Product
+    from svetovid.offload.protocols import Scheme
+    from svetovid.offload.work import Link
+
+__all__ = ["Place", "Session"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A worker that can be had.
+
+    Attributes:
+        connect: makes the link; called when the worker is needed.
+    """
+
+    seat: Seat
+    connect: Callable[[], Link]
+
+
+class Session:
+    """The trusted side of a run. Of one thread.
+
+    Args:
+        places: workers, in order of the scheme's points; those beyond what it needs are spare, and
+            take the place of whoever fails.
+        folder: of the trusted side, for its ledger.
+        run: names the run.
+        roundings: master key of the roundings; the same run with the same key gives the same bits.
+        trusted: what this process runs in, for the card.
+        check, threads: see :class:`Masker`.
+
+    Raises:
+        InputError: ``offload.workers``.
+        SvetovidError: as of the links.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        places: Sequence[Place],
+        folder: Path,
+        *,
+        run: str,
+        roundings: Secret,
+        trusted: str = "simulated TEE",
+        field: Field = M31,
+        check: bool = True,
+        threads: int = 1,
+    ) -> None:
+        needed = len(scheme.workers)
+        self._scheme, self._field = scheme, field
+        self._trusted, self._checked = trusted, check
+        self._seats = [place.seat for place in places[:needed]]
+        self._spare = list(places[needed:])
+        ledger = Ledger(folder / "ledger.json", run)
+        ledger.begin()
+        links: list[Link] = []
+        try:
+            links.extend(place.connect() for place in places[:needed])
+            self._masker = Masker(
+                scheme,
+                links,
+                ledger,
+                run=run,
+                roundings=roundings,
+                field=field,
+                check=check,
+                threads=threads,
+            )
+        except BaseException:
+            for link in links:
+                link.close()
+            raise
+        self.replaced: list[str] = []
+        """Identities of workers that failed, in order."""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._masker.close()
+
+    def card(self) -> GuaranteeCard:
+        """What holds with the workers of now."""
+        return card(
+            self._scheme, self._seats, self._field, checked=self._checked, trusted=self._trusted
+        )
+
+    # -- as a multiplier
+
+    @property
+    def begun(self) -> int:
+        return self._masker.begun
+
+    def operand(self, name: str, value: torch.Tensor) -> MaskedOperand:
+        return self._masker.operand(name, value)
+
+    def multiply(self, product: Product, a: MaskedOperand, b: MaskedOperand) -> torch.Tensor:
+        return self._masker.multiply(product, a, b)
+
+    # -- steps
+
+    def run(self, step: int, body: Callable[[], T], model: torch.nn.Module) -> T:
+        """Do one step, as often as it takes.
+
+        Args:
+            step: number of the step, rising.
+            body: computes the loss and all gradients, and changes nothing but them and buffers of
+                ``model``; called again where a worker failed.
+
+        Raises:
+            SvetovidError: of the worker that failed, when none is left to take its place.
+        """
+        import torch
+
+        buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+        chance = torch.get_rng_state()
+        while True:
+            try:
+                self._masker.begin(step)
+                done = body()
+                self._masker.end()
+            except (IntegrityError, TransportError) as e:
+                self._replace(e)
+                with torch.no_grad():
+                    for name, b in model.named_buffers():
+                        b.copy_(buffers[name])
+                torch.set_rng_state(chance)
+            else:
+                return done
+
+    def _replace(self, error: SvetovidError) -> None:
+        """Others take the places of those who failed; of nobody known, the step ends the run."""
+        failed = sorted(self._masker.failed)
+        if not failed or len(failed) > len(self._spare):
+            raise error
+        for place in failed:
+            spare = self._spare.pop(0)
+            self.replaced.append(self._seats[place].identity)
+            self._masker.replace(place, spare.connect())
+            self._seats[place] = spare.seat

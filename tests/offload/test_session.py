@@ -1,0 +1,262 @@
+"""Whole steps: workers fail, are replaced, and nothing of it shows in what is computed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from offload.memory_link import MemoryLink
+from svetovid.crypto import Secret
+from svetovid.errors import IntegrityError, RefusalError, TransportError
+from svetovid.offload.address import Mask
+from svetovid.offload.card import Seat
+from svetovid.offload.plain import PlainMultiplier
+from svetovid.offload.protect import protect
+from svetovid.offload.protocols import CODED, SCHEMES, Scheme
+from svetovid.offload.session import Place, Session
+
+ROUNDINGS = Secret(bytes(range(32)))
+X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+Y = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(5)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Dropout(0.3), nn.Linear(64, 3)),
+    )
+
+
+def places(count: int, links: dict[str, MemoryLink] | None = None) -> list[Place]:
+    def place(name: str) -> Place:
+        def connect() -> MemoryLink:
+            link = MemoryLink(name)
+            if links is not None:
+                links[name] = link
+            return link
+
+        return Place(Seat(name, f"operator of {name}", "memory"), connect)
+
+    return [place(f"worker {i}") for i in range(count)]
+
+
+def session(folder: Path, where: list[Place], scheme: Scheme = CODED) -> Session:
+    return Session(scheme, where, folder, run="run", roundings=ROUNDINGS)
+
+
+def trained(model: nn.Module, run: Callable[[int, Callable[[], float]], float], steps: int) -> None:
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-3)
+    torch.manual_seed(11)
+    for number in range(steps):
+
+        def step() -> float:
+            optimiser.zero_grad()
+            loss = nn.functional.cross_entropy(model(X), Y)
+            loss.backward()
+            return loss.item()
+
+        run(number, step)
+        optimiser.step()
+
+
+def simulated(steps: int) -> dict[str, torch.Tensor]:
+    """The plain 8-bit simulator's weights."""
+    model, plain = net(), PlainMultiplier("run", ROUNDINGS)
+    protect(model, plain)
+
+    def run(number: int, step: Callable[[], float]) -> float:
+        plain.begin(number)
+        try:
+            return step()
+        finally:
+            plain.end()
+
+    trained(model, run, steps)
+    return model.state_dict()
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("scheme", list(SCHEMES.values()), ids=lambda s: s.name)
+def test_weights_after_fifty_steps_are_those_of_the_simulator(
+    tmp_path: Path, scheme: Scheme
+) -> None:
+    steps = 50 if scheme is CODED else 5
+    model = net()
+    with session(tmp_path, places(len(scheme.workers)), scheme) as masked:
+        protect(model, masked)
+        trained(model, lambda number, step: masked.run(number, step, model), steps)
+    assert_same(model.state_dict(), simulated(steps))
+
+
+def test_a_liar_is_replaced_and_the_weights_are_the_same(tmp_path: Path) -> None:
+    links: dict[str, MemoryLink] = {}
+    model = net()
+    with session(tmp_path, places(5, links), CODED) as masked:
+        asked = 0
+
+        def lie(_: object, answer: np.ndarray) -> np.ndarray:
+            nonlocal asked
+            asked += 1
+            if asked == 8:  # in the middle of a step
+                answer[0] ^= 1
+            return answer
+
+        links["worker 1"].change = lie
+        protect(model, masked)
+        trained(model, lambda number, step: masked.run(number, step, model), 4)
+        assert masked.replaced == ["worker 1"]
+        assert [s.identity for s in masked._seats] == ["worker 0", "worker 3", "worker 2"]
+        assert "worker 3" in masked.card().sees
+        assert links["worker 1"].closed
+    assert_same(model.state_dict(), simulated(4))
+
+
+def test_without_a_spare_the_error_comes_out(tmp_path: Path) -> None:
+    links: dict[str, MemoryLink] = {}
+    model = net()
+    with session(tmp_path, places(3, links)) as masked:
+        protect(model, masked)
+        links["worker 2"].silent = True
+        with pytest.raises(TransportError, match=re.escape("worker.silent")):
+            trained(model, lambda number, step: masked.run(number, step, model), 1)
+        assert masked.replaced == []
+
+
+def test_what_the_script_does_wrong_is_not_done_again(tmp_path: Path) -> None:
+    calls = []
+    with session(tmp_path, places(4)) as masked, pytest.raises(ZeroDivisionError):
+        masked.run(0, lambda: calls.append(1) or 1 / 0, net())
+    assert calls == [1]
+
+
+def test_after_a_crash_a_worker_keeps_its_place(tmp_path: Path) -> None:
+    first = places(3)
+    with session(tmp_path, first):
+        pass
+    with pytest.raises(RefusalError, match=re.escape("offload.point")):
+        session(tmp_path, [first[1], first[0], first[2]])
+    with session(tmp_path, first):
+        pass
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    failures=st.lists(
+        st.tuples(st.integers(1, 40), st.sampled_from(["lie", "silent", "crash"])), max_size=4
+    )
+)
+def test_no_second_point_and_no_second_value_whatever_happens(
+    tmp_path_factory: pytest.TempPathFactory, failures: list[tuple[int, str]]
+) -> None:
+    """Workers lie, fall silent and the trusted side is killed at any answer: nobody ever gets two
+    points of a tensor, no mask is used for two values, and the weights are the simulator's."""
+    folder = tmp_path_factory.mktemp("run")
+    keys: list[bytes] = []
+    points: dict[str, set[int]] = defaultdict(set)
+    plan = dict(failures)
+    answers = 0
+    spare = 0
+
+    def connect(name: str) -> Callable[[], MemoryLink]:
+        def made() -> MemoryLink:
+            link = MemoryLink(name)
+
+            def change(_: object, answer: np.ndarray) -> np.ndarray:
+                nonlocal answers
+                answers += 1
+                kind = plan.pop(answers, None)
+                if kind == "lie":
+                    answer[0] ^= 1
+                elif kind == "silent":
+                    raise TransportError("worker.silent", expected="an answer", observed="none")
+                elif kind == "crash":
+                    raise KeyboardInterrupt
+                return answer
+
+            link.change = change
+            return link
+
+        return made
+
+    def where(name: str) -> Place:
+        return Place(Seat(name, name, "memory"), connect(name))
+
+    seats = ["worker 0", "worker 1", "worker 2"]
+    model = net()
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    torch.manual_seed(11)
+    real = Mask.key
+
+    def key(self: Mask, master: Secret) -> bytes:
+        found = real(self, master)
+        keys.append(found)
+        return found
+
+    number = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mask, "key", key)
+        while number < 3:
+            before = [b.clone() for b in model.buffers()], torch.get_rng_state()
+            spares = [f"spare {spare + i}" for i in range(5)]
+            spare += 5
+            try:
+                with session(folder, [where(n) for n in (*seats, *spares)]) as masked:
+                    protect(model, masked)
+                    while number < 3:
+
+                        def step() -> float:
+                            optimiser.zero_grad()
+                            loss = nn.functional.cross_entropy(model(X), Y)
+                            loss.backward()
+                            return loss.item()
+
+                        before = [b.clone() for b in model.buffers()], torch.get_rng_state()
+                        masked.run(number, step, model)
+                        optimiser.step()
+                        number += 1
+            except KeyboardInterrupt:  # killed: the last checkpoint is where it goes on
+                for b, old in zip(model.buffers(), before[0], strict=True):
+                    b.data.copy_(old)
+                torch.set_rng_state(before[1])
+            seats = [s.identity for s in masked._seats]
+            for place, name in enumerate(seats):
+                points[name].add(place)
+    assert all(len(p) == 1 for p in points.values())
+    assert max(Counter(keys).values()) == 1
+    assert not plan or answers < max(plan)
+    plain, other = PlainMultiplier("run", ROUNDINGS), net()
+    protect(other, plain)
+    again = torch.optim.SGD(other.parameters(), 0.1, momentum=0.9)
+    torch.manual_seed(11)
+    for n in range(3):
+        plain.begin(n)
+        again.zero_grad()
+        nn.functional.cross_entropy(other(X), Y).backward()
+        plain.end()
+        again.step()
+    assert_same(model.state_dict(), other.state_dict())
+
+
+def test_a_wrong_step_of_an_integrity_error_elsewhere_is_not_blamed(tmp_path: Path) -> None:
+    def body() -> None:
+        raise IntegrityError("seal.broken", expected="-", observed="-")
+
+    with session(tmp_path, places(4)) as masked:
+        with pytest.raises(IntegrityError, match=re.escape("seal.broken")):
+            masked.run(0, body, net())
+        assert masked.replaced == []
