@@ -24,6 +24,7 @@ from svetovid.crypto import digest
 from svetovid.errors import InputError, IntegrityError, TransportError
 from svetovid.offload.field import M31
 from svetovid.offload.links import FramedLink, make_certificate
+from svetovid.offload.links.channel import Channel
 from svetovid.offload.product import Product
 from svetovid.offload.wire import Limits
 from svetovid.offload.work import Term, Work
@@ -185,12 +186,21 @@ def test_a_pinned_authority_answers_for_itself_alone(tls: Tls, tmp_path: Path) -
     assert works(tls.connected(theirs.port, peer=leaf.with_suffix(".crt"), identity=pin(leaf)))
 
 
-def test_who_stalls_a_handshake_keeps_nobody_out(tls: Tls) -> None:
+def test_who_stalls_a_handshake_keeps_nobody_out(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = [0]
+    go_on = Listener._go_on
+
+    def counted(self: Listener, sock: ssl.SSLSocket) -> Channel | None:
+        most[0] = max(most[0], len(self._begun))
+        return go_on(self, sock)
+
+    monkeypatch.setattr(Listener, "_go_on", counted)
     listener = serving(tls, handshake_s=0.3)
     idle = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(40)]
     start = time.monotonic()
     assert works(tls.connected(listener.port))
     assert time.monotonic() - start < 10
+    assert most[0] == 16
     for sock in idle:
         sock.close()
 
