@@ -41,7 +41,8 @@ class Watched(PlainMultiplier):
     def multiply(self, product: Product, a: PlainOperand, b: PlainOperand) -> torch.Tensor:
         names = {id(operand): name for name, operand in self.operands.items()}
         self.asked.append((names[id(a)], names[id(b)], product))
-        return super().multiply(product, a, b)
+        flat = super().multiply(product, a, b).reshape(-1)
+        return flat.view(product.out)  # as one that fills memory of its own
 
     def dequantised(self, name: str) -> torch.Tensor:
         """float64, of the shape that was handed over."""

@@ -245,6 +245,16 @@ def test_an_expanded_gradient_is_read_as_it_is() -> None:
     assert (multiplier.dequantised("/dy") == 1).all()
 
 
+@pytest.mark.parametrize(("make", "shape"), CASES)
+def test_the_next_layer_may_work_in_place(
+    make: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    model = protect(nn.Sequential(make(), nn.ReLU(inplace=True)), Watched())
+    y = model(numbers(*shape))
+    y.sum().backward()
+    assert y.min() == 0
+
+
 def test_the_input_may_change_after_the_forward_pass() -> None:
     multiplier = Watched()
     layer = protect(nn.Linear(3, 2), multiplier)

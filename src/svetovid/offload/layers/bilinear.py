@@ -96,7 +96,8 @@ class _Bilinear(torch.autograd.Function):
     ) -> torch.Tensor:
         left = _operand(call, maps.names[0], a)
         right = _operand(call, maps.names[1], b)
-        y = call.multiplier.multiply(maps.forward, left, right)
+        # Detached: autograd lets no layer after this one change a view in place.
+        y = call.multiplier.multiply(maps.forward, left, right).detach()
         if bias is not None:
             others = y.dim() - maps.axis - 1
             y += bias.view(-1, *[1] * others)
