@@ -70,14 +70,13 @@ inline void add(Sums &sums, size_t at, Longs value, int32_t) {
   *reinterpret_cast<Longs *>(sums.high + at) += value >> 31;
 }
 
-// value modulo p. A quotient in floating point is near: what is left of it after two is off by one p
+// value modulo p. No value is larger than 2 ** 48 times p: a quotient in floating point is off by one
 // at the most, however it was rounded.
 struct Modulo {
   int64_t p;
   double inverse;
   explicit Modulo(uint32_t prime) : p(prime), inverse(1.0 / prime) {}
   int64_t operator()(int64_t value) const {
-    value -= int64_t(double(value) * inverse) * p;
     value -= int64_t(double(value) * inverse) * p;
     value += value < 0 ? p : 0;
     return value >= p ? value - p : value;
