@@ -18,7 +18,8 @@ __all__ = ["Listener"]
 
 _MOST = 16
 """Handshakes under way. Strangers can hold these up, each for a bounded time, and nothing else."""
-_LOOK_S = 1.0
+_LOOK_MS = 200
+"""How often handshakes under way are held to their time."""
 
 
 class Listener:
@@ -75,7 +76,7 @@ class Listener:
                 poll.register(sock, select.POLLIN)
             if len(self._begun) < _MOST:
                 poll.register(self._sock, select.POLLIN)
-            ready = {fd for fd, _ in poll.poll(_LOOK_S * 1000)}
+            ready = {fd for fd, _ in poll.poll(_LOOK_MS if self._begun else None)}
             if self._sock.fileno() in ready:
                 self._begin()
             for sock in list(self._begun):
