@@ -167,11 +167,11 @@ def table() -> str:
 
 
 def mutation() -> str:
-    """How many security checks were missed by a test when each was taken away in turn."""
+    """Of how many security checks a test notices the absence."""
     rooms = json.loads(MUTANTS.read_text())
     told = (f"{name} {r['killed']} of {r['sites']}" for name, r in sorted(rooms.items()))
     return (
-        "Each security check taken away in turn (`make mutate`); so many were missed by a test: "
+        "Security checks whose absence a test notices, each taken away in turn (`make mutate`): "
         f"{', '.join(told)}."
     )
 
