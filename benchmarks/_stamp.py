@@ -24,6 +24,10 @@ MEASURES = {
     "appraise": ("benchmarks/appraise.py", *_PROVING),
     "demo": ("src/svetovid", "constraints.txt", "pyproject.toml", "scripts/setup.sh"),
     "fleet": ("benchmarks/fleet.py", *_MANAGER),
+    "masked": (
+        *("benchmarks/masked.py", "benchmarks/_kernels.py", "examples/masked/models.py"),
+        *("src/svetovid/offload", "CMakeLists.txt"),
+    ),
     "release": ("benchmarks/release.py", *_MANAGER, "src/svetovid/policy"),
     "seal": ("benchmarks/seal.py", "src/svetovid/assets", "src/svetovid/crypto"),
     "train": (
