@@ -71,7 +71,12 @@ def test_t3_a_home_is_private_and_made_once(tmp_path: Path, tree: Path, kind: st
     made = init(home, tree, kind=kind, public=public)
     assert made.simulated
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    private = {"host.json", "agent.json", *(["tpm.state"] if kind == "tpm" else ["tee/tee.key"])}
+    private = {
+        "host.json",
+        "agent.json",
+        "link.pem",
+        *(["tpm.state"] if kind == "tpm" else ["tee/tee.key"]),
+    }
     for name in private:
         assert stat.S_IMODE((home / name).stat().st_mode) == 0o600, name
     at = HostHome(home)
@@ -82,9 +87,10 @@ def test_t3_a_home_is_private_and_made_once(tmp_path: Path, tree: Path, kind: st
     if kind == "tpm":  # what was made in the draft is found in the home
         with at.open_tpm() as tpm:
             assert tpm.ek_certificate() is not None
-    names = [f"box.{what}.json" for what in ("anchors", "references", "request")]
-    assert made.published == tuple(public / n for n in names)
-    anchors, references, request = (p.read_bytes() for p in made.published)
+    names = ["anchors.json", "references.json", "request.json", "link.crt"]
+    assert made.published == tuple(public / f"box.{n}" for n in names)
+    anchors, references, request, link = (p.read_bytes() for p in made.published)
+    assert link == (home / "link.crt").read_bytes()
     assert StatementRequest.parse(request) == made.request
     (anchor,) = TrustAnchors.parse(anchors).anchors
     assert anchor.simulated
@@ -302,7 +308,9 @@ def test_t3_a_real_tpm_needs_its_makers_certificate(
     monkeypatch.setattr(Bare, "ek_certificate", lambda _: b"certificate")
     made = init(tmp_path / "h", tree, public=tmp_path / "public", **device)
     assert not made.simulated
-    assert [p.name for p in made.published] == ["box.references.json", "box.request.json"]
+    assert [p.name for p in made.published] == [
+        f"box.{n}" for n in ("references.json", "request.json", "link.crt")
+    ]
     assert not (tmp_path / "h" / "simulated-ca").exists()
     assert not host_status(tmp_path / "h").simulated
 

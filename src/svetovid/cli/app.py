@@ -26,6 +26,7 @@ from svetovid.cli.reference import group as reference
 from svetovid.cli.share import share
 from svetovid.cli.tpm import group as tpm
 from svetovid.cli.version import print_version, version
+from svetovid.cli.worker import group as worker
 
 __all__ = ["app"]
 
@@ -33,7 +34,7 @@ _GROUPS = {
     "Parties": {"identity": identity, "asset": asset, "policy": policy, "job": job},
     "What came of a job": {"output": output, "receipt": receipt},
     "Whom a party believes": {"manager": manager, "anchors": anchors, "reference": reference},
-    "The machine": {"host": host, "tpm": tpm},
+    "The machine": {"host": host, "tpm": tpm, "worker": worker},
 }
 _COMMANDS = {
     "Start here": (example, demo),

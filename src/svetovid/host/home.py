@@ -7,6 +7,7 @@
       agent.json           0600   the agent's identity, sealed under a passphrase
       request.json         0644   what the operator is asked to sign
       statement.json       0600   what the operator signed
+      link.pem, link.crt   0600   key and certificate that workers know this host by
       records/             0700   one signed host record for each manager
       runtime/             0755   the tree that jobs run in, unless it was given
       tpm.state            0600   the embedded TPM's memory, where it is one
@@ -48,7 +49,9 @@ from svetovid.host.tee import SimulatedTee
 from svetovid.host.tpm import Tpm, open_transport
 from svetovid.protocol.client import ManagerClient
 
-__all__ = ["HostConfig", "HostHome", "StatementRequest", "open_tpm", "writing"]
+__all__ = ["LINK", "HostConfig", "HostHome", "StatementRequest", "open_tpm", "writing"]
+
+LINK = "link.pem"
 
 D = TypeVar("D", bound=Document)
 _MAX_FILE = 1 << 20

@@ -27,10 +27,11 @@ from svetovid.crypto import Document, Identity, Secret, b64encode, canonical, ke
 from svetovid.crypto.private import check_private, write_private
 from svetovid.errors import HostError, InputError
 from svetovid.evidence.documents import TrustAnchor, TrustAnchors
-from svetovid.host.home import HostConfig, StatementRequest, open_tpm, writing
+from svetovid.host.home import LINK, HostConfig, StatementRequest, open_tpm, writing
 from svetovid.host.runtime import build_runtime, reference_values
 from svetovid.host.tee import SimulatedTee
 from svetovid.host.tpm.simulated_ca import CA_NAMES, CaKind, create_ca, issue_ek_certificate
+from svetovid.offload.links import make_certificate
 
 __all__ = ["HostMade", "init_host"]
 
@@ -79,8 +80,8 @@ def init_host(
         simulated_ca: folder of the simulated authority that certifies a software TPM or TEE; one is
             made in the home where none is given.
         public: folder to publish the request (``NAME.request.json``), reference values
-            (``NAME.references.json``) and, for a simulator, its authority (``NAME.anchors.json``)
-            in; None publishes nothing.
+            (``NAME.references.json``), for a simulator its authority (``NAME.anchors.json``), and
+            for workers the certificate of its links (``NAME.link.crt``) in; None publishes nothing.
 
     Raises:
         InputError: ``host.name``; ``host.exists`` for a folder that is not empty, or a name that
@@ -92,8 +93,8 @@ def init_host(
     final = home.resolve()
     _check_name(name)
     if public is not None:
-        for kind_of_paper in ("anchors", "references", "request"):
-            _free(public / f"{name}.{kind_of_paper}.json")
+        for ending in ("anchors.json", "references.json", "request.json", "link.crt"):
+            _free(public / f"{name}.{ending}")
     papers: dict[str, Document] = {}
     with _new_home(home) as draft, contextlib.ExitStack() as undo:
         authority = simulated_ca or draft / "simulated-ca"
@@ -121,12 +122,15 @@ def init_host(
         )
         (draft / "request.json").write_bytes(request.canonical())
         keystore.save(agent, draft / "agent.json", passphrase)
+        make_certificate(draft / LINK)
         write_private(draft / _LAST, config.canonical())
         published: list[Path] = []
         if public is not None:
-            for what, document in papers.items():
-                published.append(public / f"{name}.{what}.json")
-                _publish(published[-1], document)
+            files = {f"{what}.json": canonical(d.to_json()) for what, d in papers.items()}
+            files["link.crt"] = (draft / LINK).with_suffix(".crt").read_bytes()
+            for ending, data in files.items():
+                published.append(public / f"{name}.{ending}")
+                _publish(published[-1], data)
                 undo.callback(published[-1].unlink, missing_ok=True)
         _move_up(draft, home)
         undo.pop_all()
@@ -254,10 +258,10 @@ def _free(path: Path) -> None:
         )
 
 
-def _publish(path: Path, document: Document) -> None:
-    """Write ``document`` for everybody to read, over nothing."""
+def _publish(path: Path, data: bytes) -> None:
+    """Write ``data`` for everybody to read, over nothing."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _free(path)
-        write_private(path, canonical(document.to_json()), replace=False)
+        write_private(path, data, replace=False)
         path.chmod(0o644)
