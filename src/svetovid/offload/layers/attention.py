@@ -37,10 +37,6 @@ class Attention(nn.Module):
         self.causal = causal
         self.scale = scale
 
-    def extra_repr(self) -> str:
-        """The settings, for ``repr``."""
-        return f"dropout={self.dropout}, causal={self.causal}, scale={self.scale}"
-
     def forward(
         self,
         q: torch.Tensor,
