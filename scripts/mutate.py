@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,8 @@ class Clone:
         site = next((folder / "venv").glob("lib/python*/site-packages"))
         packages = sysconfig.get_path("purelib")
         (site / "clone.pth").write_text(f"{self.root / 'src'}\n{packages}\n")
+        for built in (ROOT / "src/svetovid/offload").glob("_native.*.so"):
+            shutil.copy(built, self.root / "src/svetovid/offload")
         compiling = ["-m", "compileall", "-q", "--invalidation-mode", "checked-hash"]
         self.run(*compiling, "src", "tests", timeout=600)
         _, seen = self.run("-c", "import svetovid; print(svetovid.__file__)", timeout=60)
