@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import pytest
 import torch
 from torch import nn
 
@@ -13,15 +12,6 @@ from svetovid.crypto import Secret
 from svetovid.offload.plain import PlainMultiplier, PlainOperand
 from svetovid.offload.product import Product
 from svetovid.offload.protect import protect
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors as small as these only wait where several threads share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Watched(PlainMultiplier):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from offload.layerworld import assert_same, one_thread, whole  # noqa: F401
+from offload.layerworld import assert_same, whole
 from svetovid.offload.layers import Matmul
 
 SMALL = st.integers(1, 3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from offload.layerworld import Watched, one_thread  # noqa: F401
+from offload.layerworld import Watched
 from svetovid.errors import InputError
 from svetovid.offload.layers import Around, Attention
 from svetovid.offload.protect import protect

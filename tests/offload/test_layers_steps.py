@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
-from offload.layerworld import Watched, one_thread  # noqa: F401
+from offload.layerworld import Watched
 from svetovid.errors import InputError, RefusalError
 from svetovid.offload.protect import protect
 

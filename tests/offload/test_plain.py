@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offload.layerworld import one_thread  # noqa: F401
 from offload.reference import product_of
 from svetovid.crypto import Secret
 from svetovid.errors import InputError, RefusalError

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from offload.layerworld import Watched, one_thread  # noqa: F401
+from offload.layerworld import Watched
 from offload.models import models
 from svetovid.errors import InputError
 from svetovid.offload.layers import Masked

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from offload.layerworld import Watched, one_thread  # noqa: F401
+from offload.layerworld import Watched
 from offload.models import models
 from svetovid.errors import InputError
 from svetovid.offload.layers import Attention, Matmul
