@@ -32,7 +32,7 @@ MODULES = {
     "Assets": ("assets.manifest",),
     "Hosts and their evidence": ("evidence.documents", "evidence.tee"),
     "Anchors and reference values": ("evidence.references",),
-    "Policies, jobs and consents": ("policy.documents",),
+    "Policies, jobs and consents": ("policy.offload", "policy.documents"),
     "Between parties and managers": (
         "protocol.messages",
         "protocol.managers",
@@ -60,12 +60,14 @@ PLAIN = {
     "Hex": "bytes in lower-case hex",
     "KeyId": "a signing key: its algorithm, and its raw public key in hex",
     "Name": "a short name",
+    "Operator": "who runs a worker, in printable ASCII",
     "Path": "path and query of a request",
     "Payload": "canonical JSON, as base64",
     "RulePath": "a path, or with `*` in a glob",
     "TensorName": "name of a tensor in a safetensors file",
     "Text": "words for people",
     "Url": "where a manager is",
+    "WorkerUrl": "host and port of a worker",
 }
 """What the named kinds of text are; their patterns and lengths are read from the source."""
 _HEAD = """# Members of every message and document

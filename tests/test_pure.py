@@ -35,6 +35,8 @@ def test_the_rooms_that_decide_are_pure(capsys: pytest.CaptureFixture[str]) -> N
         ("from svetovid.host import HostHome", "imports svetovid.host.HostHome"),
         ("from svetovid.crypto.private import read", "imports svetovid.crypto.private.read"),
         ("from svetovid.crypto import private", "imports svetovid.crypto.private"),
+        ("from svetovid.offload import kernels", "imports svetovid.offload.kernels"),
+        ("from svetovid.offload.session import Session", "imports svetovid.offload.session."),
         ("from hashlib import file_digest", "imports hashlib.file_digest"),
         ("open('/etc/hosts')", "names open"),
         ("f = open", "names open"),

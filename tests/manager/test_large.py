@@ -118,7 +118,6 @@ def job(world: World, size: Size, people: list[Identity]) -> Job:
         "arguments": (text,) * many(64),
         "parameters": {f"p{i}": text for i in range(many(128))},
         "environment": some("sha256", 1)[0],
-        "plan": {f"p{i}": text for i in range(many(64))},
         "devices": tuple(f"/dev/nvidia{i}" for i in range(many(64))),
         "outputs": {f"o{i}": OutputSpec(tensors=tensors) for i in range(many(16))},
         "metrics": {f"m{i}": MetricSpec(type="float", max_count=1) for i in range(many(64))},

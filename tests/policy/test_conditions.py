@@ -58,7 +58,7 @@ def test_the_view_has_the_documented_fields() -> None:
         "job.outputs.model.bytes < 25",
         'job.recipients.all(r, r.startsWith("ed25519:"))',
         "job.proposer in job.owners && job.owners.exists(o, o in ['x'] || o != 'y')",
-        "!has(job.plan.deeper) && has(job.parameters) && !has(job.limits.none)",
+        "!has(job.offload.protocol) && has(job.parameters) && !has(job.limits.none)",
         "job.managers.exists_one(m, true)",
         'claims.machine_owner.contains("Opal") && claims.host_name.endsWith("1")',
         "has(claims.host) && !has(claims.gpu)",
@@ -207,12 +207,12 @@ def test_bounds_have_their_codes() -> None:
     "cel",
     [
         "job.parameters.all(y, job.parameters.p0 == y)",
-        "job.arguments.all(x, has(job.plan.x))",
+        "job.arguments.all(x, has(job.metrics.x))",
         "job.arguments.all(x, claims.secure_boot)",
         "job.arguments.all(x, size(x + x) > 1)",
         "[1, 2].all(x, x * 2 > 1)",
         "(job.arguments + job.arguments).all(x, true)",
-        "[job.parameters, job.plan].all(x, x == x)",
+        "[job.parameters, job.metrics].all(x, x == x)",
         "[1, 2][0].all(x, true)",
         "job.arguments.all(x, " + " && ".join(["x == 'y'"] * 33) + ")",
         " && ".join(["job.arguments.all(x, x == 'y' || x == 'z' || x == 'a')"] * 12),
@@ -243,10 +243,12 @@ def test_an_expression_is_given_what_it_reads_and_no_more(
             return True
 
     monkeypatch.setattr(engine, "compile", lambda _: Program())
-    cel = "job.parameters.epochs == 7 || 'a' in job.plan || job.plan.b == 7 || has(claims.kind)"
-    view = JOB | {"plan": {"a": "b", "b": "c"}}
+    cel = (
+        "job.parameters.epochs == 7 || 'a' in job.metrics || job.metrics.b == 7 || has(claims.kind)"
+    )
+    view = JOB | {"metrics": {"a": "b", "b": "c"}}
     assert evaluate(cel, FACTS, view).ok
-    read = {"parameters": {"epochs": 3}, "plan": {"a": "b", "b": "c"}}
+    read = {"parameters": {"epochs": 3}, "metrics": {"a": "b", "b": "c"}}
     assert given == [{"claims": {"kind": "tpm"}, "job": read}]
 
 

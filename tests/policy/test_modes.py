@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from maskedjob import in_mode
 from policy.policy_world import ALICE, IMAGES, NOW, World, grant, job, policy
 from svetovid.errors import PolicyError
 from svetovid.policy import decide, lint, require_available
@@ -14,7 +15,7 @@ from svetovid.policy.modes import NOT_BUILT
 def test_a_mode_that_is_not_built_releases_nothing(mode: str) -> None:
     """T17: even where every owner granted it."""
     w = World()
-    w.job = job(mode=mode)
+    w.job = job(**in_mode(mode))
     decision = decide(w.request())
     assert not decision.granted
     assert decision.assets == ()
@@ -32,5 +33,5 @@ def test_what_is_built_passes(mode: str) -> None:
 
 
 def test_the_linter_warns_of_a_grant_nobody_can_use_yet() -> None:
-    found = lint(policy(ALICE, grant(IMAGES, "data", modes=("attested", "masked"))), now=NOW)
+    found = lint(policy(ALICE, grant(IMAGES, "data", modes=("attested", "permuted"))), now=NOW)
     assert [(f.severity, f.code) for f in found] == [("warning", "lint.unavailable")]

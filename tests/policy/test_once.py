@@ -204,7 +204,8 @@ def test_a_condition_that_is_none_counts_as_well() -> None:
 def test_reading_a_whole_list_or_map_counts_more() -> None:
     assert work("job.seed == 1") == len("job.seed == 1")
     assert work("job.parameters.a == job.limits.wall_s") == 37
-    assert work("job.parameters == job.plan || has(job.outputs)") == 46 + 3 * 128
+    assert work("job.parameters == job.offload || has(job.outputs)") == 49 + 3 * 128
+    assert work("'a' in job.offload.operators") == 28 + 128
 
 
 def test_all_owners_together_are_bounded(evaluated: Counter[str]) -> None:
@@ -252,7 +253,7 @@ def test_grants_of_one_asset_are_bounded() -> None:
 
 
 def test_a_loop_has_a_code_of_its_own_to_the_linter() -> None:
-    p = policy(ALICE, grant(IMAGES, "data", conditions=(condition("job.plan.all(x, x + x)"),)))
+    p = policy(ALICE, grant(IMAGES, "data", conditions=(condition("job.offload.all(x, x + x)"),)))
     assert "lint.cel_loop" in {f.code for f in lint(p) if f.severity == "error"}
 
 
@@ -264,7 +265,7 @@ def test_the_dearest_decision_ends_soon() -> None:
         arguments=["x" * 300] * 64,
     )
     body = " && ".join(["y != 'a'"] * 30)
-    loop = f"job.parameters.all(y, {body}) && job.arguments != [] && job.plan != job.outputs"
+    loop = f"job.parameters.all(y, {body}) && job.arguments != [] && job.offload != job.outputs"
     dear = tuple(condition(f"{loop} && job.seed != {i}", f"c{i}") for i in range(1, 5))
     importing(w, OWNERS, *[grant(IMAGES, "data", modes=("enclave",), conditions=dear)] * 64)
     begin = time.process_time()

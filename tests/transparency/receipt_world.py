@@ -216,9 +216,9 @@ class Story:
         return own | change
 
 
-def tee_story() -> tuple[Story, ReceiptBundle, dict[str, Any]]:
+def tee_story(story: Story | None = None) -> tuple[Story, ReceiptBundle, dict[str, Any]]:
     """The same job in a simulated TEE."""
-    story, tee = Story(), TeeWorld()
+    story, tee = story or Story(), TeeWorld()
 
     def report(role: Any, at: int, subject: str) -> TeeEvidence:
         change = {"job": story.job.digest(), "role": role, "issued_at": at, "expires_at": at + 60}

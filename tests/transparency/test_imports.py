@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from maskedjob import in_mode, offload
 from svetovid.crypto import Envelope, Identity, digest, sign
 from svetovid.errors import PolicyError, RefusalError
 from svetovid.policy import Consent, Policy
@@ -108,6 +109,12 @@ def test_an_export_stands_for_the_owners_consent() -> None:
     assert any(w.startswith("imported") for w in verdict.words)
 
 
+def test_an_export_of_masked_mode() -> None:
+    verdict = Chain(job=in_mode("masked"), export={"modes": ["masked"]}).verify()
+    assert verdict.imports == {"images": BOB.key_id}
+    assert verdict.card is not None
+
+
 def test_one_of_several_exports_is_enough() -> None:
     worse = EXPORT | {"code": [digest(b"other code")]}
     chain = Chain(exports=[worse, EXPORT])
@@ -178,6 +185,17 @@ BROKEN: dict[str, tuple[Chain, str]] = {
     "in another mode": (Chain(export={"modes": ["enclave"]}), "grant.mode"),
     "for another recipient": (Chain(export={"recipients": [CARA.key_id]}), "grant.recipient"),
     "without the device": (Chain(job={"devices": ("/dev/nvidia0",)}), "grant.device"),
+    "with two workers of one operator": (
+        Chain(
+            job={"mode": "masked", "offload": offload("a", "b", "a")},
+            export={"modes": ["masked"]},
+        ),
+        "grant.collusion",
+    ),
+    "against more operators than the workers hold": (
+        Chain(job=in_mode("masked"), export={"modes": ["masked"], "collusion": 2}),
+        "grant.collusion",
+    ),
     "until before the release": (Chain(export={"limits": {"expires_at": NOW}}), "limit.expired"),
     "on another operator's hosts": (Chain(outer={"operators": [BOB.key_id]}), "policy.host"),
     "on another host": (Chain(outer={"hosts": [OTHER]}), "policy.host"),

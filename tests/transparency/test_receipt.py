@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evidence.authorities import Authority, anchors
+from maskedjob import offload
 from svetovid.crypto import Identity, b64decode, b64encode, digest, sign
 from svetovid.errors import EvidenceError, IntegrityError, ParseError, SvetovidError
 from svetovid.evidence import Challenge, ReferenceValues
-from svetovid.policy import Consent
+from svetovid.policy import Consent, Job
 from svetovid.transparency import (
     MAX_BUNDLE_BYTES,
     Countersignature,
@@ -96,6 +97,54 @@ def test_a_simulated_enclave_says_so() -> None:
     assert verdict.simulated
     assert verdict.measurement == "enclave"
     assert any(w.startswith("simulated:") for w in verdict.words)
+
+
+def masked_story(*operators: str) -> Story:
+    return Story(job=Job.from_json(make_job().to_json() | masked_fields(*operators)))
+
+
+def masked_fields(*operators: str) -> dict[str, Any]:
+    return {"mode": "masked", "offload": offload(*operators).to_json()}
+
+
+def test_t17_a_masked_job_repeats_its_card() -> None:
+    """T17: operators, bound, protocol and what is assumed, as JSON and in words."""
+    story = masked_story()
+    verdict = verify_receipt(story.bundle(), **story.reader())
+    assert verdict.card is not None
+    assert verdict.affirmed
+    assert verdict.card.operators == ("Ada Ltd", "Bell Labs", "Cray & Sons")
+    assert (verdict.card.protocol, verdict.card.collusion_bound) == ("coded", 1)
+    assert "measurement: launcher" in verdict.card.assumptions[0]
+    assert "simulated" not in verdict.card.assumptions[0]
+    assert set(verdict.card.words()) <= set(verdict.words)
+    said = json.loads(json.dumps(verdict.to_dict()))["card"]
+    assert said["operators"] == ["Ada Ltd", "Bell Labs", "Cray & Sons"]
+    assert (said["protocol"], said["collusion_bound"]) == ("coded", 1)
+    assert any("Ada Ltd, Bell Labs, Cray & Sons work together" in a for a in said["assumptions"])
+
+
+def test_t17_a_receipt_over_one_operators_workers_says_that_nothing_is_hidden() -> None:
+    """T17: with every owner's own consent, whatever their grants put up with."""
+    story = masked_story("Ada Ltd", "Bell Labs", "Ada Ltd")
+    verdict = verify_receipt(story.bundle(), **story.reader())
+    assert verdict.card is not None
+    assert (verdict.card.collusion_bound, verdict.card.hidden) == (0, ())
+    assert any("collusion bound none" in word for word in verdict.words)
+
+
+def test_t17_a_trusted_side_that_is_simulated_says_so_on_the_card() -> None:
+    _, bundle, reader = tee_story(masked_story())
+    verdict = verify_receipt(bundle, **reader)
+    assert verdict.card is not None
+    assert "simulated" in verdict.card.assumptions[0]
+
+
+def test_other_modes_have_no_card() -> None:
+    story = Story()
+    verdict = verify_receipt(story.bundle(), **story.reader())
+    assert verdict.card is None
+    assert verdict.to_dict()["card"] is None
 
 
 def test_the_reader_brings_its_own_anchors_values_and_time() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import svetovid.manager.registry as registry
+from maskedjob import in_mode
 from svetovid.crypto import Identity, sign
 from svetovid.policy.documents import Consent, Export, Import, Job, JobLimits, Policy, Recipient
 from svetovid.policy.modes import NOT_BUILT
@@ -186,7 +187,7 @@ def test_t5_an_import_pins_a_hash(world: World) -> None:
 @pytest.mark.parametrize("mode", sorted(NOT_BUILT))
 def test_t17_a_mode_that_is_not_built_cannot_be_proposed(world: World, mode: str) -> None:
     with world.refuses("mode.unavailable", kind="rejection"):
-        world.propose(mode=mode)
+        world.propose(**in_mode(mode))
 
 
 @pytest.mark.parametrize("mode", sorted(NOT_BUILT))
@@ -197,7 +198,7 @@ def test_t17_nor_is_a_key_released_for_it(
     for owner in OWNERS:
         world.policy(owner, modes=("attested", mode))
     monkeypatch.setattr(registry, "require_available", lambda _: None)
-    job = world.agreed(mode=mode)
+    job = world.agreed(**in_mode(mode))
     with world.refuses("mode.unavailable") as refusal:
         world.run(job)
     assert refusal.codes == {"mode.unavailable"}

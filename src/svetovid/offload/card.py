@@ -34,7 +34,7 @@ class Seat:
 
 @dataclass(frozen=True)
 class Agreed:
-    """How much a job's code may ask for over the whole run; see :class:`svetovid.policy.Offload`.
+    """How much a job's code may ask for in one run; see :class:`svetovid.policy.Offload`.
 
     Attributes:
         products: the most products of tensors.
@@ -196,6 +196,6 @@ def _signals(agreed: Agreed | None) -> list[str]:
     if agreed is None:
         return []
     return [
-        "what the job's code signals by shapes, order, timing and counts: it may ask for"
+        "what the job's code signals by shapes, order, timing and counts: in one run it gets"
         f" {agreed.products} products over {agreed.numbers} masked numbers, and no more"
     ]

@@ -32,6 +32,7 @@ from svetovid.policy.documents import (
 )
 from svetovid.policy.lint import Finding, lint, require_sound
 from svetovid.policy.modes import require_available
+from svetovid.policy.offload import Offload, OffloadWorker, collusion_bound, guarantees
 from svetovid.policy.pins import resolve_pin, resolve_policy
 from svetovid.policy.renewal import decide_renewal
 from svetovid.policy.request import (
@@ -66,6 +67,8 @@ __all__ = [
     "Limits",
     "MetricSpec",
     "Mode",
+    "Offload",
+    "OffloadWorker",
     "Outcome",
     "OutputSpec",
     "Pin",
@@ -75,9 +78,11 @@ __all__ = [
     "TensorSpec",
     "Use",
     "check_successor",
+    "collusion_bound",
     "decide",
     "decide_renewal",
     "evaluate",
+    "guarantees",
     "job_view",
     "lint",
     "load_job",

@@ -19,10 +19,12 @@ from svetovid.dtypes import ITEM_BYTES
 from svetovid.errors import InputError
 from svetovid.policy.cel_subset import Expression, Path, parse
 from svetovid.policy.documents import Job, OutputSpec
+from svetovid.policy.offload import Offload, collusion_bound
 
 __all__ = [
     "CLAIM_FIELDS",
     "JOB_FIELDS",
+    "OFFLOAD_FIELDS",
     "Outcome",
     "evaluate",
     "job_view",
@@ -60,15 +62,23 @@ JOB_FIELDS: Mapping[str, type] = {
     "metrics": dict,
     "mode": str,
     "name": str,
+    "offload": dict,
     "outputs": dict,
     "owners": list,
     "parameters": dict,
-    "plan": dict,
     "proposer": str,
     "recipients": list,
     "seed": int,
 }
 """What a condition can read of a job."""
+
+OFFLOAD_FIELDS: Mapping[str, type] = {
+    "collusion_bound": int,
+    "operators": list,
+    "protocol": str,
+    "workers": int,
+}
+"""What ``job.offload`` holds in masked mode; it is empty in every other."""
 
 MAX_READ_BYTES = 32 << 10
 """Of all the fields that one condition reads, as JSON."""
@@ -114,16 +124,25 @@ def job_view(job: Job) -> dict[str, Any]:
         "metrics": {name: m.to_json() for name, m in job.metrics.items()},
         "mode": job.mode,
         "name": job.name,
+        "offload": _offload_view(job.offload) if job.offload else {},
         "outputs": {
             name: {"bytes": output_bytes(o), "tensors": len(o.tensors)}
             for name, o in job.outputs.items()
         },
         "owners": sorted(job.owners),
         "parameters": dict(job.parameters),
-        "plan": dict(job.plan),
         "proposer": job.proposer,
         "recipients": sorted(Card.open(r.card).signing for r in job.recipients),
         "seed": job.seed,
+    }
+
+
+def _offload_view(offload: Offload) -> dict[str, Any]:
+    return {
+        "collusion_bound": collusion_bound(offload),
+        "operators": list(offload.operators),
+        "protocol": offload.protocol,
+        "workers": len(offload.workers),
     }
 
 
@@ -173,7 +192,8 @@ def work(source: str) -> int:
     collections = [
         p
         for p in expression.paths | expression.tested
-        if p[0] == "job" and len(p) == 2 and JOB_FIELDS.get(p[1]) in (list, dict)
+        if (p[0] == "job" and len(p) == 2 and JOB_FIELDS.get(p[1]) in (list, dict))
+        or p == ("job", "offload", "operators")
     ]
     return len(source) + _COLLECTION_WORK * len(collections)
 

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Text
 from svetovid.crypto.envelope import Envelope
 from svetovid.dtypes import Dtype
+from svetovid.policy.offload import Offload
 
 __all__ = [
     "Condition",
@@ -44,7 +45,6 @@ BundlePath = Annotated[
 ]
 TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}$")]
 Rotations = Annotated[tuple[Envelope, ...], Field(max_length=32)]
-
 
 MAX_CONDITIONS = 256
 """In one policy: each is evaluated at every decision."""
@@ -117,6 +117,7 @@ class Grant(Document):
         modes: protection modes it may be used in.
         recipients: keys that may receive what comes out.
         devices: accelerator device nodes a job may ask for (T8); none unless they are named.
+        collusion: so many operators of a masked job's workers together must learn nothing (T17).
         conditions: all must hold.
         limits: counted over all jobs, resumes included; for all of an owner's own grants of one
             asset together, and for all its exports of it to one importer together.
@@ -128,6 +129,7 @@ class Grant(Document):
     modes: Annotated[tuple[Mode, ...], Field(min_length=1, max_length=6)]
     recipients: Annotated[tuple[KeyId, ...], Field(max_length=64)]
     devices: Annotated[tuple[DevicePath, ...], Field(max_length=64)] = ()
+    collusion: Annotated[int, Field(ge=0, le=8)] = 1
     conditions: Annotated[tuple[Condition, ...], Field(max_length=64)] = ()
     limits: Limits = Limits()
 
@@ -302,7 +304,7 @@ class Job(Document):
         entry: script inside the code bundle.
         arguments, parameters: argv after the script's name; typed hyper-parameters.
         environment: digest of the :class:`ReferenceValues` document of the runtime it runs in.
-        plan: how work is split in masked, permuted and verified mode; empty otherwise.
+        offload: the workers of a job in masked mode; absent in every other.
         devices: accelerator device nodes the sandbox may see, for example ``/dev/nvidia0``.
         outputs, metrics: all that may leave.
         version: of this format.
@@ -326,7 +328,7 @@ class Job(Document):
     parameters: Annotated[dict[Name, bool | int | float | Text], Field(max_length=128)] = {}
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     environment: Digest
-    plan: Annotated[dict[Name, Text], Field(max_length=64)] = {}
+    offload: Offload | None = None
     devices: Annotated[tuple[DevicePath, ...], Field(max_length=64)] = ()
     outputs: Annotated[dict[Name, OutputSpec], Field(min_length=1, max_length=16)]
     metrics: Annotated[dict[Name, MetricSpec], Field(max_length=64)] = {}
@@ -334,7 +336,9 @@ class Job(Document):
     limits: JobLimits = JobLimits()
 
     @model_validator(mode="after")
-    def _one_code(self) -> Job:
+    def _whole(self) -> Job:
+        if (self.mode == "masked") != (self.offload is not None):
+            raise ValueError("offload belongs to masked mode, and to no other")
         if sum(a.use == "code" for a in self.assets.values()) != 1:
             raise ValueError("exactly one asset is the code")
         if "metrics" in self.outputs:

@@ -1,11 +1,12 @@
-"""Clauses of one grant: which code, mode, recipients and devices; conditions; limits."""
+"""Clauses of one grant: code, mode, recipients, devices and workers; conditions; limits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from svetovid.policy.documents import Export, Grant, JobAsset, Policy
+from svetovid.policy.documents import Export, Grant, Job, JobAsset, Policy
+from svetovid.policy.offload import collusion_bound
 from svetovid.policy.once import MAX_ALTERNATIVES, Noted, Once
 from svetovid.policy.request import Book, GrantUse, Request
 
@@ -200,6 +201,7 @@ def _grant(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> No
         expected=", ".join(grant.devices) or "no device",
         next_step="propose the job without these devices, or ask the owner to grant them",
     )
+    _collusion(book, job, owner, where, grant)
     for i, condition in enumerate(grant.conditions):
         outcome = ctx.once.condition(owner, condition.cel)
         book.check(
@@ -212,6 +214,22 @@ def _grant(book: Book, ctx: Context, owner: str, where: str, grant: Grant) -> No
             next_step=condition.because or "meet the condition, or ask its owner to change it",
         )
     _limits(book, ctx, owner, where, grant)
+
+
+def _collusion(book: Book, job: Job, owner: str, where: str, grant: Grant) -> None:
+    if job.offload is not None:
+        holds = collusion_bound(job.offload)
+        book.check(
+            holds >= grant.collusion,
+            "grant.collusion",
+            f"{where}.collusion",
+            owner=owner,
+            observed=f"{holds}, with protocol {job.offload.protocol} and workers of "
+            + ", ".join(job.offload.operators),
+            expected=f"a collusion bound of at least {grant.collusion}",
+            next_step="propose the job with workers of different operators, spare ones included, "
+            "or ask the owner what it puts up with",
+        )
 
 
 def _any_of(names: Sequence[str], what: str) -> str:

@@ -10,8 +10,9 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
+from svetovid.offload.protocols import SCHEMES
 from svetovid.policy.cel_subset import Expression, Path
-from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS, evaluate
+from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS, OFFLOAD_FIELDS, evaluate
 from svetovid.policy.documents import Policy
 
 __all__ = ["Outcomes", "enumerable", "outcomes"]
@@ -51,11 +52,15 @@ def _finite(path: Path, policy: Policy) -> tuple[list[Any], list[Any]] | None:
         return [*strong, "launcher"], [*strong, *(["launcher"] if "launcher" in accepted else [])]
     if path == ("job", "mode"):
         return list(_MODES), list(_MODES)
+    if path == ("job", "offload", "protocol"):
+        return sorted(SCHEMES), sorted(SCHEMES)
     return None
 
 
 def _values(path: Path, expression: Expression) -> list[Any]:
     kind = (CLAIM_FIELDS if path[0] == "claims" else JOB_FIELDS).get(path[1])
+    if path[:2] == ("job", "offload") and len(path) == 3:
+        kind = OFFLOAD_FIELDS.get(path[2])
     texts = sorted({x for x in expression.literals if isinstance(x, str)})
     near: list[Any] = sorted({x for x in expression.literals if type(x) in (int, float)}, key=float)
     numbers: list[Any] = [0, 1, *(s * x + d for x in near for s in (1, -1) for d in (-1, 0, 1))]
@@ -98,7 +103,7 @@ def outcomes(expression: Expression, policy: Policy) -> Outcomes:
         exhaustive = exhaustive and finite is not None
         every, admitted = finite or (values := _values(path, expression), values)
         axis = [(v, v in admitted) for v in every]
-        if path in expression.tested and len(path) > 2:
+        if len(path) > 2 and (path in expression.tested or path[1] == "offload"):
             axis.append((_ABSENT, True))
         axes.append(axis)
     can_be_true = can_be_false = False

@@ -12,13 +12,17 @@ from typing import Literal
 
 from svetovid.errors import InputError, PolicyError, Reason
 from svetovid.policy.cel_subset import Expression, parse
-from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS
+from svetovid.policy.conditions import CLAIM_FIELDS, JOB_FIELDS, OFFLOAD_FIELDS
 from svetovid.policy.documents import Condition, Export, Grant, JobLimits, Policy
 from svetovid.policy.lattice import enumerable, outcomes
 from svetovid.policy.modes import NOT_BUILT
+from svetovid.policy.offload import strongest
 from svetovid.policy.once import MAX_ALTERNATIVES, MAX_POLICY_WORK, policy_work
 
 __all__ = ["Finding", "lint", "require_sound"]
+
+_PARTS = {"limits": JobLimits.model_fields, "offload": OFFLOAD_FIELDS}
+"""Members of those fields of a job whose members are always the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def lint(policy: Policy, *, now: int | None = None, warnings: bool = True) -> li
     ``lint.self_export``, ``lint.no_grants``, ``lint.grants``, ``lint.cel``, ``lint.cel_loop``,
     ``lint.conditions``, ``lint.unknown_claim``,
     ``lint.unknown_field``, ``lint.never``, ``lint.always``, ``lint.pinned_by_signer``,
-    ``lint.unavailable``.
+    ``lint.unavailable``, ``lint.collusion``.
 
     Args:
         now: Unix seconds; without it nothing is said about expiry.
@@ -200,6 +204,8 @@ def _grant(policy: Policy, where: str, grant: Grant, now: int | None) -> Iterato
             "enclave and weaker modes are granted alike: the proposer of a job chooses",
             "grant enclave alone if memory must be protected from the operator",
         )
+    if "masked" in grant.modes:
+        yield from _collusion(where, grant)
     limits = grant.limits
     missing = [n for n in ("runs", "expires_at", "output_bytes") if getattr(limits, n) is None]
     if missing:
@@ -213,6 +219,25 @@ def _grant(policy: Policy, where: str, grant: Grant, now: int | None) -> Iterato
     if now is not None and limits.expires_at is not None and limits.expires_at <= now:
         yield Finding(
             "warning", "lint.expired", f"{where}.limits", "the grant has expired", "extend it"
+        )
+
+
+def _collusion(where: str, grant: Grant) -> Iterator[Finding]:
+    if grant.collusion < 1:
+        yield Finding(
+            "warning",
+            "lint.collusion",
+            f"{where}.collusion",
+            "a job is granted whose workers learn everything",
+            "ask for 1 or more, unless you trust whoever runs the workers",
+        )
+    elif grant.collusion > (most := strongest()):
+        yield Finding(
+            "warning",
+            "lint.collusion",
+            f"{where}.collusion",
+            f"no protocol holds against more than {most} operators: no masked job is ever granted",
+            f"ask for {most}",
         )
 
 
@@ -263,7 +288,7 @@ def _unknown(where: str, expression: Expression) -> Iterator[Finding]:
             )
         elif root == "job" and (
             name not in JOB_FIELDS
-            or (name == "limits" and len(path) > 2 and path[2] not in JobLimits.model_fields)
+            or (name in _PARTS and len(path) > 2 and path[2] not in _PARTS[name])
         ):
             yield Finding(
                 "error",

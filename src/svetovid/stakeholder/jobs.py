@@ -7,7 +7,7 @@ from pathlib import Path
 
 from svetovid.crypto import Card, Envelope, b64encode, sign
 from svetovid.errors import InputError, PolicyError, Reason, SvetovidError
-from svetovid.policy import Job, load_job, require_available
+from svetovid.policy import Job, guarantees, load_job, require_available
 from svetovid.stakeholder.choosing import explained
 from svetovid.stakeholder.home import read_bounded
 from svetovid.stakeholder.identity import Stakeholder
@@ -189,5 +189,10 @@ def describe(job: Job, labels: Labels) -> list[str]:
     )
     if job.devices:
         lines.append(f"Devices: {', '.join(job.devices)}")
+    if job.offload:
+        lines.append("It would have masked numbers multiplied by workers that prove nothing:")
+        lines += [f"  {w.certificate} at {w.url}" for w in job.offload.workers]
+        promised = guarantees(job.offload, trusted="a host that the owners' policies admit")
+        lines += [f"  {line}" for line in promised.words()]
     lines.append("A model can memorise what it was trained on: whoever opens it may learn of it.")
     return lines

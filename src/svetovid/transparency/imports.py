@@ -6,8 +6,8 @@ The chain has one link (T5), and whoever it binds has signed each part:
 2. That policy imports the asset, and pins the exporter's policy by its hash.
 3. The policy of that hash is the asset owner's, and exports the asset, in this use, to the
    importer. Both policies are for the manager that holds the asset.
-4. The export admits the job's code, mode, recipients and devices, and had not ended at the release;
-   the exporter's policy names this host.
+4. The export admits the job's code, mode, recipients, devices and workers, and had not ended at
+   the release; the exporter's policy names this host.
 
 That these editions were in force, that conditions held in the exporter's own view of the evidence,
 and that counted limits were kept, only the manager could see: that is its word.
@@ -22,6 +22,7 @@ from svetovid.crypto import Envelope
 from svetovid.errors import IntegrityError, PolicyError, RefusalError
 from svetovid.evidence import HostStatement
 from svetovid.policy.documents import Consent, Export, Job, JobAsset, Policy
+from svetovid.policy.offload import collusion_bound
 from svetovid.policy.speaking import open_owned
 
 __all__ = ["Run", "importer_of", "stand_ins"]
@@ -71,7 +72,8 @@ def importer_of(slot: str, given: Sequence[Consent], policies: Sequence[Envelope
         IntegrityError: ``receipt.consents`` where nobody consented, ``receipt.policy``,
             ``receipt.import``, ``receipt.export``, ``signature.*``, ``key.*``.
         PolicyError: ``grant.code``, ``grant.mode``, ``grant.recipient``, ``grant.device``,
-            ``limit.expired``, ``policy.host`` where the export does not reach so far.
+            ``grant.collusion``, ``limit.expired``, ``policy.host`` where the export does not reach
+            so far.
     """
     held = {envelope.payload_digest(): envelope for envelope in policies}
     refused: RefusalError | None = None
@@ -170,6 +172,9 @@ def _clause(where: str, export: Export, policy: Policy, run: Run) -> PolicyError
     if others := sorted(set(job.devices) - set(export.devices)):
         granted = ", ".join(export.devices) or "no device"
         return _beyond("grant.device", policy, f"{where}.devices", granted, others[0])
+    if job.offload is not None and (holds := collusion_bound(job.offload)) < export.collusion:
+        least = f"a collusion bound of at least {export.collusion}"
+        return _beyond("grant.collusion", policy, f"{where}.collusion", least, str(holds))
     ends = export.limits.expires_at
     if ends is not None and run.released_at >= ends:
         before = f"a release before {ends}"

@@ -45,8 +45,10 @@ from svetovid.evidence import (
 from svetovid.evidence.ima.entries import length_of, parse_log
 from svetovid.evidence.ima.growing import Entries
 from svetovid.evidence.tpm.structures import parse_attest
+from svetovid.offload.card import GuaranteeCard
 from svetovid.policy.consents import open_consents
 from svetovid.policy.documents import Consent
+from svetovid.policy.offload import Offload, guarantees
 from svetovid.transparency.entries import verify_proof
 from svetovid.transparency.imports import Run, importer_of, stand_ins
 from svetovid.transparency.receipt import (
@@ -84,7 +86,8 @@ class Verdict:
         released_at, finished_at: by the manager's log, Unix seconds.
         resumes: by the manager's count.
         start, end: the appraisals, claim by claim.
-        words: the verdict in plain words; repeats ``simulated`` and ``launcher``.
+        card: of a masked job, what its workers could learn, and on what that rests (T17).
+        words: the verdict in plain words; repeats ``simulated``, ``launcher`` and the card.
     """
 
     affirmed: bool
@@ -107,6 +110,7 @@ class Verdict:
     resumes: int
     start: Appraisal
     end: Appraisal
+    card: GuaranteeCard | None
     words: tuple[str, ...]
 
     @property
@@ -127,6 +131,7 @@ class Verdict:
         out |= {f: getattr(self, f) for f in self.__dataclass_fields__}
         for name in ("start", "end"):
             out[name] = [asdict(c) for c in getattr(self, name).claims]
+        out["card"] = self.card and self.card.to_dict()
         out["reasons"] = [r.to_dict() for r in self.reasons()]
         return out
 
@@ -200,10 +205,12 @@ def verify_receipt(
     simulated = any(f["simulated"] is not False for f in facts)
     measured = {str(f["measurement"]) for f in facts}
     affirmed = all(v.affirmed for v in views)
+    measurement = "launcher" if "launcher" in measured else min(measured)
+    card = _card(job.offload, start.statement.host, measurement, simulated)
     return Verdict(
         affirmed=affirmed,
         simulated=simulated,
-        measurement="launcher" if "launcher" in measured else min(measured),
+        measurement=measurement,
         job=name,
         code=job.code.manifest,
         data={slot: a.manifest for slot, a in job.assets.items() if a.use != "code"},
@@ -221,7 +228,8 @@ def verify_receipt(
         resumes=signed.resumes,
         start=views[0],
         end=views[1],
-        words=_words(affirmed, simulated, measured, imports),
+        card=card,
+        words=_words(affirmed, simulated, measured, imports) + (card.words() if card else ()),
     )
 
 
@@ -332,6 +340,16 @@ def _countersigned(
             f"{end.challenge.issued_at}, {finish.entry.at}, {now}",
             next_step="ask the manager why its log disagrees with its challenges",
         )
+
+
+def _card(
+    offload: Offload | None, host: str, measurement: str, simulated: bool
+) -> GuaranteeCard | None:
+    """What the workers of a masked job could learn, with this very host as the trusted side."""
+    if offload is None:
+        return None
+    proven = f"measurement: {measurement}" + (", simulated" if simulated else "")
+    return guarantees(offload, trusted=f"host {host} ({proven})")
 
 
 def _words(
