@@ -126,6 +126,24 @@ def test_a_liar_is_replaced_and_the_weights_are_the_same(tmp_path: Path) -> None
     assert_same(model.state_dict(), simulated(4))
 
 
+def test_a_spare_that_is_away_is_passed_over(tmp_path: Path) -> None:
+    def away() -> MemoryLink:
+        raise TransportError("worker.unreachable")
+
+    links: dict[str, MemoryLink] = {}
+    where = places(5, links)
+    where[3] = Place(where[3].seat, away)
+    model = net()
+    with session(tmp_path, where) as masked:
+        protect(model, masked)
+        links["worker 0"].silent = True
+        trained(model, lambda number, step: masked.run(number, step, model), 1)
+        assert [s.identity for s in masked._seats] == ["worker 4", "worker 1", "worker 2"]
+        links["worker 1"].silent = True
+        with pytest.raises(TransportError, match=re.escape("worker.silent")):
+            trained(model, lambda number, step: masked.run(number + 1, step, model), 1)
+
+
 def test_without_a_spare_the_error_comes_out(tmp_path: Path) -> None:
     links: dict[str, MemoryLink] = {}
     model = net()

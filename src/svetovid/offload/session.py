@@ -144,6 +144,38 @@ class Session:
 
     # -- steps
 
+    def begin(self, step: int) -> None:
+        """Start a step, for the first time or again, where somebody else runs its body."""
+        self._masker.begin(step)
+
+    def end(self) -> None:
+        """End it: workers forget its operands."""
+        self._masker.end()
+
+    def replace(self, error: SvetovidError) -> None:
+        """After a step failed: others take the places of those who failed, under a new attempt.
+
+        Raises:
+            SvetovidError: ``error``, where it is nobody's failure or none is left.
+        """
+        failed = sorted(self._masker.failed)
+        if not failed or len(failed) > len(self._spare):
+            raise error
+        for place in failed:
+            self.replaced.append(self._seats[place].identity)
+            self._seats[place], link = self._next(error)
+            self._masker.replace(place, link)
+
+    def _next(self, error: SvetovidError) -> tuple[Seat, Link]:
+        """The first spare worker that is there."""
+        while self._spare:
+            spare = self._spare.pop(0)
+            try:
+                return spare.seat, spare.connect()
+            except (IntegrityError, TransportError) as e:
+                error = e
+        raise error
+
     def run(self, step: int, body: Callable[[], T], model: torch.nn.Module) -> T:
         """Do one step, as often as it takes.
 
@@ -161,25 +193,14 @@ class Session:
         chance = torch.get_rng_state()
         while True:
             try:
-                self._masker.begin(step)
+                self.begin(step)
                 done = body()
-                self._masker.end()
+                self.end()
             except (IntegrityError, TransportError) as e:
-                self._replace(e)
+                self.replace(e)
                 with torch.no_grad():
                     for name, b in model.named_buffers():
                         b.copy_(buffers[name])
                 torch.set_rng_state(chance)
             else:
                 return done
-
-    def _replace(self, error: SvetovidError) -> None:
-        """Others take the places of those who failed; of nobody known, the step ends the run."""
-        failed = sorted(self._masker.failed)
-        if not failed or len(failed) > len(self._spare):
-            raise error
-        for place in failed:
-            spare = self._spare.pop(0)
-            self.replaced.append(self._seats[place].identity)
-            self._masker.replace(place, spare.connect())
-            self._seats[place] = spare.seat
