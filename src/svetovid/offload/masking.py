@@ -12,10 +12,8 @@ Rules:
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from svetovid.crypto import Secret
@@ -23,42 +21,20 @@ from svetovid.errors import InputError, IntegrityError, RefusalError, SvetovidEr
 from svetovid.offload import freivalds
 from svetovid.offload.address import KEY_BYTES, Mask, Rounding
 from svetovid.offload.field import M31, Field
+from svetovid.offload.operands import MaskedOperand, terms
 from svetovid.offload.product import Product
-from svetovid.offload.work import Link, Term, Work
+from svetovid.offload.work import Link, Work
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
     from svetovid.offload.ledger import Ledger
-    from svetovid.offload.protocols.scheme import Scheme, Worker
+    from svetovid.offload.protocols.scheme import Scheme
 
     Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
-    Small = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
 
-__all__ = ["MaskedOperand", "Masker"]
-
-
-@dataclass
-class MaskedOperand:
-    """A tensor of this step.
-
-    Attributes:
-        q: what it was quantised to, ``q * 2**-shift``.
-        begun: the step that it belongs to, as :attr:`Masker.begun` counts.
-        numbers: point to the number under which workers hold it, once it was shared.
-    """
-
-    name: str
-    value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-    shape: tuple[int, ...]
-    shift: int
-    q: Small
-    rounding: bytes
-    begun: int
-    numbers: dict[str, int] = dataclasses.field(default_factory=dict)
-    keys: dict[str, bytes] = dataclasses.field(default_factory=dict)
-    times: int = 0
+__all__ = ["Masker"]
 
 
 class Masker:
@@ -114,6 +90,7 @@ class Masker:
         self._next = 0
         self.failed: set[int] = set()
         self.begun = 0
+        self._scratch: Integers | None = None  # new memory costs as much as what is done in it
         for place, link in enumerate(self.links):
             ledger.bind(link.identity, place)
 
@@ -145,7 +122,7 @@ class Masker:
 
     def close(self) -> None:
         """Forget the masks' key, and leave the workers."""
-        self._masks = Secret(bytes(KEY_BYTES))
+        self._masks, self._scratch = Secret(bytes(KEY_BYTES)), None
         for link in self.links:
             link.close()
 
@@ -258,7 +235,7 @@ class Masker:
         asked = []
         for place, (link, worker) in enumerate(zip(self.links, self.scheme.workers, strict=True)):
             with self._blaming(place):
-                asked.append(link.ask(Work(product, self._field.p, _terms(worker, a, b), parts)))
+                asked.append(link.ask(Work(product, self._field.p, terms(worker, a, b), parts)))
         answers = []
         for place, answer in enumerate(asked):
             with self._blaming(place):
@@ -293,7 +270,9 @@ class Masker:
 
         size = used[0][0].size // parts
         out = np.empty(size, np.float32)
-        whole = np.empty(parts * size, np.int32)
+        if self._scratch is None or self._scratch.size < parts * size:
+            self._scratch = np.empty(parts * size, np.int32)
+        whole = self._scratch[: parts * size]
         kernels.combine(
             [answer for answer, _ in used],
             [coefficient for _, coefficient in used],
@@ -335,10 +314,10 @@ class Masker:
         """Who was wrong: the same check of each worker's own work, on its own points."""
         import numpy as np
 
-        places = []
+        places, p = [], self._field.p
         for place, (worker, answer) in enumerate(zip(self.scheme.workers, answers, strict=True)):
             terms = [
-                (sign, self._points(a, left), self._points(b, right))
+                (sign, a.points(self.scheme, left, p), b.points(self.scheme, right, p))
                 for sign, left, right in worker.terms
             ]
             kept = np.array(answer).reshape(parts, -1)
@@ -353,32 +332,3 @@ class Masker:
             or "another one; whose answer it was does not show any more",
             next_step="replace that worker, and do the step again",
         )
-
-    def _points(self, operand: MaskedOperand, summed: Sequence[tuple[int, str]]) -> Integers:
-        """A sum of points, as a worker has it."""
-        import numpy as np
-
-        from svetovid.offload import kernels
-
-        shares = {share.point: share for share in self.scheme.shares}
-        total = np.zeros(operand.q.size, np.int64)
-        for sign, point in summed:
-            share = shares.get(point)
-            mask = np.empty(operand.q.size, np.int32)
-            kernels.expand(operand.keys[share.mask if share else point], self._field.p, mask)
-            value = mask.astype(np.int64)
-            if share:
-                value = share.alpha * value + share.beta * operand.q
-            total += sign * value
-        return (total % self._field.p).astype(np.int32)
-
-
-def _terms(worker: Worker, a: MaskedOperand, b: MaskedOperand) -> tuple[Term, ...]:
-    return tuple(
-        Term(
-            sign,
-            tuple((a.numbers[point], s) for s, point in left),
-            tuple((b.numbers[point], s) for s, point in right),
-        )
-        for sign, left, right in worker.terms
-    )

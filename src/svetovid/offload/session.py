@@ -30,11 +30,12 @@ from svetovid.errors import IntegrityError, SvetovidError, TransportError
 from svetovid.offload.card import GuaranteeCard, Seat, card
 from svetovid.offload.field import M31, Field
 from svetovid.offload.ledger import Ledger
-from svetovid.offload.masking import MaskedOperand, Masker
+from svetovid.offload.masking import Masker
 
 if TYPE_CHECKING:
     import torch
 
+    from svetovid.offload.operands import MaskedOperand
     from svetovid.offload.product import Product
     from svetovid.offload.protocols import Scheme
     from svetovid.offload.work import Link
