@@ -37,7 +37,8 @@ def quantised(x: Array, shift: int, key: bytes) -> Array:
     """Integers in [-128, 128]: longdouble holds every product and sum exactly."""
     words = np.frombuffer(stream(key, 0, 2 * x.size), "<u2").astype(np.longdouble)
     exact = np.ldexp(x.astype(np.longdouble), shift)
-    return np.floor(np.floor(exact * 65536) / 65536 + words / 65536).astype(np.int64)
+    found: Array = np.floor(np.floor(exact * 65536) / 65536 + words / 65536).astype(np.int64)
+    return found
 
 
 def centred(residues: Array, p: int) -> Array:
@@ -47,7 +48,9 @@ def centred(residues: Array, p: int) -> Array:
 
 def combined(answers: list[Array], coefficients: list[int], p: int) -> Array:
     """Centred sums of coefficient times answer, in Python's integers."""
-    total = sum(c * a.astype(object) for c, a in zip(coefficients, answers, strict=True))
+    total = np.zeros(answers[0].shape, object)
+    for c, a in zip(coefficients, answers, strict=True):
+        total = total + c * a.astype(object)
     return centred(total % p, p).astype(np.int64)
 
 

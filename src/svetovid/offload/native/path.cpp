@@ -31,6 +31,13 @@ inline std::size_t room(std::size_t begin, std::size_t end) {
 // What was copied before is not read again from where it came: others may write there.
 inline void settle(void *copy) { asm volatile("" : : "r"(copy) : "memory"); }
 
+// In vectors: for a block, compilers and libraries choose what is slower from DRAM.
+inline void copy(u32 *to, const i32 *from, std::size_t n) {
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) std::memcpy(to + i, from + i, 64);
+  std::memcpy(to + i, from + i, 4 * (n - i));
+}
+
 inline void put(void *to, const void *from, std::size_t bytes, bool past_cache) {
 #if defined(__SSE2__)
   char *t = static_cast<char *>(to);
@@ -288,7 +295,7 @@ u64 combine(const svetovid::Combine &c, std::size_t begin, std::size_t end) {
       for (std::size_t a = 0; a < c.answer_count; ++a) {
         const i32 *from = c.answers[a] + part * c.n + at;
         ahead(from + n, 4 * room(at + n, end));
-        std::memcpy(answer.at, from, 4 * n);
+        copy(answer.at, from, n);
         settle(answer.at);
         u32 greatest = 0;
         for (const u32 w : answer.at) greatest = greatest > w ? greatest : w;
