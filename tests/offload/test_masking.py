@@ -261,3 +261,18 @@ def test_operands_of_another_step_are_refused(tmp_path: Path) -> None:
     trusted.end()
     with pytest.raises(RefusalError, match=re.escape("offload.step")):
         trusted.multiply(PRODUCT, a, b)
+
+
+@pytest.mark.parametrize("scheme", list(SCHEMES.values()), ids=lambda s: s.name)
+def test_a_tensor_that_changes_afterwards_changes_nothing(tmp_path: Path, scheme: Scheme) -> None:
+    """Its owner may write to it as soon as it is an operand: in place, before the backward pass."""
+    a, b = drawn(PRODUCT.a, 1), drawn(PRODUCT.b, 2)
+    right = expected(PRODUCT, a, b)
+    trusted = masker(tmp_path, scheme)
+    trusted.begin(0)
+    left = trusted.operand("a", a)
+    a.zero_()
+    other = trusted.operand("b", b)
+    for _ in range(2):
+        np.testing.assert_array_equal(trusted.multiply(PRODUCT, left, other).numpy(), right)
+        b.zero_()

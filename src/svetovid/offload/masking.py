@@ -149,7 +149,13 @@ class Masker:
         operand = MaskedOperand(
             name, data.reshape(-1), tuple(value.shape), shift, q, rounding, self.begun
         )
-        if not self.scheme.per_product:
+        if self.scheme.per_product:
+            none: list[tuple[Integers, int, int, int]] = []
+            kernels.share(
+                data.reshape(-1), shift, rounding, [], self._field.p, q, none, threads=self._threads
+            )
+            operand.value = None
+        else:
             self._share(operand)
         return operand
 
@@ -201,16 +207,26 @@ class Masker:
             (into, masks.index(shares[point].mask), shares[point].alpha, shares[point].beta)
             for into, point in memory
         ]
+        keys, p = [operand.keys[role] for role in masks], self._field.p
+        if operand.value is None:
+            ways = [
+                ([alpha * (i == m) for i in range(len(masks))], [beta])
+                for _, m, alpha, beta in outs
+            ]
+            mixed = [(into, *way) for (into, *_), way in zip(outs, ways, strict=True)]
+            kernels.mix([operand.q], keys, p, mixed, threads=self._threads)
+            return
         kernels.share(
             operand.value,
             operand.shift,
             operand.rounding,
-            [operand.keys[role] for role in masks],
-            self._field.p,
+            keys,
+            p,
             operand.q,
             outs,
             threads=self._threads,
         )
+        operand.value = None  # whoever owns it may change it from now on
 
     def multiply(self, product: Product, a: MaskedOperand, b: MaskedOperand) -> torch.Tensor:
         """See :meth:`svetovid.offload.multiplier.Multiplier.multiply`.

@@ -24,13 +24,14 @@ class MaskedOperand:
     """A tensor of this step.
 
     Attributes:
+        value: until it was quantised, which is before anybody else may change it.
         q: what it was quantised to, ``q * 2**-shift``.
         begun: the step that it belongs to, as :attr:`Masker.begun` counts.
         numbers: point to the number under which workers hold it, once it was shared.
     """
 
     name: str
-    value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+    value: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None
     shape: tuple[int, ...]
     shift: int
     q: Small

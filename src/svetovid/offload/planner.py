@@ -251,7 +251,8 @@ def _plain(module: nn.Module, given: _Given, train: bool) -> float:
 
     def once() -> None:
         out = layer(*args, **kwargs)
-        if train and out.requires_grad:
-            out.backward(torch.ones_like(out))
+        first = out[0] if isinstance(out, tuple) else out
+        if train and first.requires_grad:
+            first.backward(torch.ones_like(first))
 
     return _best(once)
