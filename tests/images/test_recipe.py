@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import gzip
 import hashlib
@@ -35,6 +36,7 @@ from attested_host.uki import Parts, assemble
 from attested_host.verity import Verity
 
 import firmware as uefi
+import svetovid
 from svetovid.errors import InputError
 from svetovid.evidence.boot import prove_boot
 from svetovid.evidence.boot.explain import pcr_claims
@@ -541,3 +543,17 @@ def test_a_changed_part_is_in_no_reference_value(change: dict[str, Any]) -> None
     assert (
         predicted_pcrs(other, assemble(other))["4"] != predicted_pcrs(PARTS, assemble(PARTS))["4"]
     )
+
+
+def test_no_room_in_the_image_needs_one_that_is_not() -> None:
+    """An agent that cannot import what it was measured with starts on no host."""
+    source = Path(svetovid.__file__).parent
+    files = rootfs.source_files(source)
+    rooms = {p.relative_to(source).parts[0].removesuffix(".py") for p in files}
+    needed = {
+        (node.module or "").split(".")[1]
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("svetovid.")
+    }
+    assert needed <= rooms

@@ -29,7 +29,17 @@ RUNTIME = "usr/lib/svetovid/runtime"
 """The tree that jobs see."""
 OS_RELEASE = b'ID=svetovid\nNAME="Svetovid attested host"\nVERSION_ID=1\n'
 _RECIPE = "recipe"
-_ROOMS = ("assets", "crypto", "evidence", "host", "policy", "protocol", "training", "transparency")
+_ROOMS = (
+    "assets",
+    "crypto",
+    "evidence",
+    "host",
+    "offload",
+    "policy",
+    "protocol",
+    "training",
+    "transparency",
+)
 """Rooms of svetovid that a host needs. Managers, owners and the command line stay outside."""
 _PROGRAMS = frozenset({"usr/bin/python3.11", "usr/bin/bwrap"})
 _LIBRARIES = re.compile(
