@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import gc
 import mmap
@@ -19,7 +20,7 @@ import pytest
 from offload.linkworld import Peer, Transport, transport
 from offload.memory_link import expanded
 from offload.reference import product_of
-from svetovid.errors import IntegrityError, LimitError, RefusalError, SvetovidError, TransportError
+from svetovid.errors import HostError, IntegrityError, LimitError, RefusalError, TransportError
 from svetovid.offload.field import M31, P21, P24
 from svetovid.offload.links import FramedLink
 from svetovid.offload.links.channel import Channel
@@ -348,6 +349,13 @@ def test_an_answer_to_nothing_ends_the_link(way: Transport) -> None:
         link.ping(5)
 
 
+def test_a_ping_misses_no_operand(shared: tuple[FramedLink, Peer]) -> None:
+    link, peer = shared
+    peer.say(Refused(1, "worker.miss"))
+    with pytest.raises(IntegrityError, match=r"worker\.answer"):
+        link.ping(5)
+
+
 @pytest.mark.parametrize("cut", range(1, 9))
 def test_an_answer_cut_short_is_no_answer(way: Transport, cut: int) -> None:
     link, peer = way.peered()
@@ -429,7 +437,7 @@ def test_what_was_a_workers_alone_stays_so(way: Transport) -> None:
 @pytest.fixture
 def shared(tmp_path: Path) -> Iterator[tuple[FramedLink, Peer]]:
     with transport("local", tmp_path) as made:
-        yield made.peered()
+        yield made.peered(timeout_s=0.5)
 
 
 def test_memory_cannot_be_cut_or_grown_under_the_trusted_side(
@@ -496,11 +504,31 @@ def test_descriptors_that_a_worker_sends_are_not_taken(shared: tuple[FramedLink,
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_memory_that_cannot_be_had_is_an_error(shared: tuple[FramedLink, Peer]) -> None:
-    link, _ = shared
-    with pytest.raises(SvetovidError, match=r"worker\.memory"):
-        link.send(1, 1 << 50, lambda out: None)
+def test_memory_that_cannot_be_had_is_an_error(
+    way: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = way.served()
+    with monkeypatch.context() as little:
+        little.setattr(
+            Path, "read_text", lambda *_: "MemTotal: 9999999 kB\nMemAvailable: 1000 kB\n"
+        )
+        with pytest.raises(HostError, match=r"worker\.memory"):
+            ones(link, 1)
     ones(link, 1)
+
+
+def test_a_kernel_that_gives_no_memory_is_an_error(
+    shared: tuple[FramedLink, Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    link, _ = shared
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(HostError, match=r"worker\.memory"):
+        ones(link, 1)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # -- whole messages in time
@@ -521,6 +549,18 @@ def test_a_message_whose_pieces_are_always_there_has_its_time_too(
     peer.say(Answered(1, 0))
     with pytest.raises(TransportError, match=r"worker\.silent"):
         link.ping(0.2)
+
+
+def test_a_worker_that_reads_byte_by_byte_is_silent(
+    shared: tuple[FramedLink, Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(self: Channel, data: memoryview, descriptor: int | None = None) -> int:
+        time.sleep(0.02)
+        return 1
+
+    monkeypatch.setattr(Channel, "send", slow)
+    with pytest.raises(TransportError, match=r"worker\.silent"):
+        shared[0].seed(1, 1, bytes(32), M31.p)
 
 
 @pytest.mark.parametrize("use", ["read", "write"])
