@@ -26,20 +26,20 @@ class Root:
     Attributes:
         folder: where it is on this host.
         at: the path it has in the log: where the sandbox sees it, or its own.
-        suffix: measure only files that end so; all of them where empty.
+        suffix: measure only files that end in one of these; all of them where empty.
     """
 
     folder: Path
     at: str
-    suffix: str = ""
+    suffix: tuple[str, ...] = ()
 
 
 def agent_root() -> Root:
-    """The Python files of svetovid itself, under their own paths."""
+    """What svetovid itself runs, Python and native kernels, under their own paths."""
     import svetovid
 
     folder = Path(svetovid.__file__).resolve().parent
-    return Root(folder, str(folder), ".py")
+    return Root(folder, str(folder), (".py", ".so"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def _odd(path: str, observed: str) -> HostError:
     )
 
 
-def _walk(folder: str, at: str, suffix: str) -> Iterator[Found]:
+def _walk(folder: str, at: str, suffix: tuple[str, ...]) -> Iterator[Found]:
     with os.scandir(folder) as entries:
         for entry in entries:
             path = f"{at}/{entry.name}"
