@@ -89,8 +89,15 @@ def _nested(value: Any) -> Iterator[dict[str, Any]]:
 
 def _objects() -> Iterable[bytes]:
     found = {canonical(v) for v in _nested(_story())}
-    found |= {good()["references.json"], canonical(read_manifest())}
+    found |= {good()["references.json"], canonical(read_manifest()), _masked_job()}
     return [d for d in sorted(found) if len(d) < 20_000]
+
+
+def _masked_job() -> bytes:
+    from maskedjob import in_mode
+    from policy.policy_world import job
+
+    return job(**in_mode("masked")).canonical()
 
 
 def read_manifest() -> dict[str, Any]:
@@ -137,9 +144,21 @@ metrics: {loss: {type: float, max_count: 3}}
 recipients: []
 """
 
+_OFFLOAD = b"""\
+mode: masked
+offload:
+  protocol: coded
+  workers:
+    - {certificate: $model, operator: Ada Ltd, url: "tls://ada.example:7401"}
+    - {certificate: $model, operator: Bell Labs, url: "tls://[::1]:7402"}
+    - {certificate: $model, operator: Cray & Sons, url: "tls://10.0.0.1:7403"}
+  products: 1000
+  numbers: 1000000
+"""
+
 
 def _texts() -> Iterable[bytes]:
-    yield from (_POLICY, _JOB)
+    yield from (_POLICY, _JOB, _JOB.replace(b"mode: attested\n", _OFFLOAD))
     yield b"a: &a [*a, *a]\nb: !!python/object:os.system x\nc: |\n  text\nd: 0o17\n"
 
 
