@@ -146,6 +146,19 @@ def test_the_oldest_operands_are_forgotten_first() -> None:
     assert trusted.leave() == "worker.gone"
 
 
+def test_an_operand_that_comes_again_counts_once() -> None:
+    trusted = Trusted()
+    for number, count in ((1, 400), (1, 400), (2, 600)):
+        trusted.say(wire.Seed, number, count, M31.p, bytes(32))
+    for number, size in ((1, 400), (2, 600)):
+        product = Product("matmul", (1, 1, size), (1, size, 1), (1, 1, 1))
+        term = Term(1, ((number, 1),), ((number, 1),))
+        trusted.say(wire.Multiply, Work(product, M31.p, (term,), 1))
+        assert trusted.reply()["type"] == "answer"
+        trusted.numbers(1)
+    assert trusted.leave() == "worker.gone"
+
+
 def test_a_connection_leaves_nothing_behind() -> None:
     first = Trusted()
     first.operands()
