@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from maskedjob import offload
 from ownerstory import JOB, NOW, Story
 from svetovid import stakeholder
 from svetovid.errors import (
@@ -51,6 +52,18 @@ def test_another_code_is_refused_by_the_data_owner(shared: Story) -> None:
     with pytest.raises(PolicyError, match=r"grant\.code"):
         stakeholder.consent(shared.people["ann"], job, NOW)
     stakeholder.consent(shared.people["carol"], job, NOW)
+
+
+def test_t17_workers_of_one_operator_are_refused_before_anybody_signs(shared: Story) -> None:
+    """T17: by every owner's own policy, which need not speak of workers."""
+    plain = shared.propose().to_json()
+    for operators, refused in (("abc", False), ("aba", True)):
+        chosen = offload(*operators).to_json()
+        job = Job.from_json(plain | {"mode": "masked", "offload": chosen})
+        for name in ("ann", "carol"):
+            with pytest.raises(PolicyError) as e:
+                stakeholder.consent(shared.people[name], job, NOW)
+            assert ("grant.collusion" in {r.code for r in e.value.reasons}) is refused
 
 
 def _no_consent(story: Story, name: str, job: Job, code: str) -> Reason:
