@@ -96,11 +96,12 @@ def places(recorders: list[Recorder]) -> list[Place]:
 
 def shown(console: Console, card: GuaranteeCard) -> None:
     table = Table(title="guarantee card", show_header=False, title_justify="left")
-    bound = f"{card.collusion_bound} of the operators may work together"
+    few = card.collusion_bound
+    bound = f"any {few} operator learns nothing; {few + 1} who work together learn everything"
     for name, told in (
         ("mode", f"{card.mode}, protocol {card.protocol} modulo {card.prime:,}"),
         ("hidden from workers", ", ".join(card.hidden) or "nothing"),
-        ("collusion", bound if card.hidden else "none may: there is no protection"),
+        ("collusion", bound if card.hidden else "one operator alone learns everything"),
         ("a wrong product passes", f"once in 2^{card.integrity_bits} times at most"),
         ("assumed", "; ".join(card.assumptions)),
         ("visible to workers", "; ".join(card.leaks)),
