@@ -91,7 +91,8 @@ class GuaranteeCard:
         among = f"of the operators {', '.join(self.operators)}"
         if self.collusion_bound < 1:
             return f"collusion bound none: one {among}, or a reader of links, learns everything"
-        return f"collusion bound {self.collusion_bound}: so many {among} together learn nothing"
+        n = self.collusion_bound
+        return f"collusion bound {n}: any {n} {among}, working together, learn nothing"
 
 
 def bound(scheme: Scheme, seats: Sequence[Seat], field: Field) -> int:
