@@ -46,7 +46,7 @@ class Target:
 
 
 def all_targets() -> dict[str, Target]:
-    from fuzz import archives, documents, evidence, files
+    from fuzz import archives, documents, evidence, files, workers
 
-    found = (*evidence.TARGETS, *documents.TARGETS, *files.TARGETS, *archives.TARGETS)
-    return {target.name: target for target in found}
+    rooms = (evidence, documents, files, archives, workers)
+    return {target.name: target for room in rooms for target in room.TARGETS}
