@@ -54,7 +54,7 @@ def _native() -> ModuleType:
             "offload.kernels",
             expected="svetovid's native kernels",
             observed=str(e),
-            next_step="install svetovid from a wheel, or from source where g++ is installed",
+            next_step="install a wheel of this release, or its source where there is g++",
         ) from e
     return _native
 

@@ -170,7 +170,7 @@ def bad(expected: str, observed: object = "") -> ParseError:
         "worker.message",
         expected=expected,
         observed=observed,
-        next_step="run the same version of svetovid on both sides",
+        next_step="run one and the same release on both sides",
     )
 
 
