@@ -23,6 +23,7 @@ from svetovid.offload.plain import PlainMultiplier
 from svetovid.offload.protect import protect
 from svetovid.offload.protocols import CODED, SCHEMES, Scheme
 from svetovid.offload.session import Place, Session
+from svetovid.offload.store import TensorStore
 
 ROUNDINGS = Secret(bytes(range(32)))
 X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -278,3 +279,16 @@ def test_a_wrong_step_of_an_integrity_error_elsewhere_is_not_blamed(tmp_path: Pa
         with pytest.raises(IntegrityError, match=re.escape("seal.broken")):
             masked.run(0, body, net())
         assert masked.replaced == []
+
+
+def test_steps_within_a_limit_of_memory_compute_the_same(tmp_path: Path) -> None:
+    store = TensorStore(0.008, tmp_path)
+    model = net()
+    with Session(
+        CODED, places(3), tmp_path, run="run", roundings=ROUNDINGS, memory=store
+    ) as masked:
+        protect(model, masked)
+        trained(model, lambda number, step: masked.run(number, step, model), 3)
+        assert store.sealed_bytes > 0
+    assert store.plain_bytes == 0
+    assert_same(model.state_dict(), simulated(3))

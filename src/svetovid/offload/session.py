@@ -19,6 +19,7 @@ back, and the step is done again under a new attempt: other masks, the same roun
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from svetovid.offload.operands import MaskedOperand
     from svetovid.offload.product import Product
     from svetovid.offload.protocols import Scheme
+    from svetovid.offload.store import TensorStore
     from svetovid.offload.work import Link
 
 __all__ = ["Place", "Session"]
@@ -68,6 +70,8 @@ class Session:
         roundings: master key of the roundings; the same run with the same key gives the same bits.
         trusted: what this process runs in, for the card.
         check, threads: see :class:`Masker`.
+        memory: where steps keep what they save for their backward pass, within its limit; closed
+            with the session.
 
     Raises:
         InputError: ``offload.workers``.
@@ -86,7 +90,9 @@ class Session:
         field: Field = M31,
         check: bool = True,
         threads: int = 1,
+        memory: TensorStore | None = None,
     ) -> None:
+        self._memory = memory
         needed = len(scheme.workers)
         self._scheme, self._field = scheme, field
         self._trusted, self._checked = trusted, check
@@ -124,6 +130,8 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self._masker.close()
+        if self._memory is not None:
+            self._memory.close()
 
     def card(self) -> GuaranteeCard:
         """What holds with the workers of now."""
@@ -195,7 +203,8 @@ class Session:
         while True:
             try:
                 self.begin(step)
-                done = body()
+                with self._memory.saving() if self._memory else contextlib.nullcontext():
+                    done = body()
                 self.end()
             except (IntegrityError, TransportError) as e:
                 self.replace(e)
