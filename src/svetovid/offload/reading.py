@@ -31,7 +31,7 @@ from svetovid.offload.wire import (
 )
 from svetovid.offload.work import Side, Term, Work
 
-__all__ = ["parse_reply", "parse_request"]
+__all__ = ["largest", "parse_product", "parse_reply", "parse_request"]
 
 _MAX_INT = 2**53 - 1
 _MAX_EXTENT = 2**31 - 1
@@ -183,10 +183,10 @@ def _held(fields: _Fields, limits: Limits) -> int:
 
 
 def _work(fields: _Fields, limits: Limits) -> Work:
-    product = _product(_Fields.of(fields.take("product")))
+    product = parse_product(fields.take("product"))
     terms = tuple(_term(v) for v in _list(fields.take("terms"), 1, 3))
     work = Work(product, fields.prime(), terms, fields.integer("parts", 1, product.reduction))
-    numbers = _largest(product, work.parts)
+    numbers = largest(product, work.parts)
     if numbers > limits.numbers:
         raise over("numbers of a tensor", limits.numbers, numbers)
     if product.macs * len(terms) > limits.macs:
@@ -194,7 +194,13 @@ def _work(fields: _Fields, limits: Limits) -> Work:
     return work
 
 
-def _product(fields: _Fields) -> Product:
+def parse_product(value: object) -> Product:
+    """A product, from parsed JSON of any form.
+
+    Raises:
+        ParseError: ``worker.message``.
+    """
+    fields = _Fields.of(value)
     kind = fields.take("kind")
     if kind not in ("matmul", "conv", "conv_input", "conv_weight"):
         raise bad("a known kind of product")
@@ -220,7 +226,7 @@ def _product(fields: _Fields) -> Product:
     return product
 
 
-def _largest(product: Product, parts: int) -> int:
+def largest(product: Product, parts: int) -> int:
     """Numbers of the largest tensor that a product takes: images may be padded to more."""
     sizes = [math.prod(product.a), math.prod(product.b), math.prod(product.out) * parts]
     if product.kind != "matmul":
