@@ -201,14 +201,14 @@ def test_descriptors_sent_along_are_dropped(pair: Pair) -> None:
 def test_one_that_does_not_read_its_answers(pair: Pair) -> None:
     channel, _ = pair
     with pytest.raises(SvetovidError) as e:
-        any(channel.acknowledge() for _ in range(100_000))
+        any(channel.answer("taken") for _ in range(100_000))
     assert e.value.code == "sandbox.protocol"
 
 
 def test_one_that_is_gone(pair: Pair) -> None:
     channel, theirs = pair
     theirs.close()
-    channel.acknowledge()
+    channel.answer("taken")
     assert channel.receive() is None
 
 
@@ -236,7 +236,7 @@ def test_both_ends_agree(pair: Pair) -> None:
     asked = threading.Thread(target=wire.ask, args=("output", b"abc"), kwargs={"name": "m"})
     asked.start()
     assert channel.receive() == Message("output", name="m", payload=b"abc")
-    channel.acknowledge()
+    channel.answer("taken")
     asked.join(5)
     assert not asked.is_alive()
     channel.close()

@@ -20,6 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import svetovid.training as sv
+from svetovid.crypto import Secret
+from svetovid.errors import InputError, RefusalError
 from svetovid.host.sandbox.memory import frozen
 from svetovid.training import _session, _state, _tensors
 from svetovid.training._records import Records
@@ -261,6 +263,29 @@ def test_metrics_and_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]
             sv.log(loss=value)
 
 
+def test_masked_mode_at_home_is_the_plain_simulator(tmp_path: Path) -> None:
+    """The numbers of eight bits, steps that are numbered, and no worker."""
+    from svetovid.offload.plain import PlainMultiplier
+    from svetovid.offload.protect import protect
+
+    sv.local({}, folder=tmp_path)
+    layers = [torch.nn.Linear(3, 2) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    model, x = layers[0], torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    assert sv.protect(model) is model
+    plain = PlainMultiplier("local", Secret(bytes(32)))
+    protect(layers[1], plain)
+    for number in range(2):
+        plain.begin(number)
+        assert torch.equal(sv.step(lambda: model(x), model), layers[1](x))
+        plain.end()
+    with pytest.raises(RefusalError, match=r"offload\.step"):
+        model(x)
+    assert sv.protect(torch.nn.Sequential(torch.nn.Linear(3, 2)), ["0"])
+    with pytest.raises(InputError, match=r"offload\.model"):
+        sv.protect(torch.nn.Sequential(torch.nn.Linear(3, 2)), ["1"])
+
+
 def test_outside_a_sandbox() -> None:
     with pytest.raises(RuntimeError, match=r"svetovid\.training\.local"):
         sv.dataset("x")
@@ -297,6 +322,7 @@ def session(slots: dict[str, Any], resume: dict[str, int] | None = None) -> tupl
         "seed": 0,
         "slots": slots,
         "resume": resume,
+        "masked": None,
         "metrics": {"n": "int", "loss": "float"},
     }
     return _session.SandboxSession(config, wire), wire  # type: ignore[arg-type]
@@ -335,6 +361,8 @@ def test_session_of_a_sandbox(memory: Callable[[int], int]) -> None:
     assert [a[0] for a, _ in wire.sent] == ["metric", "metric", "progress", "output", "checkpoint"]
     assert wire.sent[0][1] == {"name": "n", "value": 2}
     assert session({})[0].resume() is None
+    with pytest.raises(RuntimeError, match="not masked"):
+        sv.protect(torch.nn.Linear(2, 2))
 
 
 def test_a_worker_does_not_speak(tmp_path: Path) -> None:

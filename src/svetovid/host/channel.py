@@ -24,9 +24,11 @@ from svetovid.host.sandbox.memory import free_bytes
 from svetovid.host.waiting import readable
 from svetovid.training._wire import KINDS
 
-__all__ = ["Channel", "Message"]
+__all__ = ["Answer", "Channel", "Message", "protocol_error"]
 
-Type = Literal["ready", "progress", "metric", "output", "checkpoint", "done", "failed"]
+Step = Literal["begin", "operand", "multiply", "end"]
+Type = Literal["ready", "progress", "metric", "output", "checkpoint", "done", "failed"] | Step
+Answer = Literal["taken", "again"]
 _PREFIX = struct.Struct("<IQ")
 _MAX_HEADER = 512
 _MAX_COUNT = 2**53 - 1
@@ -46,6 +48,8 @@ class Message:
         value: of a metric.
         done, total: of progress.
         kind: of a failure, one of :data:`svetovid.training._wire.KINDS`.
+        count: numbers of an operand.
+        a, b, product: what is to be multiplied with what, and how, as the sandbox says.
         payload: of an output or checkpoint, a private copy.
     """
 
@@ -55,10 +59,14 @@ class Message:
     done: int = 0
     total: int = 0
     kind: str = ""
+    count: int = 0
+    a: int = 0
+    b: int = 0
+    product: object = None
     payload: bytes = b""
 
 
-def _protocol(expected: str, observed: object = "") -> ParseError:
+def protocol_error(expected: str, observed: object = "") -> ParseError:
     return ParseError(
         "sandbox.protocol",
         expected=expected,
@@ -87,24 +95,28 @@ _FORMS: dict[str, dict[str, Callable[[object], bool]]] = {
     "checkpoint": {},
     "done": {},
     "failed": {"kind": lambda v: isinstance(v, str) and v in KINDS},
+    "begin": {},
+    "operand": {"count": _is_count},
+    "multiply": {"a": _is_count, "b": _is_count, "product": lambda v: isinstance(v, dict)},
+    "end": {},
 }
 _WITH_PAYLOAD = frozenset({"output", "checkpoint"})
 
 
 def _read_header(data: bytes) -> dict[str, Any]:
     try:
-        header = load_json(data, max_bytes=_MAX_HEADER, max_depth=2)
+        header = load_json(data, max_bytes=_MAX_HEADER, max_depth=3)
     except InputError as e:
-        raise _protocol("a header of strict JSON", e.code) from e
+        raise protocol_error("a header of strict JSON", e.code) from e
     kind = header.get("type") if isinstance(header, dict) else None
     form = _FORMS.get(kind) if isinstance(kind, str) else None
     if form is None:
-        raise _protocol("a known type of message")
+        raise protocol_error("a known type of message")
     if header.keys() != form.keys() | {"type"}:
-        raise _protocol(f"exactly the fields of {header['type']}")
+        raise protocol_error(f"exactly the fields of {header['type']}")
     for name, check in form.items():
         if not check(header[name]):
-            raise _protocol(f"a sound {name} in {header['type']}")
+            raise protocol_error(f"a sound {name} in {header['type']}")
     return header  # type: ignore[no-any-return]
 
 
@@ -147,7 +159,7 @@ class Channel:
             return None
         header_bytes, payload_bytes = _PREFIX.unpack(prefix)
         if not 0 < header_bytes <= _MAX_HEADER:
-            raise _protocol(f"a header of at most {_MAX_HEADER} bytes", header_bytes)
+            raise protocol_error(f"a header of at most {_MAX_HEADER} bytes", header_bytes)
         raw = bytearray(header_bytes)
         self._fill(memoryview(raw))
         header = _read_header(bytes(raw))
@@ -155,7 +167,7 @@ class Channel:
         if header["type"] in _WITH_PAYLOAD:
             payload = self._payload(header["type"], header.get("name", ""), payload_bytes)
         elif payload_bytes:
-            raise _protocol(f"no payload with {header['type']}", payload_bytes)
+            raise protocol_error(f"no payload with {header['type']}", payload_bytes)
         return None if self._ended else Message(**header, payload=payload)
 
     def _payload(self, kind: str, name: str, length: int) -> bytes:
@@ -181,30 +193,30 @@ class Channel:
             except BlockingIOError:
                 left = end - time.monotonic()
                 if left <= 0 or not readable(self._sock.fileno(), left):
-                    raise _protocol("a frame to be sent in one go", "a stall") from None
+                    raise protocol_error("a frame to be sent in one go", "a stall") from None
                 continue
             except ConnectionError:
                 got = 0
             if got == 0:
                 if empty:
                     return False
-                raise _protocol("a whole frame", "an end in its middle")
+                raise protocol_error("a whole frame", "an end in its middle")
             view = view[got:]
             empty = False
         return True
 
-    def acknowledge(self) -> None:
-        """Tell the sandbox that its output or checkpoint is taken.
+    def answer(self, answer: Answer) -> None:
+        """Tell the sandbox that what it sent is taken, or that a step is to be done again.
 
         Raises:
             ParseError: ``sandbox.protocol`` where it does not read its answers.
         """
-        answer = canonical({"type": "taken"})
+        said = canonical({"type": answer})
         try:
-            if self._sock.send(_PREFIX.pack(len(answer), 0) + answer) != _PREFIX.size + len(answer):
+            if self._sock.send(_PREFIX.pack(len(said), 0) + said) != _PREFIX.size + len(said):
                 raise BlockingIOError
         except BlockingIOError as e:
-            raise _protocol("a sandbox that reads its answers") from e
+            raise protocol_error("a sandbox that reads its answers") from e
         except OSError:
             return  # it is gone; whoever waits for it sees that
 

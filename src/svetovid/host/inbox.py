@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from svetovid.errors import LimitError, ParseError, RefusalError, SvetovidError
-from svetovid.host.channel import Message
+from svetovid.errors import (
+    IntegrityError,
+    LimitError,
+    ParseError,
+    RefusalError,
+    SvetovidError,
+    TransportError,
+)
+from svetovid.host.channel import Answer, Message, protocol_error
+from svetovid.host.masking import Masking
 from svetovid.host.outputs import MAX_HEADER_BYTES, Metrics, rebuild, size_of
 from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec
 
@@ -23,13 +31,15 @@ class Inbox:
         outputs, metrics, limits: as the job agreed on them.
         on_event: hears of progress, ``{"done": n, "total": n}``.
         on_checkpoint: keeps a checkpoint.
+        masking: of a job in masked mode.
 
     Attributes:
         outputs: name to canonical safetensors bytes, written anew.
         nan: output name to how many NaN are in it.
         metrics: what was said of each.
         ready, done: whether the script's first line was reached, and its last.
-        ours: what failed on our side: a checkpoint could not be kept.
+        ours: what failed on our side: a checkpoint could not be kept, or a worker failed and none
+            is left.
     """
 
     def __init__(
@@ -39,11 +49,13 @@ class Inbox:
         limits: JobLimits,
         on_event: Callable[[Mapping[str, Any]], None],
         on_checkpoint: Callable[[bytes], None],
+        masking: Masking | None = None,
     ) -> None:
         self._agreed = outputs
         self._limits = limits
         self._on_event = on_event
         self._on_checkpoint = on_checkpoint
+        self._masking = masking
         self._counts = {"progress": 0, "checkpoint": 0}
         self.metrics = Metrics(metrics)
         self.outputs: dict[str, bytes] = {}
@@ -70,14 +82,15 @@ class Inbox:
         left = self._limits.output_bytes - sum(map(len, self.outputs.values()))
         return min(left, size_of(spec) + MAX_HEADER_BYTES + 8)
 
-    def take(self, message: Message) -> bool:
-        """Handle one message; whether the sandbox waits for an answer.
+    def take(self, message: Message) -> Answer | None:
+        """Handle one message; the answer, where the sandbox waits for one.
 
         Raises:
             ParseError: ``sandbox.protocol``, ``output.malformed``.
             RefusalError: ``sandbox.script``, ``output.*``.
             LimitError: ``sandbox.flood``, ``output.limit``.
             PolicyError: ``metric.*``.
+            SvetovidError: as of :meth:`Masking.take`.
         """
         if (message.type == "ready") == self.ready or self.done:
             raise ParseError(
@@ -104,6 +117,8 @@ class Inbox:
                 except SvetovidError as e:
                     self.ours = e
                     raise
+            case "begin" | "operand" | "multiply" | "end":
+                return self._masked(message)
             case "done":
                 self.done = True
             case "failed":
@@ -113,7 +128,16 @@ class Inbox:
                     observed=message.kind,
                     next_step="run it on data of your own: svetovid.training.local",
                 )
-        return message.type in ("output", "checkpoint")
+        return "taken" if message.type in ("output", "checkpoint") else None
+
+    def _masked(self, message: Message) -> Answer:
+        if self._masking is None:
+            raise protocol_error("no steps in a job that is not in masked mode")
+        try:
+            return self._masking.take(message)
+        except (IntegrityError, TransportError) as e:
+            self.ours = e
+            raise
 
     def _in_budget(self) -> None:
         """What leaves is what was written anew, and that is what managers count."""

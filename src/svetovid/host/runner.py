@@ -23,6 +23,7 @@ from svetovid.errors import LimitError, RefusalError, SvetovidError
 from svetovid.host.channel import Channel
 from svetovid.host.feed import Feed
 from svetovid.host.inbox import Inbox
+from svetovid.host.masking import Masking, Room
 from svetovid.host.runtime import BOOTSTRAP, interpreter
 from svetovid.host.sandbox import Confinement, Sandbox
 from svetovid.host.sandbox.memory import frozen
@@ -108,12 +109,14 @@ class _Watch:
         feed: Feed,
         stop: threading.Event,
         deadline: float,
+        masking: Masking | None,
     ) -> None:
         self._sandbox = sandbox
         self._channel = channel
         self._feed = feed
         self._stop = stop
         self._deadline = deadline
+        self._masking = masking
         self._over = threading.Event()
         self.reason: SvetovidError | None = None
         self._thread = threading.Thread(target=self._keep, name="watch", daemon=True)
@@ -136,6 +139,8 @@ class _Watch:
             if reason is not None:
                 self.reason = reason
                 self._channel.end()
+                if self._masking is not None:
+                    self._masking.end()
                 try:
                     self._sandbox.kill()
                 except SvetovidError as e:
@@ -152,7 +157,9 @@ class _Watch:
         self._thread.join()
 
 
-def _config(job: SandboxJob, feed: Feed, channel: int, resume: int | None) -> bytes:
+def _config(
+    job: SandboxJob, feed: Feed, channel: int, resume: int | None, room: Room | None
+) -> bytes:
     slots: dict[str, object] = {}
     for slot, region in feed.regions.items():
         reader = job.datasets.get(slot) or job.models[slot]
@@ -173,6 +180,7 @@ def _config(job: SandboxJob, feed: Feed, channel: int, resume: int | None) -> by
             "slots": slots,
             "metrics": {name: spec.type for name, spec in job.metrics.items()},
             "outputs": sorted(job.outputs),
+            "masked": None if room is None else {"memory": room.fd, "size": room.size},
             "resume": None if resume is None else {"data": resume, "size": len(job.resume or b"")},
         }
     )
@@ -205,6 +213,7 @@ def run_sandboxed(
     on_event: Callable[[Mapping[str, Any]], None] = lambda _: None,
     on_checkpoint: Callable[[bytes], None] = lambda _: None,
     stop: threading.Event | None = None,
+    masking: Masking | None = None,
 ) -> SandboxResult:
     """Run a job's code to its end.
 
@@ -213,6 +222,7 @@ def run_sandboxed(
         on_event: hears of progress, ``{"done": n, "total": n}``; for recipients' eyes (T9).
         on_checkpoint: keeps a checkpoint; the script goes on once it returns.
         stop: ends the job within a second of being set.
+        masking: what answers the steps of a job in masked mode; its memory is the caller's.
 
     Raises:
         HostError: ``sandbox.*`` where this machine cannot confine; ``feed.*``.
@@ -221,12 +231,14 @@ def run_sandboxed(
         ParseError: ``sandbox.protocol``, ``output.malformed``.
         PolicyError: ``metric.*``.
         IntegrityError: ``asset.*`` where an asset proves altered while it is decrypted.
+        SvetovidError: as of :meth:`Masking.take`.
     """
     stop = stop or threading.Event()
     if stop.is_set():  # not one byte is decrypted for a lease that is lost already
         raise _stopped()
     begun = time.monotonic()
-    inbox = Inbox(job.outputs, job.metrics, job.limits, on_event, on_checkpoint)
+    inbox = Inbox(job.outputs, job.metrics, job.limits, on_event, on_checkpoint, masking)
+    room = None if masking is None else masking.room
     with contextlib.ExitStack() as stack:
         feed = stack.enter_context(
             Feed({**job.datasets, **job.models}, max_bytes=job.max_asset_bytes)
@@ -236,10 +248,11 @@ def run_sandboxed(
         stack.callback(channel.close)
         with theirs, _memory("resume", job.resume) as resume:
             config = stack.enter_context(
-                _memory("config", _config(job, feed, theirs.fileno(), resume))
+                _memory("config", _config(job, feed, theirs.fileno(), resume, room))
             )
             assert config is not None
             keep = [theirs.fileno(), config, *([] if resume is None else [resume])]
+            keep += [] if room is None else [room.fd]
             for region in feed.regions.values():
                 keep += [region.data, region.mark]
             sandbox = Sandbox(
@@ -251,7 +264,7 @@ def run_sandboxed(
             )
         stack.enter_context(sandbox)
         end = begun + job.limits.wall_s
-        watch = _Watch(sandbox, channel, feed, stop, end)
+        watch = _Watch(sandbox, channel, feed, stop, end, masking)
         stack.enter_context(watch)
         try:
             start_s = _listen(channel, sandbox, inbox) - begun
@@ -294,8 +307,9 @@ def _listen(channel: Channel, sandbox: Sandbox, inbox: Inbox) -> float:
     """Hear the sandbox out; when its code began."""
     ready_at = 0.0
     while (message := channel.receive()) is not None:
-        if inbox.take(message):
-            channel.acknowledge()
+        answer = inbox.take(message)
+        if answer is not None:
+            channel.answer(answer)
         if message.type == "ready":
             ready_at = time.monotonic()
             sandbox.hush()

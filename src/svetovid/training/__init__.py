@@ -22,9 +22,11 @@ from svetovid.training._api import (
     log,
     parameters,
     progress,
+    protect,
     resume,
     save,
     seed,
+    step,
     tensors,
 )
 from svetovid.training._records import Records
@@ -38,8 +40,10 @@ __all__ = [
     "log",
     "parameters",
     "progress",
+    "protect",
     "resume",
     "save",
     "seed",
+    "step",
     "tensors",
 ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from svetovid.training._records import Records
 from svetovid.training._session import current, install
 from svetovid.training._state import dump_state, load_state
 from svetovid.training._tensors import pack, unpack
+
+Result = TypeVar("Result")
+Model = TypeVar("Model")
 
 
 def dataset(slot: str, transform: Callable[[tuple[Any, ...]], Any] | None = None) -> Records:
@@ -97,6 +100,44 @@ def resume(things: Mapping[str, Any]) -> int:
     """
     data = current().resume()
     return 0 if data is None else load_state(things, data)
+
+
+def protect(model: Model, layers: Collection[str] | None = None) -> Model:
+    """Have a model's products computed by the workers of a job in masked mode, in place.
+
+    Names, parameters and state dict stay those of the plain model. Each forward and backward pass
+    belongs into a :func:`step`. At home nothing is masked: the model computes the same 8-bit
+    numbers.
+
+    Args:
+        model: a ``torch.nn.Module`` of float32, on the processor.
+        layers: which, by name; without it all that can be.
+
+    Raises:
+        InputError: ``offload.model``, with a reason for every layer that cannot be protected.
+        RuntimeError: the job is not in masked mode.
+    """
+    from svetovid.offload.protect import protect as protected
+
+    done: Model = protected(model, current().multiplier(), layers)  # type: ignore[type-var, arg-type]
+    return done
+
+
+def step(body: Callable[[], Result], model: Any) -> Result:
+    """Do one step of training, or of inference, with a model that :func:`protect` was given.
+
+    Args:
+        body: forward and backward: it may change gradients and buffers of ``model`` and draw random
+            numbers, and nothing else. Where a worker fails, these are put back and it is called
+            again. Let the optimiser step afterwards.
+        model: all that is trained in it.
+
+    Returns:
+        what ``body`` returns.
+    """
+    from svetovid.training._masked import run_step
+
+    return run_step(current().multiplier(), body, model)
 
 
 def parameters() -> dict[str, Any]:

@@ -21,6 +21,9 @@ def _descriptors(config: "dict[str, object]") -> "set[int]":
     resume: dict[str, int] | None = config["resume"]  # type: ignore[assignment]
     if resume is not None:
         found.add(resume["data"])
+    masked: dict[str, int] | None = config["masked"]  # type: ignore[assignment]
+    if masked is not None:
+        found.add(masked["memory"])
     return found  # type: ignore[return-value]
 
 

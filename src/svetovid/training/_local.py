@@ -6,9 +6,12 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from svetovid.training._tensors import pack
+
+if TYPE_CHECKING:
+    from svetovid.training._masked import StepMultiplier
 
 __all__ = ["LocalSession"]
 
@@ -62,6 +65,7 @@ class LocalSession:
         self._folder = folder
         self._schemas: dict[str, dict[str, Any]] = {}
         self._content: dict[str, bytearray] = {}
+        self._multiplier: StepMultiplier | None = None
         for slot, columns in datasets.items():
             self._content[slot], self._schemas[slot] = _zip(columns)
         for slot, tensors in models.items():
@@ -90,3 +94,11 @@ class LocalSession:
 
     def progress(self, done: int, total: int) -> None:
         sys.stderr.write(f"\r{done}/{total}" + ("\n" if done == total else ""))
+
+    def multiplier(self) -> StepMultiplier:
+        """The plain 8-bit simulator: the numbers of masked mode, without a mask or a worker."""
+        if self._multiplier is None:
+            from svetovid.training._simulated import Simulator
+
+            self._multiplier = Simulator()
+        return self._multiplier

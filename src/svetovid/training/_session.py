@@ -5,9 +5,12 @@ from __future__ import annotations
 import mmap
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from svetovid.training._wire import Wire
+
+if TYPE_CHECKING:
+    from svetovid.training._masked import StepMultiplier
 
 __all__ = ["SandboxSession", "Session", "Shared", "current", "install"]
 
@@ -42,6 +45,8 @@ class Session(Protocol):
     def metric(self, name: str, value: float) -> None: ...
 
     def progress(self, done: int, total: int) -> None: ...
+
+    def multiplier(self) -> StepMultiplier: ...
 
 
 def _mapped(fd: int, size: int) -> memoryview:
@@ -79,6 +84,8 @@ class SandboxSession:
         self._slots = config["slots"]
         self._metrics = config["metrics"]
         self._resume = config["resume"]
+        self._masked = config["masked"]
+        self._multiplier: StepMultiplier | None = None
         self._shared: dict[str, Shared] = {}
 
     def _slot(self, slot: str) -> Mapping[str, Any]:
@@ -119,6 +126,16 @@ class SandboxSession:
 
     def progress(self, done: int, total: int) -> None:
         self._wire.send("progress", done=done, total=total)
+
+    def multiplier(self) -> StepMultiplier:
+        from svetovid.training._masked import HostMultiplier
+
+        if self._multiplier is None:
+            if self._masked is None:
+                raise RuntimeError("this job has no workers: its mode is not masked")
+            memory = mmap.mmap(self._masked["memory"], self._masked["size"])
+            self._multiplier = HostMultiplier(self._wire.ask, memoryview(memory))
+        return self._multiplier
 
 
 _current: Session | None = None

@@ -16,7 +16,7 @@ from typing import Any
 
 from svetovid.training._tensors import pack, unpack
 
-__all__ = ["dump_state", "load_state"]
+__all__ = ["dump_state", "load_state", "random_state", "set_random_state"]
 
 _TREE = "tree"
 
@@ -56,7 +56,7 @@ def _decode(value: Any, tensors: Mapping[str, Any]) -> Any:
     return tensors[content].clone()
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
     import torch
 
     state: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
@@ -68,7 +68,7 @@ def _random_state() -> dict[str, Any]:
     return state
 
 
-def _set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: Mapping[str, Any]) -> None:
     import torch
 
     random.setstate(state["python"])
@@ -98,7 +98,7 @@ def dump_state(things: Mapping[str, Any], step: int) -> bytearray:
     tree = {
         "step": step,
         "things": {name: _encode(_state_of(t), tensors) for name, t in things.items()},
-        "random": _encode(_random_state(), tensors),
+        "random": _encode(random_state(), tensors),
     }
     text = bytearray(json.dumps(tree, allow_nan=False).encode())
     tensors[_TREE] = torch.frombuffer(text, dtype=torch.uint8)
@@ -120,6 +120,6 @@ def load_state(things: Mapping[str, Any], data: bytes | memoryview) -> int:
             thing.load_state_dict(state)
         else:
             thing.set_state(state)
-    _set_random_state(_decode(tree["random"], tensors))
+    set_random_state(_decode(tree["random"], tensors))
     step: int = tree["step"]
     return step

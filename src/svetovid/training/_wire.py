@@ -63,11 +63,11 @@ class Wire:
             self._sock.sendall(_PREFIX.pack(len(header), len(payload)) + header)
             self._sock.sendall(payload)
 
-    def ask(self, type_: str, payload: bytes | bytearray, **fields: object) -> None:
-        """Send, and wait until the host has taken it."""
+    def ask(self, type_: str, payload: bytes | bytearray = b"", **fields: object) -> str:
+        """Send, and wait for the host's answer: its type."""
         self.send(type_, payload, **fields)
         header_bytes, _ = _PREFIX.unpack(self._read(_PREFIX.size))
-        self._read(header_bytes)
+        return str(json.loads(self._read(header_bytes))["type"])
 
     def _read(self, length: int) -> bytes:
         data = b""

@@ -31,8 +31,15 @@ DEFAULT_DISTRIBUTIONS = ("torch", "numpy", "safetensors")
 SITE = PurePosixPath("/opt/site")
 """Where distributions stand in the sandbox; the bootstrap puts it on ``sys.path``."""
 BOOTSTRAP = PurePosixPath("/opt/svetovid/bootstrap.py")
-_IN_SANDBOX = ("dtypes.py", "errors.py", "training")
-"""The rooms of svetovid that a job's script may import; neither a key nor the host is in them."""
+_IN_SANDBOX = (
+    *("dtypes.py", "errors.py", "training"),
+    *(
+        f"offload/{name}.py"
+        for name in ("__init__", "multiplier", "product", "protect", "validate")
+    ),
+    "offload/layers",
+)
+"""What of svetovid a job's script may import; neither a key, a mask nor the host is in it."""
 
 _BUILD_TOOLS = frozenset({"pip", "setuptools", "wheel"})
 """Asked for by distributions to build with, not to run."""
