@@ -51,9 +51,19 @@ def refused(action):
 @functools.cache
 def small_runtime() -> Path:
     """A runtime of interpreter, standard library and svetovid.training."""
+    return build_runtime(_folder() / "runtime", ())
+
+
+@functools.cache
+def torch_runtime() -> Path:
+    """The runtime that jobs have by default: PyTorch as well."""
+    return build_runtime(_folder() / "runtime")
+
+
+def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="svetovid-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return build_runtime(folder / "runtime", ())
+    return folder
 
 
 def job(script: str, **changes: Any) -> SandboxJob:

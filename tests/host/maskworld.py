@@ -79,6 +79,7 @@ class Both:
         self.channel = Channel(ours, self.inbox.room)
         self.wire = Wire(theirs.detach())
         self.failed: SvetovidError | None = None
+        self._step = -1
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
         self.wire.send("ready")
@@ -101,6 +102,11 @@ class Both:
         except SvetovidError as e:
             self.failed = e
             self.channel.end()
+
+    def begin(self, step: int | None = None) -> str:
+        """Begin a step past the sandbox's own half: the next one where none is named."""
+        self._step = self._step + 1 if step is None else step
+        return self.wire.ask("begin", step=self._step)
 
     def refused(self, act: Callable[[], object]) -> str:
         """The code that ends the job where its code does this."""

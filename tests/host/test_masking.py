@@ -115,7 +115,7 @@ def test_until_it_begins_anew_everything_is_answered_again(both: Make) -> None:
     assert [ask("operand", count=4), ask("end"), ask("multiply", a=7, b=7, product={})] == [
         "again"
     ] * 3
-    assert ask("begin") == "taken"
+    assert ask("begin", step=0) == "taken"
     assert ask("operand", count=4) == "taken"
     assert ask("multiply", a=0, b=0, product=PLAIN) == "taken"
 
@@ -191,16 +191,19 @@ def test_operands_of_any_strides(both: Make) -> None:
         ("multiply", {"a": 0, "b": 0, "product": [1]}),
         ("multiply", {"a": "x", "b": 0, "product": PLAIN}),
         ("multiply", {"a": 0, "b": 0}),
-        ("begin", {"step": 3}),
+        ("begin", {}),
+        ("begin", {"step": 3, "mask": 1}),
+        ("begin", {"step": -1}),
+        ("begin", {"step": 0}),  # the one under way
         ("end", {"mask": True}),
         ("seed", {}),
-        ("begin", {}, b"payload"),
+        ("begin", {"step": 1}, b"payload"),
     ],
     ids=str,
 )
 def test_what_no_honest_script_says(both: Make, asked: tuple[Any, ...]) -> None:
     here = both()
-    here.wire.ask("begin")
+    here.begin()
     here.wire.ask("operand", count=4)
     here.wire.ask("operand", count=5)
     kind, members, *payload = asked
@@ -220,7 +223,7 @@ def test_small_operands_do_not_become_large_by_padding(both: Make) -> None:
         dilation=(1, 1),
     )
     here = both()
-    here.wire.ask("begin")
+    here.begin()
     here.wire.ask("operand", count=1)
     asked = {"a": 0, "b": 0, "product": dict(vars(padded))}
     assert here.refused(lambda: here.wire.ask("multiply", **asked)) == "sandbox.protocol"
@@ -228,67 +231,82 @@ def test_small_operands_do_not_become_large_by_padding(both: Make) -> None:
 
 
 @pytest.mark.parametrize("kind", ["operand", "multiply", "end"])
-@pytest.mark.parametrize("before", [(), ("begin", "end")])
-def test_nothing_outside_of_a_step(both: Make, kind: str, before: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("before", [False, True])
+def test_nothing_outside_of_a_step(both: Make, kind: str, before: bool) -> None:
     here = both()
     members: dict[str, Any] = {
         "operand": {"count": 4},
         "multiply": {"a": 0, "b": 0, "product": PLAIN},
         "end": {},
     }[kind]
-    for one in before:
-        here.wire.ask(one)
+    if before:
+        here.begin()
+        here.wire.ask("end")
     assert here.refused(lambda: here.wire.ask(kind, **members)) == "sandbox.protocol"
 
 
 def test_operands_of_an_earlier_step_are_gone(both: Make) -> None:
     here = both()
-    here.wire.ask("begin")
+    here.begin()
     here.wire.ask("operand", count=4)
-    here.wire.ask("begin")
+    here.begin()
     asked = {"a": 0, "b": 0, "product": PLAIN}
     assert here.refused(lambda: here.wire.ask("multiply", **asked)) == "sandbox.protocol"
+
+
+@pytest.mark.parametrize("then", [0, 1, 2])
+def test_steps_rise_but_where_one_is_done_again(both: Make, then: int) -> None:
+    here = both()
+    here.begin(1)
+    if then < 2:
+        assert here.refused(lambda: here.begin(then)) == "sandbox.protocol"
+        return
+    here.begin(then)
+    here.wire.ask("operand", count=4)
+    here.links["worker 1"].silent = True
+    assert here.wire.ask("multiply", a=0, b=0, product=PLAIN) == "again"
+    assert here.refused(lambda: here.begin(3)) == "sandbox.protocol"
 
 
 def test_a_job_in_another_mode_has_no_steps(both: Make) -> None:
     here = both()
     here.inbox._masking = None
-    assert here.refused(lambda: here.wire.ask("begin")) == "sandbox.protocol"
+    assert here.refused(lambda: here.begin()) == "sandbox.protocol"
 
 
 def test_products_and_numbers_are_bounded_over_all_steps(both: Make) -> None:
     here = both(products=2, numbers=100)
     for _ in range(2):
-        here.wire.ask("begin")
+        here.begin()
         here.wire.ask("operand", count=4)
         here.wire.ask("multiply", a=0, b=0, product=PLAIN)
-    here.wire.ask("begin")
+    here.begin()
     here.wire.ask("operand", count=4)
     asked = {"a": 0, "b": 0, "product": PLAIN}
     assert here.refused(lambda: here.wire.ask("multiply", **asked)) == "offload.limit"
     there = both(products=2, numbers=100)
     for _ in range(2):
-        there.wire.ask("begin")
+        there.begin()
         there.wire.ask("operand", count=50)
-    there.wire.ask("begin")
+    there.begin()
     assert there.refused(lambda: there.wire.ask("operand", count=1)) == "offload.limit"
     assert {len(link.works) for link in here.links.values()} == {2}
 
 
 def test_a_step_that_is_done_again_counts_again(both: Make) -> None:
     here = both(products=100, numbers=7)
-    here.wire.ask("begin")
+    here.begin()
     here.wire.ask("operand", count=4)
     here.links["worker 1"].silent = True
     assert here.wire.ask("multiply", a=0, b=0, product=PLAIN) == "again"
-    here.wire.ask("begin")
+    here.begin(0)
     assert here.refused(lambda: here.wire.ask("operand", count=4)) == "offload.limit"
 
 
 def test_operands_of_one_step_are_bounded(both: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masking, "_MOST_OPERANDS", 3)
     here = both()
-    here.wire.ask("begin")
+    here.begin()
     for _ in range(3):
         here.wire.ask("operand", count=1)
     assert here.refused(lambda: here.wire.ask("operand", count=1)) == "offload.limit"

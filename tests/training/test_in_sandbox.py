@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sandboxing import torch_runtime
 from svetovid.assets import AssetReader, open_asset, seal_dataset
 from svetovid.crypto import Identity
 from svetovid.errors import RefusalError
 from svetovid.host.runner import SandboxJob, run_sandboxed
-from svetovid.host.runtime import build_runtime
 from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec, TensorSpec
 
 np = pytest.importorskip("numpy")
@@ -44,11 +43,6 @@ sv.save("model", model.state_dict())
 """
 
 
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_runtime(tmp_path_factory.mktemp("torch") / "runtime")
-
-
 @pytest.fixture
 def rows(alice: Identity) -> Iterator[AssetReader]:
     rng = np.random.default_rng(0)
@@ -63,13 +57,13 @@ def rows(alice: Identity) -> Iterator[AssetReader]:
         yield reader
 
 
-def job(runtime: Path, rows: AssetReader, workers: int, **more: Any) -> SandboxJob:
+def job(rows: AssetReader, workers: int, **more: Any) -> SandboxJob:
     tensors = {
         "weight": TensorSpec(dtype="float32", shape=(1, 4)),
         "bias": TensorSpec(dtype="float32", shape=(1,)),
     }
     return SandboxJob(
-        runtime=runtime,
+        runtime=torch_runtime(),
         code={"train.py": SCRIPT},
         entry="train.py",
         parameters={"workers": workers},
@@ -83,9 +77,9 @@ def job(runtime: Path, rows: AssetReader, workers: int, **more: Any) -> SandboxJ
     )
 
 
-def test_same_weights_with_workers_and_after_a_kill(runtime: Path, rows: AssetReader) -> None:
+def test_same_weights_with_workers_and_after_a_kill(rows: AssetReader) -> None:
     """T8 (workers share memory in /dev/shm), T11 (the same result after kill -9)."""
-    whole = run_sandboxed(job(runtime, rows, 2))
+    whole = run_sandboxed(job(rows, 2))
     assert len(whole.metrics["loss"]) == 3
 
     stop = threading.Event()
@@ -96,8 +90,8 @@ def test_same_weights_with_workers_and_after_a_kill(runtime: Path, rows: AssetRe
         stop.set()
 
     with pytest.raises(RefusalError) as e:
-        run_sandboxed(job(runtime, rows, 0), on_checkpoint=keep, stop=stop)
+        run_sandboxed(job(rows, 0), on_checkpoint=keep, stop=stop)
     assert e.value.code == "sandbox.stopped"
-    again = run_sandboxed(job(runtime, rows, 0, resume=kept[-1]))
+    again = run_sandboxed(job(rows, 0, resume=kept[-1]))
     assert len(again.metrics["loss"]) < 3
     assert again.outputs == whole.outputs

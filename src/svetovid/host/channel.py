@@ -48,6 +48,7 @@ class Message:
         value: of a metric.
         done, total: of progress.
         kind: of a failure, one of :data:`svetovid.training._wire.KINDS`.
+        step: number of a step.
         count: numbers of an operand.
         a, b, product: what is to be multiplied with what, and how, as the sandbox says.
         payload: of an output or checkpoint, a private copy.
@@ -59,6 +60,7 @@ class Message:
     done: int = 0
     total: int = 0
     kind: str = ""
+    step: int = 0
     count: int = 0
     a: int = 0
     b: int = 0
@@ -95,7 +97,7 @@ _FORMS: dict[str, dict[str, Callable[[object], bool]]] = {
     "checkpoint": {},
     "done": {},
     "failed": {"kind": lambda v: isinstance(v, str) and v in KINDS},
-    "begin": {},
+    "begin": {"step": _is_count},
     "operand": {"count": _is_count},
     "multiply": {"a": _is_count, "b": _is_count, "product": lambda v: isinstance(v, dict)},
     "end": {},

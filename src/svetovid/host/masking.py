@@ -132,7 +132,9 @@ class Masking:
             TransportError, IntegrityError: a worker failed, and none is left to take its place.
         """
         if message.type == "begin":
-            self._step += not self._again
+            if message.step < self._step or (message.step == self._step) != self._again:
+                raise protocol_error("steps that rise, but where one is done again", message.step)
+            self._step = message.step
             self._again, self._under_way = False, True
         elif self._again:
             return "again"

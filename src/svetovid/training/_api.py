@@ -86,7 +86,7 @@ def checkpoint(things: Mapping[str, Any], *, step: int) -> None:
         things: name to an object with ``state_dict`` or ``get_state``.
         step: what :func:`resume` will return; for example the number of finished epochs.
     """
-    current().checkpoint(dump_state(things, step))
+    current().checkpoint(dump_state(things, step, current().steps))
 
 
 def resume(things: Mapping[str, Any]) -> int:
@@ -99,7 +99,10 @@ def resume(things: Mapping[str, Any]) -> int:
         the ``step`` of that checkpoint; 0 where the job starts afresh.
     """
     data = current().resume()
-    return 0 if data is None else load_state(things, data)
+    if data is None:
+        return 0
+    step, current().steps = load_state(things, data)
+    return step
 
 
 def protect(model: Model, layers: Collection[str] | None = None) -> Model:

@@ -102,3 +102,12 @@ class LocalSession:
 
             self._multiplier = Simulator()
         return self._multiplier
+
+    @property
+    def steps(self) -> int:
+        return 0 if self._multiplier is None else self._multiplier.steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        if value:
+            self.multiplier().steps = value

@@ -32,7 +32,14 @@ class Again(BaseException):
 
 
 class StepMultiplier(Protocol):
-    """A :class:`svetovid.offload.multiplier.Multiplier` that numbers its steps."""
+    """A :class:`svetovid.offload.multiplier.Multiplier` that numbers its steps.
+
+    Attributes:
+        steps: how many have begun; a checkpoint keeps it, so that a run that goes on has the
+            roundings that it would have had.
+    """
+
+    steps: int
 
     def start(self) -> None:
         """Begin the next step, or the same one again."""
@@ -65,9 +72,10 @@ class HostMultiplier:
 
         self._ask = ask
         self._room = torch.frombuffer(memory, dtype=torch.float32)
-        self._under_way = False
+        self._under_way = self._again = False
         self._names: set[str] = set()
         self._begun = 0
+        self.steps = 0
 
     @property
     def begun(self) -> int:
@@ -75,15 +83,17 @@ class HostMultiplier:
         return self._begun
 
     def _tell(self, type_: str, **members: object) -> None:
-        if self._ask(type_, **members) == "again":
+        self._again = self._ask(type_, **members) == "again"
+        if self._again:
             raise Again
 
     def start(self) -> None:
         """Begin the next step, or the same one after :class:`Again`."""
         self._begun += 1
+        self.steps += not self._again
         self._names.clear()
         self._under_way = True
-        self._tell("begin")
+        self._tell("begin", step=self.steps - 1)
 
     def finish(self) -> None:
         """End the step; its operands are void."""

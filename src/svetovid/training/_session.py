@@ -31,6 +31,8 @@ class Session(Protocol):
 
     parameters: dict[str, Any]
     seed: int
+    steps: int
+    """Of masked mode, how many have begun."""
 
     def content(self, slot: str) -> Bytes: ...
 
@@ -136,6 +138,15 @@ class SandboxSession:
             memory = mmap.mmap(self._masked["memory"], self._masked["size"])
             self._multiplier = HostMultiplier(self._wire.ask, memoryview(memory))
         return self._multiplier
+
+    @property
+    def steps(self) -> int:
+        return 0 if self._multiplier is None else self._multiplier.steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        if value:
+            self.multiplier().steps = value
 
 
 _current: Session | None = None

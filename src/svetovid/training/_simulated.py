@@ -13,13 +13,13 @@ class Simulator(PlainMultiplier):
 
     def __init__(self) -> None:
         super().__init__("local", Secret(bytes(32)))
-        self._next = 0
+        self.steps = 0
 
     def start(self) -> None:
         """Begin the next step; one that its body left half done is over."""
         self.end()
-        self.begin(self._next)
-        self._next += 1
+        self.begin(self.steps)
+        self.steps += 1
 
     def finish(self) -> None:
         """End it."""

@@ -90,13 +90,15 @@ def _state_of(thing: Any) -> Any:
     raise TypeError(f"{type(thing).__name__} has neither state_dict nor get_state")
 
 
-def dump_state(things: Mapping[str, Any], step: int) -> bytearray:
-    """Bytes of everything in ``things``, of ``step`` and of all random generators."""
+def dump_state(things: Mapping[str, Any], step: int, steps: int) -> bytearray:
+    """Bytes of everything in ``things``, of ``step``, of how many steps of masked mode there were,
+    and of all random generators."""
     import torch
 
     tensors: dict[str, Any] = {}
     tree = {
         "step": step,
+        "steps": steps,
         "things": {name: _encode(_state_of(t), tensors) for name, t in things.items()},
         "random": _encode(random_state(), tensors),
     }
@@ -105,8 +107,8 @@ def dump_state(things: Mapping[str, Any], step: int) -> bytearray:
     return pack(tensors)
 
 
-def load_state(things: Mapping[str, Any], data: bytes | memoryview) -> int:
-    """Put a checkpoint's state back into ``things``; its step."""
+def load_state(things: Mapping[str, Any], data: bytes | memoryview) -> tuple[int, int]:
+    """Put a checkpoint's state back into ``things``; its step, and its steps of masked mode."""
     tensors = unpack(data)
     tree = json.loads(bytes(tensors.pop(_TREE).tolist()))
     if tree["things"].keys() != things.keys():
@@ -121,5 +123,4 @@ def load_state(things: Mapping[str, Any], data: bytes | memoryview) -> int:
         else:
             thing.set_state(state)
     set_random_state(_decode(tree["random"], tensors))
-    step: int = tree["step"]
-    return step
+    return tree["step"], tree["steps"]
