@@ -190,7 +190,7 @@ def _sharing(elements: int, rounds: int, quiet: Quiet) -> dict[str, list[float]]
         sent = [made[p] for w in scheme.workers for p in w.points if p in made]
         keys = [bytes([i]) * 32 for i, _ in enumerate(scheme.masks)]
         outs = [
-            (to, scheme.masks.index(s.mask), s.alpha, s.beta)
+            (to, scheme.masks.index(s.mask), s.alpha, s.betas[0])
             for to, s in zip(memory, sent, strict=False)
         ]
 

@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 from offload.memory_link import MemoryLink
 from offload.test_masking import masker
 from svetovid.offload.field import M31
-from svetovid.offload.protocols import CODED, GOTEN, SCHEMES, Scheme
+from svetovid.offload.protocols import CODED, GOTEN, PACKED, SCHEMES, Scheme
 
 ROWS, WIDTH = 20_000, 12
 TENSORS = {
@@ -28,25 +28,37 @@ FALSE_ALARM = 1e-7
 """Of one test on truly random numbers."""
 
 
-def views(folder: Path, scheme: Scheme, value: torch.Tensor, step: int = 0) -> list[np.ndarray]:
-    """For each worker, the points of a tensor that it was given: ``[points, *value.shape]``."""
-    folder.mkdir(exist_ok=True)
+def views(
+    folder: Path, scheme: Scheme, value: torch.Tensor, *, cut: bool = True
+) -> list[np.ndarray]:
+    """For each worker, the points of a tensor that it was given: ``[points, rows, width]``.
+
+    Args:
+        cut: a packed scheme has half as many rows, of a batch; or all, of a weight.
+    """
+    folder.mkdir(exist_ok=True, parents=True)
     trusted = masker(folder, scheme)
-    trusted.begin(step)
+    trusted.begin(0)
     operand = trusted.operand("x", value)
-    if scheme.per_product:
-        trusted._share(operand)
+    if not scheme.at_once:
+        cut = cut and scheme.blocks > 1
+        size = value.numel() // (scheme.blocks if cut else 1)
+        operand.take(tuple(value.shape), size, cut, scheme.blocks)
+        trusted._share_quantised(operand)
     found = []
     for link in trusted.links:
         assert isinstance(link, MemoryLink)
-        found.append(np.stack([seen.reshape(value.shape) for _, seen in link.seen]))
+        found.append(np.stack([seen.reshape(-1, value.shape[-1]) for _, seen in link.seen]))
     return found
 
 
 @pytest.mark.parametrize("scheme", list(SCHEMES.values()), ids=lambda s: s.name)
 @pytest.mark.parametrize("name", sorted(TENSORS))
 def test_one_workers_view_is_uniform(tmp_path: Path, scheme: Scheme, name: str) -> None:
-    for seen in views(tmp_path, scheme, TENSORS[name]):
+    given = views(tmp_path, scheme, TENSORS[name])
+    if scheme.blocks > 1:
+        given += views(tmp_path / "weight", scheme, TENSORS[name], cut=False)
+    for seen in given:
         for point in seen.astype(np.int64):
             flat = point.reshape(-1)
             for counts in (
@@ -64,17 +76,17 @@ def test_one_workers_view_is_uniform(tmp_path: Path, scheme: Scheme, name: str) 
 
 
 def features(seen: np.ndarray) -> np.ndarray:
-    rows = seen.transpose(1, 0, 2).reshape(ROWS, -1).astype(np.int64)
+    rows = seen.transpose(1, 0, 2).reshape(seen.shape[1], -1).astype(np.int64)
     return np.concatenate([rows / M31.p - 0.5, rows & 1, (rows >> 7) & 1, rows % 128 / 64 - 1], 1)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("scheme", [CODED, GOTEN], ids=lambda s: s.name)
+@pytest.mark.parametrize("scheme", [CODED, GOTEN, PACKED], ids=lambda s: s.name)
 def test_a_trained_distinguisher_does_no_better_than_chance(tmp_path: Path, scheme: Scheme) -> None:
     """All zeros against a real batch, by what one worker sees; the same learner tells the tensors
     themselves apart. By chance alone 0.52 is reached once in two million times."""
-    zeros = views(tmp_path / "zeros", scheme, TENSORS["zeros"])
-    real = views(tmp_path / "real", scheme, TENSORS["real"])
+    values = {name: torch.cat([TENSORS[name]] * scheme.blocks) for name in ("zeros", "real")}
+    zeros, real = (views(tmp_path / name, scheme, values[name]) for name in ("zeros", "real"))
     label = np.repeat([0, 1], ROWS)
     learn = np.arange(2 * ROWS) % 2 == 0
     for ours, theirs in zip(zeros, real, strict=True):
@@ -101,6 +113,23 @@ def test_t17_two_workers_together_have_the_tensor(tmp_path: Path) -> None:
         assert np.abs(q).max() <= 128
         scale = 128 / 2 ** np.ceil(np.log2(float(value.max())))
         assert np.abs(q / scale - value.numpy()).max() <= 1 / scale
+
+
+def test_t17_two_workers_have_a_sum_of_two_blocks_and_three_all_of_them(tmp_path: Path) -> None:
+    """What the card says of a packed batch, of points 2 and -1, and with infinity."""
+    value = TENSORS["real"]
+    p, scale = M31.p, 128 / 2 ** np.ceil(np.log2(float(value.max())))
+    seen = [v[0].astype(np.int64) for v in views(tmp_path, PACKED, value)]
+    first, second = np.split(value.numpy(), 2)
+
+    def centred(sum_: np.ndarray) -> np.ndarray:
+        residue = sum_ % p
+        return np.where(residue > M31.half, residue - p, residue)
+
+    apart = (centred(seen[1] - seen[2])) / 3  # 3 (q1 - q0)
+    assert np.abs(apart / scale - (second - first)).max() <= 2 / scale
+    both = centred(2 * (seen[1] - 2 * seen[0]) + seen[2] - 2 * seen[0])  # 3 q1
+    assert np.abs(both / 3 / scale - second).max() <= 1 / scale
 
 
 def test_nothing_repeats_between_steps_attempts_and_runs(tmp_path: Path) -> None:

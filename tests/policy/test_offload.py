@@ -275,7 +275,7 @@ SAYING = [
     "job.offload.operators.all(o, o in ['Ada Ltd', 'Bell Labs', 'Cray & Sons'])",
     "job.offload.workers == 3 && size(job.offload.operators) > 0",
     "has(job.offload.protocol)",
-    "job.offload.protocol in ['coded', 'coded-4', 'goten', 'goten-published']",
+    "job.offload.protocol in ['coded', 'coded-4', 'goten', 'goten-published', 'packed']",
 ]
 
 

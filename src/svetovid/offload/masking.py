@@ -12,14 +12,16 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from svetovid.crypto import Secret
 from svetovid.errors import InputError, IntegrityError, RefusalError, SvetovidError
 from svetovid.offload import freivalds
 from svetovid.offload.address import KEY_BYTES, Mask, Rounding
+from svetovid.offload.blocks import blocks_of
 from svetovid.offload.field import M31, Field
 from svetovid.offload.operands import MaskedOperand, terms
 from svetovid.offload.product import Product
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from svetovid.offload.protocols.scheme import Scheme
 
     Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
+    Out = tuple[Integers, int, int, int]
+    Write = Callable[[Sequence[tuple[Integers, str]]], None]
 
 __all__ = ["Masker"]
 
@@ -146,21 +150,48 @@ class Masker:
         shift = kernels.shift_of(kernels.absmax(data, threads=self._threads))
         rounding = Rounding(self._run, self._step, name).key(self._roundings)
         q = np.empty(data.size, np.int16)
-        operand = MaskedOperand(
-            name, data.reshape(-1), tuple(value.shape), shift, q, rounding, self.begun
-        )
-        if self.scheme.per_product:
-            none: list[tuple[Integers, int, int, int]] = []
-            kernels.share(
-                data.reshape(-1), shift, rounding, [], self._field.p, q, none, threads=self._threads
-            )
-            operand.value = None
-        else:
-            self._share(operand)
+        operand = MaskedOperand(name, tuple(value.shape), shift, q, self.begun)
+        p, threads = self._field.p, self._threads
+
+        def quantised(keys: Sequence[bytes], outs: Sequence[Out]) -> None:
+            kernels.share(data, shift, rounding, keys, p, q, outs, threads=threads)
+
+        if not self.scheme.at_once:
+            quantised([], [])
+            return operand
+        operand.take(operand.shape, data.size, cut=False, count=1)
+        shares = {share.point: share for share in self.scheme.shares}
+        masks = list(self.scheme.masks)
+
+        def write(memory: Sequence[tuple[Integers, str]]) -> None:
+            made = [(into, shares[point]) for into, point in memory]
+            outs = [(into, masks.index(s.mask), s.alpha, s.betas[0]) for into, s in made]
+            quantised([operand.keys[role] for role in masks], outs)
+
+        self._share(operand, write)
         return operand
 
-    def _share(self, operand: MaskedOperand) -> None:
-        """Give every worker its points."""
+    def _share_quantised(self, operand: MaskedOperand) -> None:
+        """Share what was quantised before."""
+        from svetovid.offload import kernels
+
+        def write(memory: Sequence[tuple[Integers, str]]) -> None:
+            rows = [(into, *self.scheme.row(point)) for into, point in memory]
+            kernels.mix(
+                [block for _, block in operand.blocks(self.scheme.row(memory[0][1])[1])],
+                [operand.keys[role] for role in self.scheme.masks],
+                self._field.p,
+                [
+                    (into, alphas, [beta for beta, _ in operand.blocks(betas)])
+                    for into, alphas, betas in rows
+                ],
+                threads=self._threads,
+            )
+
+        self._share(operand, write)
+
+    def _share(self, operand: MaskedOperand, write: Write) -> None:
+        """Give every worker its points; all shares are written together."""
         name = f"{operand.name}#{operand.times}" if self.scheme.per_product else operand.name
         operand.times += 1
         operand.keys = {
@@ -169,7 +200,7 @@ class Masker:
             ).key(self._masks)
             for role in self.scheme.masks
         }
-        size = operand.q.size
+        size = operand.size
         held = sorted({point for worker in self.scheme.workers for point in worker.points})
         operand.numbers = {point: self._next + i for i, point in enumerate(held)}
         self._next += len(held)
@@ -181,52 +212,26 @@ class Masker:
                         link.seed(operand.numbers[point], size, operand.keys[point], self._field.p)
                 else:
                     wanted.append((place, point))
-        self._filled(operand, wanted, [])
+        self._filled(operand, wanted, [], write)
 
     def _filled(
         self,
         operand: MaskedOperand,
         wanted: Sequence[tuple[int, str]],
         memory: list[tuple[Integers, str]],
+        write: Write,
     ) -> None:
         """Get memory of one link after another, then write all shares in one pass."""
-        if wanted:
-            (place, point), rest = wanted[0], wanted[1:]
-
-            def fill(into: Integers) -> None:
-                self._filled(operand, rest, [*memory, (into, point)])
-
-            with self._blaming(place):
-                self.links[place].send(operand.numbers[point], operand.q.size, fill)
+        if not wanted:
+            write(memory)
             return
-        from svetovid.offload import kernels
+        (place, point), rest = wanted[0], wanted[1:]
 
-        shares = {share.point: share for share in self.scheme.shares}
-        masks = list(self.scheme.masks)
-        outs = [
-            (into, masks.index(shares[point].mask), shares[point].alpha, shares[point].beta)
-            for into, point in memory
-        ]
-        keys, p = [operand.keys[role] for role in masks], self._field.p
-        if operand.value is None:
-            ways = [
-                ([alpha * (i == m) for i in range(len(masks))], [beta])
-                for _, m, alpha, beta in outs
-            ]
-            mixed = [(into, *way) for (into, *_), way in zip(outs, ways, strict=True)]
-            kernels.mix([operand.q], keys, p, mixed, threads=self._threads)
-            return
-        kernels.share(
-            operand.value,
-            operand.shift,
-            operand.rounding,
-            keys,
-            p,
-            operand.q,
-            outs,
-            threads=self._threads,
-        )
-        operand.value = None  # whoever owns it may change it from now on
+        def fill(into: Integers) -> None:
+            self._filled(operand, rest, [*memory, (into, point)], write)
+
+        with self._blaming(place):
+            self.links[place].send(operand.numbers[point], operand.size, fill)
 
     def multiply(self, product: Product, a: MaskedOperand, b: MaskedOperand) -> torch.Tensor:
         """See :meth:`svetovid.offload.multiplier.Multiplier.multiply`.
@@ -235,6 +240,7 @@ class Masker:
             IntegrityError: ``worker.wrong``.
             SvetovidError: as of :class:`svetovid.offload.work.Answer`.
         """
+        import numpy as np
         import torch
 
         if {a.begun, b.begun} != {self.begun} or self._step < 0:
@@ -244,14 +250,19 @@ class Masker:
                 observed=f"{a.name} and {b.name} of another",
                 next_step="put forward and backward of one step between its begin and its end",
             )
-        parts = len(product.parts(self._field.longest))
-        if self.scheme.per_product:
-            self._share(a)
-            self._share(b)
+        blocks = blocks_of(product, self.scheme.blocks, self._field.longest)
+        block, parts = blocks.product, blocks.parts
+        for operand, cut, whole, size in (
+            (a, blocks.cut[0], product.a, math.prod(block.a)),
+            (b, blocks.cut[1], product.b, math.prod(block.b)),
+        ):
+            operand.take(whole, size, cut, self.scheme.blocks)
+            if self.scheme.per_product or not operand.numbers:
+                self._share_quantised(operand)
         asked = []
         for place, (link, worker) in enumerate(zip(self.links, self.scheme.workers, strict=True)):
             with self._blaming(place):
-                asked.append(link.ask(Work(product, self._field.p, terms(worker, a, b), parts)))
+                asked.append(link.ask(Work(block, self._field.p, terms(worker, a, b), parts)))
         answers = []
         for place, answer in enumerate(asked):
             with self._blaming(place):
@@ -259,46 +270,56 @@ class Masker:
         if self.scheme.parity:
             answers = [answer.copy() for answer in answers]
             if not self._on_one_line(answers):
-                raise self._wrong(product, a, b, answers, parts)
-        used = [
-            (answer, worker.coefficient)
-            for answer, worker in zip(answers, self.scheme.workers, strict=True)
-            if worker.coefficient
-        ]
-        try:
-            out, whole = self._combined(used, parts, a.shift + b.shift)
-        except IntegrityError as e:  # some number was no residue: it may say now whose
-            raise self._wrong(product, a, b, answers, parts) from e
-        held = [(1, a.q, b.q)]
-        if self._check and not freivalds.holds(
-            product, held, whole, parts, self._field, threads=self._threads
-        ):
-            raise self._wrong(product, a, b, answers, parts)
-        return torch.from_numpy(out).view(product.out)
+                raise self._wrong(block, a, b, answers, parts)
+        size = math.prod(block.out)
+        out, total = np.empty(len(blocks.results) * size, np.float32), np.int64(0)
+        shift = a.shift + b.shift
+        for i, summed in enumerate(blocks.results):
+            into = out[i * size : (i + 1) * size]
+            try:
+                integers = self._combined(answers, summed, parts, shift, into)
+            except IntegrityError as e:  # some number was no residue: it may say now whose
+                raise self._wrong(block, a, b, answers, parts) from e
+            held = [(1, a.block(k), b.block(k)) for k in summed]
+            if self._check and not freivalds.holds(
+                block, held, integers, parts, self._field, threads=self._threads
+            ):
+                raise self._wrong(block, a, b, answers, parts)
+            if blocks.join == "sum":
+                total = total + integers.reshape(parts, size).sum(0, dtype=np.int64)
+        if blocks.join == "sum":
+            with np.errstate(over="ignore"):
+                out = np.ldexp(total.astype(np.float64), -shift).astype(np.float32)
+        return torch.from_numpy(out)[: math.prod(product.out)].view(product.out)
 
     def _combined(
-        self, used: Sequence[tuple[Integers, int]], parts: int, shift: int
-    ) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], Integers]:
-        """The product as float32, and as integers, part by part."""
+        self,
+        answers: Sequence[Integers],
+        summed: Sequence[int],
+        parts: int,
+        shift: int,
+        out: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    ) -> Integers:
+        """The sum of these blocks' products, as float32 and as integers, part by part."""
         import numpy as np
 
         from svetovid.offload import kernels
 
-        size = used[0][0].size // parts
-        out = np.empty(size, np.float32)
-        if self._scratch is None or self._scratch.size < parts * size:
-            self._scratch = np.empty(parts * size, np.int32)
-        whole = self._scratch[: parts * size]
+        times = self.scheme.answers(summed, self._field.p)
+        used = [(answer, n) for answer, n in zip(answers, times, strict=True) if n]
+        if self._scratch is None or self._scratch.size < parts * out.size:
+            self._scratch = np.empty(parts * out.size, np.int32)
+        whole = self._scratch[: parts * out.size]
         kernels.combine(
             [answer for answer, _ in used],
-            [coefficient for _, coefficient in used],
+            [n for _, n in used],
             self._field.p,
             shift,
             out,
             whole,
             threads=self._threads,
         )
-        return out, whole
+        return whole
 
     def _on_one_line(self, answers: Sequence[Integers]) -> bool:
         """Whether one polynomial goes through all answers; where none does, one of them is wrong,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from svetovid.errors import InputError
 from svetovid.offload.work import Term
 
 if TYPE_CHECKING:
@@ -24,22 +26,60 @@ class MaskedOperand:
     """A tensor of this step.
 
     Attributes:
-        value: until it was quantised, which is before anybody else may change it.
-        q: what it was quantised to, ``q * 2**-shift``.
+        q: what it was quantised to, ``q * 2**-shift``; once it is cut, filled up with zeros.
         begun: the step that it belongs to, as :attr:`Masker.begun` counts.
+        size: numbers of one block; 0 before that is known.
+        cut: whether it is cut into blocks, or all of it is each of them.
         numbers: point to the number under which workers hold it, once it was shared.
     """
 
     name: str
-    value: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None
     shape: tuple[int, ...]
     shift: int
     q: Small
-    rounding: bytes
     begun: int
+    size: int = 0
+    cut: bool = False
     numbers: dict[str, int] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
     times: int = 0
+
+    def take(self, whole: tuple[int, ...], size: int, cut: bool, count: int) -> None:
+        """Be what a product needs: the same in every product of a step, as its points are.
+
+        Args:
+            whole: shape in the product.
+            size: of a block.
+            cut: whether the operand is cut, into ``count`` blocks.
+
+        Raises:
+            InputError: ``offload.shape``: it has another number of elements, or is cut in another
+                way already.
+        """
+        held = math.prod(self.shape)
+        if held != math.prod(whole) or (self.size and (self.size, self.cut) != (size, cut)):
+            was = f", in blocks of {self.size:,}" if self.cut else ""
+            raise InputError(
+                "offload.shape",
+                expected=f"{self.name} as {math.prod(whole):,} numbers"
+                + (f", in blocks of {size:,}" if cut else ""),
+                observed=f"{held:,}{was}",
+                next_step="make another operand of the tensor: one is shared in one form alone",
+            )
+        if not self.size and cut and count * size > held:
+            import numpy as np
+
+            self.q = np.concatenate([self.q, np.zeros(count * size - held, np.int16)])
+        self.size, self.cut = size, cut
+
+    def block(self, number: int) -> Small:
+        return self.q[number * self.size : (number + 1) * self.size] if self.cut else self.q
+
+    def blocks(self, betas: Sequence[int]) -> list[tuple[int, Small]]:
+        """What a share has of the tensor: coefficients, and integers of a block's size."""
+        if self.cut:
+            return [(beta, self.block(k)) for k, beta in enumerate(betas)]
+        return [(sum(betas), self.q)]
 
     def points(self, scheme: Scheme, summed: Sequence[tuple[int, str]], p: int) -> Integers:
         """A sum of points, as a worker has it: to see whether it did its work."""
@@ -47,16 +87,15 @@ class MaskedOperand:
 
         from svetovid.offload import kernels
 
-        shares = {share.point: share for share in scheme.shares}
-        total = np.zeros(self.q.size, np.int64)
+        total = np.zeros(self.size, np.int64)
+        mask = np.empty(self.size, np.int32)
         for sign, point in summed:
-            share = shares.get(point)
-            mask = np.empty(self.q.size, np.int32)
-            kernels.expand(self.keys[share.mask if share else point], p, mask)
-            value = mask.astype(np.int64)
-            if share:
-                value = share.alpha * value + share.beta * self.q
-            total += sign * value
+            alphas, betas = scheme.row(point)
+            for role, alpha in zip(scheme.masks, alphas, strict=True):
+                kernels.expand(self.keys[role], p, mask)
+                total += sign * alpha * mask.astype(np.int64)
+            for beta, block in self.blocks(betas):
+                total += sign * beta * block.astype(np.int64)
         return (total % p).astype(np.int32)
 
 

@@ -84,27 +84,39 @@ def measure_rates(scheme: Scheme = CODED, *, threads: int = 1, elements: int = _
     rng = np.random.default_rng(0)
     x = rng.standard_normal(elements, np.float32)
     q = np.empty(elements, np.int16)
-    outs = [np.empty(elements, np.int32) for _ in range(scheme.sent)]
+    sent = [p for w in scheme.workers for p in w.points if p not in scheme.masks]
+    size = elements // scheme.blocks
+    outs = [np.empty(size, np.int32) for _ in sent]
     roles = list(scheme.masks)
     made = {share.point: share for share in scheme.shares}
-    sent = [made[p] for w in scheme.workers for p in w.points if p in made]
     keys = [bytes([i]) * KEY_BYTES for i in range(len(roles))]
 
     def share() -> None:
         shift = kernels.shift_of(kernels.absmax(x, threads=threads))
-        to = [
-            (out, roles.index(s.mask), s.alpha, s.beta) for out, s in zip(outs, sent, strict=True)
-        ]
-        kernels.share(x, shift, bytes(KEY_BYTES), keys, M31.p, q, to, threads=threads)
+        rounding, p = bytes(KEY_BYTES), M31.p
+        if scheme.at_once:
+            which = [made[point] for point in sent]
+            to = [
+                (out, roles.index(s.mask), s.alpha, s.betas[0])
+                for out, s in zip(outs, which, strict=True)
+            ]
+            kernels.share(x, shift, rounding, keys, p, q, to, threads=threads)
+            return
+        kernels.share(x, shift, rounding, [], p, q, [], threads=threads)
+        blocks = [q[k * size : (k + 1) * size] for k in range(scheme.blocks)]
+        rows = [(out, *scheme.row(point)) for out, point in zip(outs, sent, strict=True)]
+        kernels.mix(blocks, keys, p, rows, threads=threads)
 
     share()
     whole, out = np.empty(elements, np.int32), np.empty(elements, np.float32)
-    used = [w.coefficient for w in scheme.workers if w.coefficient]
-    answers = [outs[i % len(outs)] for i in range(len(used))]
+    times = [scheme.answers([k], M31.p) for k in range(scheme.blocks)]
 
-    def combine(count: int = elements) -> None:
-        given = [answer[:count] for answer in answers]
-        kernels.combine(given, used, M31.p, 0, out[:count], whole[:count], threads=threads)
+    def combine(count: int = size) -> None:
+        for k, of_block in enumerate(times):
+            used = [n for n in of_block if n]
+            given = [outs[i % len(outs)][:count] for i in range(len(used))]
+            at = slice(k * size, k * size + count)
+            kernels.combine(given, used, M31.p, 0, out[at], whole[at], threads=threads)
 
     by = rng.integers(0, M31.p, _CHANNELS, np.int32)
 

@@ -121,7 +121,7 @@ class Product:
     def reduction(self) -> int:
         """Most products that any number of the result may sum up: those with padding are counted,
         and those with taps that a stride leaves out."""
-        return self._axis * self._inner
+        return self._axis * self.least
 
     @property
     def _axis(self) -> int:
@@ -133,7 +133,8 @@ class Product:
         return self.w[1] if self.kind == "conv" else self.w[0] // self.groups
 
     @property
-    def _inner(self) -> int:
+    def least(self) -> int:
+        """Products that a part of the reduction sums up at least: the axes that are not split."""
         if self.kind == "matmul":
             return 1
         return math.prod(self.y[2:] if self.kind == "conv_weight" else self.w[2:])
@@ -148,12 +149,12 @@ class Product:
         Raises:
             InputError: ``offload.shape``: one step along that axis is longer already.
         """
-        size = longest // self._inner
+        size = longest // self.least
         if size < 1:
             raise InputError(
                 "offload.shape",
                 expected=f"at most {longest:,} products along the axes that are not split",
-                observed=f"{self._inner:,} in {self.kind} of {self.a} and {self.b}",
+                observed=f"{self.least:,} in {self.kind} of {self.a} and {self.b}",
                 next_step="keep this layer inside, or make its images smaller",
             )
         return self.split(-(-self._axis // size))

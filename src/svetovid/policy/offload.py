@@ -18,7 +18,7 @@ from svetovid.offload.protocols import SCHEMES
 
 __all__ = ["Offload", "OffloadWorker", "collusion_bound", "guarantees", "strongest"]
 
-Protocol = Literal["coded", "coded-4", "goten", "goten-published"]
+Protocol = Literal["coded", "coded-4", "goten", "goten-published", "packed"]
 Operator = Annotated[str, StringConstraints(max_length=128, pattern=r"^[!-~]+( [!-~]+)*$")]
 """ASCII only, so that no two look alike."""
 WorkerUrl = Annotated[

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from svetovid.offload.protocols.scheme import Scheme
-from svetovid.offload.protocols.tables import CODED, CODED_CHECKED, GOTEN, GOTEN_PUBLISHED, SCHEMES
+from svetovid.offload.protocols.tables import (
+    CODED,
+    CODED_CHECKED,
+    GOTEN,
+    GOTEN_PUBLISHED,
+    PACKED,
+    SCHEMES,
+)
 
-__all__ = ["CODED", "CODED_CHECKED", "GOTEN", "GOTEN_PUBLISHED", "SCHEMES", "Scheme"]
+__all__ = ["CODED", "CODED_CHECKED", "GOTEN", "GOTEN_PUBLISHED", "PACKED", "SCHEMES", "Scheme"]

@@ -2,18 +2,24 @@
 
 Every operand x, quantised to q, is turned into *points*: masks, uniform modulo p, and shares, each
 ``alpha * mask + beta * q``. A worker holds some of an operand's points, and sums up products of
-sums of them; the trusted side adds up the answers, each times a small number, and has q_a * q_b.
+sums of them; the trusted side adds up the answers, each times a number, and has q_a * q_b.
+
+A packed protocol shares several blocks q_0, q_1, ... of a batch at once: a share has a beta for
+each, a point is as large as a block, and the same answers come to every q_a,k * q_b,k, each time
+with other numbers. An operand that is the same for the whole batch is each of its blocks.
 
 A protocol is private where the points of one worker are, for whatever q, uniform and independent.
-:meth:`Scheme.hides` decides that by the rank of their coefficients, and
-:meth:`Scheme.multiplies` whether the answers come to the product, both by arithmetic alone.
+:meth:`Scheme.learned` decides that by the rank of their coefficients, and
+:meth:`Scheme.multiplies` whether the answers come to the products, both by arithmetic alone. Blocks
+that are all the same are a case of blocks that are not.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 __all__ = ["Point", "Scheme", "Share", "Worker"]
 
@@ -24,12 +30,12 @@ Sum = tuple[tuple[int, Point], ...]
 
 @dataclass(frozen=True)
 class Share:
-    """``alpha * mask + beta * q`` modulo p."""
+    """``alpha * mask`` plus each beta times its block, modulo p."""
 
     point: Point
     mask: Point
     alpha: int
-    beta: int
+    betas: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,13 @@ class Worker:
     Attributes:
         points: what it holds of every operand; masks come as keys.
         terms: sign, points of a, points of b: what it multiplies.
-        coefficient: of its answer in the sum; 0 for one that only checks.
+        coefficients: of its answer in the sum that each block's product is; 0 for one that only
+            checks.
     """
 
     points: tuple[Point, ...]
     terms: tuple[tuple[int, Sum, Sum], ...]
-    coefficient: int
+    coefficients: tuple[int | Fraction, ...]
 
 
 @dataclass(frozen=True)
@@ -65,45 +72,71 @@ class Scheme:
     parity: tuple[int, ...] = ()
 
     @property
-    def products(self) -> int:
-        """Bilinear maps that all workers compute for one."""
-        return sum(len(w.terms) for w in self.workers)
+    def blocks(self) -> int:
+        """Into how many blocks a batch is cut."""
+        return len(self.workers[0].coefficients)
 
     @property
-    def sent(self) -> int:
-        """Numbers that are sent for each number of an operand."""
-        return sum(p not in self.masks for w in self.workers for p in w.points)
+    def at_once(self) -> bool:
+        """Whether a tensor is shared when it is quantised, whatever it is multiplied with."""
+        return self.blocks == 1 and not self.per_product
 
-    def _row(self, point: Point) -> tuple[int, ...]:
-        """Coefficients of a point: of each mask, then of q."""
+    @property
+    def products(self) -> float:
+        """Bilinear maps of whole tensors that all workers together compute for one."""
+        return sum(len(w.terms) for w in self.workers) / self.blocks
+
+    @property
+    def sent(self) -> float:
+        """Numbers that are sent for each number of an operand, one that has the batch."""
+        return sum(p not in self.masks for w in self.workers for p in w.points) / self.blocks
+
+    def row(self, point: Point) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Coefficients of a point: of each mask, and of each block."""
         for share in self.shares:
             if share.point == point:
-                return (*(share.alpha * (m == share.mask) for m in self.masks), share.beta)
-        return (*(int(m == point) for m in self.masks), 0)
+                return tuple(share.alpha * (m == share.mask) for m in self.masks), share.betas
+        return tuple(int(m == point) for m in self.masks), (0,) * self.blocks
+
+    def answers(self, blocks: Sequence[int], p: int) -> list[int]:
+        """Coefficients of the workers' answers whose sum is the products of these blocks, summed
+        up; small where they are whole."""
+        found = []
+        for worker in self.workers:
+            n = Fraction(sum(worker.coefficients[k] for k in blocks))
+            whole = n.denominator == 1
+            found.append(int(n) if whole else n.numerator * pow(n.denominator, -1, p) % p)
+        return found
+
+    def learned(self, workers: Iterable[int], p: int) -> int:
+        """How many independent sums of a tensor's blocks these workers together know: the sums of
+        their points that are free of masks and not of q."""
+        points = sorted({p for i in workers for p in self.workers[i].points})
+        rows = [self.row(point) for point in points]
+        return _rank([(*masks, *qs) for masks, qs in rows], p) - _rank([m for m, _ in rows], p)
 
     def hides(self, workers: Iterable[int], p: int) -> bool:
-        """Whether what these workers hold together says nothing of a tensor.
-
-        It does so exactly where no sum of their points is free of masks and not of q.
-        """
-        points = sorted({p for i in workers for p in self.workers[i].points})
-        rows = [self._row(point) for point in points]
-        return _rank([row[:-1] for row in rows], p) == _rank(rows, p)
+        """Whether what these workers hold together says nothing of a tensor."""
+        return self.learned(workers, p) == 0
 
     def multiplies(self, p: int) -> bool:
-        """Whether the answers, each times its coefficient, sum up to the product of a and b."""
-        size = len(self.masks) + 1
-        total: Counter[tuple[int, int]] = Counter()
-        for worker in self.workers:
-            for sign, a, b in worker.terms:
-                left, right = self._summed(a), self._summed(b)
-                for i in range(size):
-                    for j in range(size):
-                        total[i, j] += worker.coefficient * sign * left[i] * right[j]
-        return all(n % p == (key == (size - 1, size - 1)) for key, n in total.items())
+        """Whether the answers, each times its coefficient, sum up to each block's product."""
+        size = len(self.masks) + self.blocks
+        for block in range(self.blocks):
+            total: Counter[tuple[int, int]] = Counter()
+            for worker, times in zip(self.workers, self.answers([block], p), strict=True):
+                for sign, a, b in worker.terms:
+                    left, right = self._summed(a), self._summed(b)
+                    for i in range(size):
+                        for j in range(size):
+                            total[i, j] += times * sign * left[i] * right[j]
+            wanted = (len(self.masks) + block,) * 2
+            if any(n % p != (key == wanted) for key, n in total.items()):
+                return False
+        return True
 
     def _summed(self, points: Sum) -> list[int]:
-        rows = [[sign * n for n in self._row(point)] for sign, point in points]
+        rows = [[sign * n for n in sum(self.row(point), ())] for sign, point in points]
         return [sum(column) for column in zip(*rows, strict=True)]
 
 
