@@ -48,13 +48,24 @@ def holds(
         terms: sign, a and b: C-contiguous, integers or residues.
         out: ``[parts, *product.out]``, residues or centred ones, in memory of one's own.
     """
-    check = _Check(product, out, parts, field.p, threads)
-    return all(check.once(terms) for _ in range(repeats(field)))
+    import numpy as np
+
+    check = _Check(product, parts, field.p, threads)
+    times = range(repeats(field))
+    us, vs = ([_residues(size, field.p) for _ in times] for size in check.extents())
+    found = check.contracted(out, us, vs)
+    total = np.zeros(found.shape, np.int64)
+    for sign, a, b in terms:
+        total += sign * check.multiplied(a, b, us, vs)
+    return bool(np.array_equal(total % field.p, found))
 
 
 class _Check:
-    def __init__(self, product: Product, out: Integers, parts: int, p: int, threads: int) -> None:
-        self._product, self._out, self._parts = product, out, parts
+    """Both sides for every u with every v, in one small product: more than what is asked for, and
+    cheaper than one after another."""
+
+    def __init__(self, product: Product, parts: int, p: int, threads: int) -> None:
+        self._product, self._parts = product, parts
         self._p, self._threads = p, threads
 
     def _over(
@@ -65,18 +76,8 @@ class _Check:
 
         return kernels.contract(values.reshape(shape), None, by, self._p, threads=self._threads)
 
-    def once(self, terms: Sequence[Pair]) -> bool:
-        import numpy as np
-
-        u, v = self._drawn()
-        found = self._contracted(u, v)
-        total = np.zeros(found.shape, np.int64)
-        for sign, a, b in terms:
-            total += sign * self._multiplied(a, b, u, v)
-        return bool(np.array_equal(total % self._p, found))
-
-    def _extents(self) -> tuple[int, int]:
-        """How many numbers u and v are."""
+    def extents(self) -> tuple[int, int]:
+        """How many numbers a u and a v are."""
         p, g = self._product, self._product.groups
         if p.kind == "matmul":
             return p.out[1], p.out[2]
@@ -84,55 +85,68 @@ class _Check:
             return p.w[1], p.w[0] // g
         return p.a[0], p.out[1] // g
 
-    def _drawn(self) -> tuple[Integers, Integers]:
-        """Residues that nobody can have known: drawn after the answer came."""
-        u, v = self._extents()
-        return _residues(u, self._p), _residues(v, self._p)
+    def contracted(self, out: Integers, us: Sequence[Integers], vs: Sequence[Integers]) -> Integers:
+        """The claimed result: flat, axes as :meth:`multiplied` has them."""
+        import numpy as np
 
-    def _contracted(self, u: Integers, v: Integers) -> Integers:
-        p, g, out, over = self._product, self._product.groups, self._out, self._over
+        p, g, over = self._product, self._product.groups, self._over
         parts, taps = self._parts, math.prod(p.out[2:])
         if p.kind == "matmul":
             groups, m, n = p.out
-            lost = over(over(out, (parts * groups, m, n), u), (parts * groups, n, 1), v)
-        elif p.kind == "conv_weight":
+            rows = [over(out, (parts * groups, m, n), u) for u in us]
+            found = [[over(r, (parts * groups, n, 1), v) for v in vs] for r in rows]
+            return np.stack([np.stack(f, 1) for f in found], 1).reshape(-1)
+        if p.kind == "conv_weight":
             c, o = p.w[1], p.w[0]
-            lost = over(over(out, (parts * g, o // g, c * taps), v), (parts * g, c, taps), u)
-        else:
-            n, made = p.out[:2]
-            lost = over(out, (parts * n * g, made // g, taps), v)
-            lost = over(lost, (parts, n, g * taps), u)
-        return lost.reshape(-1)
+            rows = [over(out, (parts * g, o // g, c * taps), v) for v in vs]
+            found = [[over(r, (parts * g, c, taps), u) for u in us] for r in rows]
+            return np.stack([np.stack(f, 1) for f in found], 1).reshape(-1)
+        n, made = p.out[:2]
+        rows = [over(out, (parts * n * g, made // g, taps), v) for v in vs]
+        found = [
+            [over(r, (parts, n, g * taps), u).reshape(parts, g, taps) for r in rows] for u in us
+        ]
+        return np.stack([np.stack(f, 2) for f in found], 1).reshape(-1)
 
-    def _multiplied(
-        self, a: Integers | Small, b: Integers | Small, u: Integers, v: Integers
+    def multiplied(
+        self,
+        a: Integers | Small,
+        b: Integers | Small,
+        us: Sequence[Integers],
+        vs: Sequence[Integers],
     ) -> Integers:
+        """The product of contracted operands: flat."""
+        import numpy as np
         import torch
 
         from svetovid.offload import exact
 
-        p, g, over = self._product, self._product.groups, self._over
+        p, g, over, r = self._product, self._product.groups, self._over, len(us)
         if p.kind == "matmul":
             groups, m, n = p.out
             k = math.prod(p.a[1:]) // m
-            left = over(a, (groups * k, m, 1) if p.transpose[0] else (groups, m, k), u)
-            right = over(b, (groups, n, k) if p.transpose[1] else (groups * k, n, 1), v)
-            small = Product("matmul", (groups, 1, k), (groups, k, 1), (groups, 1, 1))
+            rows = (groups * k, m, 1) if p.transpose[0] else (groups, m, k)
+            columns = (groups, n, k) if p.transpose[1] else (groups * k, n, 1)
+            left = np.stack([over(a, rows, u).reshape(groups, k) for u in us], 1)
+            right = np.stack([over(b, columns, v).reshape(groups, k) for v in vs], 2)
+            small = Product("matmul", (groups, r, k), (groups, k, r), (groups, r, r))
         elif p.kind == "conv_weight":
             n, c, o = p.x[0], p.w[1], p.w[0]
-            left = over(a, (n * g, c, math.prod(p.x[2:])), u)
-            right = over(b, (n * g, o // g, math.prod(p.y[2:])), v)
-            small = replace(p, a=(n, g, *p.x[2:]), b=(n, g, *p.y[2:]), out=(g, 1, *p.w[2:]))
+            left = np.stack([over(a, (n * g, c, math.prod(p.x[2:])), u) for u in us], 1)
+            right = np.stack([over(b, (n * g, o // g, math.prod(p.y[2:])), v) for v in vs], 1)
+            x, y = (n, g * r, *p.x[2:]), (n, g * r, *p.y[2:])
+            small = replace(p, a=x, b=y, out=(g * r, r, *p.w[2:]))
         else:
             given, made, taps = p.a[1], p.out[1], math.prod(p.w[2:])
-            left = over(a, (1, p.a[0], math.prod(p.a[1:])), u)
+            left = np.stack([over(a, (1, p.a[0], math.prod(p.a[1:])), u) for u in us])
             if p.kind == "conv":
-                right = over(b, (g, made // g, given // g * taps), v)
-                w = (g, given // g, *p.w[2:])
+                held = (g, made // g, given // g * taps)
+                w: tuple[int, ...] = (g * r, given // g, *p.w[2:])
             else:
-                right = over(b, (given, made // g, taps), v)
-                w = (given, 1, *p.w[2:])
-            small = replace(p, a=(1, *p.a[1:]), b=w, out=(1, g, *p.out[2:]))
+                held = (given, made // g, taps)
+                w = (given, r, *p.w[2:])
+            right = np.stack([over(b, held, v) for v in vs], 1)
+            small = replace(p, a=(r, *p.a[1:]), b=w, out=(r, g * r, *p.out[2:]))
         found = exact.multiply(
             small,
             torch.from_numpy(left.reshape(small.a)),
