@@ -20,6 +20,9 @@ Top-level keys:
     kernel_gelem_s, combine_gelem_s: numbers a second, in 10^9, from memory that no cache holds, on
         one core: absmax, quantise, mask and two shares; three answers put together.
     kernel_ratio, combine_ratio: over the same by separate torch operations.
+    vs_crypten: a training step of LeNet, batch 32: seconds by the clock in CrypTen with two processes
+        over seconds masked, every layer sent; null where ``SVETOVID_CRYPTEN`` names no Python
+        (``_crypten.py``).
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks import _crypten
 from benchmarks._harness import interleave, summary
 from benchmarks._kernels import kernel_rounds
 from benchmarks._quiet import Quiet
@@ -174,6 +178,36 @@ def measured(
     }
 
 
+def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
+    if not _crypten.PYTHON:
+        return None
+    x = torch.randn(_crypten.BATCH, 3, 32, 32)
+    y = nn.functional.one_hot(torch.arange(_crypten.BATCH) % 10, 10).float()
+    net = _crypten.lenet(nn)
+    layers = {n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    cores = os.sched_getaffinity(0)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _crypten.stepping() as theirs,
+        _masked(net, layers, Path(folder), cores) as ours,
+    ):
+
+        def step() -> None:
+            ours.step(x, lambda out: nn.functional.mse_loss(out, y))
+
+        def turn() -> tuple[float, float]:
+            return theirs(), _timed(step)[1]
+
+        turn()
+        turn()
+        found = [quiet.round(turn) for _ in range(rounds)]
+    return {
+        "crypten_s": summary([f[0] for f in found]),
+        "masked_s": summary([f[1] for f in found]),
+        "ratio": summary([a / b for a, b in found]),
+    }
+
+
 def _sharing(elements: int, rounds: int, quiet: Quiet) -> dict[str, list[float]]:
     """Processor seconds of masking and sharing, coded over Goten."""
     import numpy as np
@@ -217,6 +251,7 @@ def run(quick: bool) -> dict[str, Any]:
     rates = measure_rates(elements=1 << 18 if quick else 1 << 24)
     kernels = kernel_rounds(quiet, 2 if quick else 11, **({"size": 1 << 20} if quick else {}))
     shared = _sharing(1 << 18 if quick else 1 << 25, 2 if quick else 11, quiet)
+    crypten = _against_crypten(2 if quick else 11, quiet)
     labels = torch.randint(0, 10, (batch,))
     nets = {
         "vgg11_bn": measured(
@@ -257,6 +292,8 @@ def run(quick: bool) -> dict[str, Any]:
         "combine_gelem_s": native["combine"]["median"],
         "kernel_ratio": native["share"]["median"] / native["share_torch"]["median"],
         "combine_ratio": native["combine"]["median"] / native["combine_torch"]["median"],
+        "vs_crypten": crypten and crypten["ratio"]["median"],
+        "crypten": crypten,
         "rates": {
             name: getattr(rates, name) for name in ("share", "combine", "check", "product_s")
         },
