@@ -98,7 +98,6 @@ def test_a_host_is_served_again_and_strangers_are_not(
                     "127.0.0.1",
                     said["port"],
                     own=tmp_path / own,
-                    peer=tmp_path / "worker.crt",
                     identity=digest,
                     operator="ann",
                     timeout_s=20,

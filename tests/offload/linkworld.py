@@ -165,11 +165,7 @@ class Tls(Transport):
         self.worker_pin = make_certificate(self.worker)
 
     def connected(self, port: int, **more: Any) -> FramedLink:
-        given = {
-            "own": self.trusted,
-            "peer": self.worker.with_suffix(".crt"),
-            "identity": self.worker_pin,
-        }
+        given = {"own": self.trusted, "identity": self.worker_pin}
         return self._given(connected("127.0.0.1", port, **given | NAMED | more))
 
     def listener(self, **more: Any) -> Listener:
@@ -203,7 +199,7 @@ class Tls(Transport):
 
     def peered(self, **more: Any) -> tuple[FramedLink, Peer]:
         peers: list[Peer] = []
-        secure = context(self.worker, _der(self.trusted), server=True)
+        secure = context(self.worker, _der(self.trusted))
         server = socket.create_server(("127.0.0.1", 0))
 
         def accept() -> None:

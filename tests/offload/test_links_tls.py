@@ -157,17 +157,14 @@ def test_a_stranger_who_holds_our_certificate_without_its_key_is_turned_away(
 
 def test_a_worker_with_another_certificate_is_not_spoken_to(tls: Tls, tmp_path: Path) -> None:
     other = make_certificate(tmp_path / "other.pem")
-    listener = serving(tls)
-    crt = tmp_path / "other.crt"
+    listener = serving(tls, 2)
     with pytest.raises(IntegrityError, match=r"worker\.certificate"):
-        tls.connected(listener.port, peer=crt, identity=other)
+        tls.connected(listener.port, identity=other)
     assert works(tls.connected(listener.port))
 
 
 def test_a_file_must_hold_the_certificate_that_is_pinned(tls: Tls, tmp_path: Path) -> None:
     other = make_certificate(tmp_path / "other.pem")
-    with pytest.raises(IntegrityError, match=r"worker\.certificate"):
-        tls.connected(1, identity=other)
     with pytest.raises(IntegrityError, match=r"worker\.certificate"):
         tls.listener(identity=other)
 
@@ -182,8 +179,8 @@ def test_a_pinned_authority_answers_for_itself_alone(tls: Tls, tmp_path: Path) -
 
     theirs = serving(tls, 2, own=leaf)
     with pytest.raises(IntegrityError, match=r"worker\.certificate"):
-        tls.connected(theirs.port, peer=authority.with_suffix(".crt"), identity=pin(authority))
-    assert works(tls.connected(theirs.port, peer=leaf.with_suffix(".crt"), identity=pin(leaf)))
+        tls.connected(theirs.port, identity=pin(authority))
+    assert works(tls.connected(theirs.port, identity=pin(leaf)))
 
 
 def test_who_stalls_a_handshake_keeps_nobody_out(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +252,22 @@ def test_an_address_that_is_taken_is_said(tls: Tls) -> None:
         )
 
 
+def test_who_waits_for_a_worker_is_woken_from_another_thread(tls: Tls) -> None:
+    link, peer = tls.peered(timeout_s=60)
+    link.send(1, 2, lambda out: np.copyto(out, [3, 4]))
+    answer = link.ask(TINY)
+    timer = threading.Timer(0.2, link.abort)
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(TransportError, match=r"worker\.gone"):
+        answer.wait()
+    assert time.monotonic() - begun < 5
+    with pytest.raises(TransportError):
+        link.send(2, 2, lambda out: np.copyto(out, [3, 4]))
+    link.abort()
+    assert peer
+
+
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\n", b"\0" * 100_000])
 def test_files_that_are_no_certificates_are_named(
     tls: Tls, tmp_path: Path, content: bytes | None
@@ -262,9 +275,9 @@ def test_files_that_are_no_certificates_are_named(
     path = tmp_path / "broken.crt"
     if content is not None:
         path.write_bytes(content)
+    with pytest.raises(InputError, match=r"worker\.certificate_file"):
+        tls.connected(1, own=path)
     for given in ({"peer": path}, {"own": path}):
-        with pytest.raises(InputError, match=r"worker\.certificate_file"):
-            tls.connected(1, **given)
         with pytest.raises(InputError, match=r"worker\.certificate_file"):
             tls.listener(**given)
 

@@ -75,29 +75,30 @@ def read_certificate(path: Path, identity: str) -> bytes:
     return der
 
 
-def context(own: Path, peer: bytes, *, server: bool) -> ssl.SSLContext:
+def context(own: Path, peer: bytes | None = None) -> ssl.SSLContext:
     """TLS 1.3 with certificates on both sides, of which one alone is trusted.
 
     Args:
         own: our key and certificate, as :func:`make_certificate` writes them.
-        peer: the other side's certificate, DER.
-        server: whether we are called.
+        peer: where we are called, the only certificate that may be shown, DER. Whoever calls is
+            shown one in any case, and holds it against its pin before a word is said.
 
     Raises:
         InputError: ``worker.certificate_file``: ``own`` cannot be read.
     """
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if peer is None else ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
-    made.check_hostname = False  # the pin is this very certificate, whatever its name
-    made.verify_mode = ssl.CERT_REQUIRED
-    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be self-signed
-    if server:
+    made.check_hostname = False  # the pin is this very certificate, whatever its name and issuer
+    made.verify_mode = ssl.CERT_NONE
+    if peer is not None:
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be self-signed
+        made.load_verify_locations(cadata=peer)
         made.num_tickets = 0  # every connection shows its certificate
     try:
         made.load_cert_chain(own, password=lambda: b"")
     except OSError as e:
         raise _unread(own, e) from e
-    made.load_verify_locations(cadata=peer)
     return made
 
 

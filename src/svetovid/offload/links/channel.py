@@ -160,6 +160,12 @@ class Channel:
                 self.ready(until, sending=True)
             self.in_time(until)
 
+    def abort(self) -> None:
+        """From any thread: whoever waits here is told that the other side is gone, and nothing is
+        sent any more. What TLS knows of the connection is left to its own thread."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close it, and what was sent along and not taken."""
         for fd in self._received:

@@ -201,6 +201,10 @@ class FramedLink:
         gone = tuple(self._store.reuse())
         self._frame(lambda seq: wire.Drop(seq, gone))
 
+    def abort(self) -> None:
+        """From any thread: whatever waits for the worker fails now, with ``worker.gone``."""
+        self._channel.abort()
+
     def close(self) -> None:
         """Leave the worker. Whatever is not answered never will be."""
         if self._failed is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from svetovid.crypto import digest
 from svetovid.errors import TransportError
-from svetovid.offload.links.certificate import context, mismatch, read_certificate
+from svetovid.offload.links.certificate import context, mismatch
 from svetovid.offload.links.channel import Channel, gone, silent
 from svetovid.offload.links.framed import FramedLink, Observer
 from svetovid.offload.links.store import OwnStore
@@ -27,7 +27,6 @@ def connected(
     port: int,
     *,
     own: Path,
-    peer: Path,
     identity: str,
     operator: str,
     timeout_s: float = 300.0,
@@ -39,8 +38,7 @@ def connected(
     Args:
         host, port: where.
         own: file of our key and certificate.
-        peer: file of the worker's certificate.
-        identity: its pin, ``sha256:`` and its hex SHA-256.
+        identity: pin of the worker: ``sha256:`` and the hex SHA-256 of its certificate.
         operator: who runs it.
         timeout_s: for the connection, and for one message, the worker's computing included.
         rest: bytes of memory that are kept from one step to the next.
@@ -52,7 +50,7 @@ def connected(
         TransportError: ``worker.unreachable``; ``worker.silent``, ``worker.gone``: as well where
             it does not want our certificate.
     """
-    secure = context(own, read_certificate(peer, identity), server=False)
+    secure = context(own)
     until = time.monotonic() + timeout_s
     try:
         plain = socket.create_connection((host, port), timeout_s)

@@ -47,7 +47,7 @@ class Listener:
         identity: str,
         handshake_s: float = 10.0,
     ) -> None:
-        self._context = context(own, read_certificate(peer, identity), server=True)
+        self._context = context(own, read_certificate(peer, identity))
         self._identity = identity
         self._handshake_s = handshake_s
         self._begun: dict[ssl.SSLSocket, float] = {}
