@@ -20,9 +20,9 @@ Top-level keys:
     kernel_gelem_s, combine_gelem_s: numbers a second, in 10^9, from memory that no cache holds, on
         one core: absmax, quantise, mask and two shares; three answers put together.
     kernel_ratio, combine_ratio: over the same by separate torch operations.
-    vs_crypten: a training step of LeNet, batch 32: seconds by the clock in CrypTen with two processes
-        over seconds masked, every layer sent; null where ``SVETOVID_CRYPTEN`` names no Python
-        (``_crypten.py``).
+    vs_crypten: a training step of LeNet, batch 32, seconds by the clock: in CrypTen with two
+        processes over masked with every layer sent; null where ``SVETOVID_CRYPTEN`` names no
+        Python (``_crypten.py``).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import re
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from svetovid.crypto import Secret
+from svetovid.crypto import Secret, canonical
 from svetovid.errors import IntegrityError, RefusalError
 from svetovid.offload.address import Mask, Rounding
 from svetovid.offload.ledger import Ledger
@@ -108,3 +109,14 @@ def test_every_part_of_an_address_makes_another_key() -> None:
     assert one.key(Secret(bytes(32))) not in keys
     rounding = Rounding("run", 2, "conv/x")
     assert len({r.key(MASTER) for r in (rounding, replace(rounding, step=1))} | keys) == 9
+
+
+def test_a_key_is_that_of_the_specification() -> None:
+    """HMAC-SHA-256 of the canonical form (RFC 8785), whatever the names."""
+    for tensor in ("conv/x", 'ä\u2028\x1f\x7f"\\/', "𝄞"):
+        mask = Mask("run", 1, 2, tensor, "1", 2**31 - 1)
+        said = canonical(["mask", "run", 1, 2, tensor, "1", 2**31 - 1])
+        assert mask.key(MASTER) == hmac.digest(MASTER.reveal(), said, "sha256")
+        said = canonical(["rounding", "run", 2, tensor])
+        expected = hmac.digest(MASTER.reveal(), said, "sha256")
+        assert Rounding("run", 2, tensor).key(MASTER) == expected
