@@ -81,6 +81,8 @@ def place(name: str) -> Place:
         (lambda: (models.ResNet18(width=2), torch.randn(3, 3, 32, 32)), "coded"),
         (lambda: (models.GPT(11, 8, 8, 2, 2), torch.randint(11, (2, 8))), "coded"),
         *((lambda: (Mixed(), torch.randn(2, 5, 8)), name) for name in ("coded", "goten-published")),
+        (lambda: (Mixed(), torch.randn(3, 5, 8)), "packed"),
+        (lambda: (models.ResNet18(width=2), torch.randn(3, 3, 32, 32)), "packed"),
     ],
 )
 def test_masked_training_is_the_simulators(

@@ -4,8 +4,9 @@ Rules:
 
 1. Nothing of a tensor leaves but points of it, and each worker is sent its own points only.
 2. Every mask is noted in the ledger before it is used; a tensor's masks are used for it alone.
-3. An answer is read once, from memory that the worker may write to, into memory that it may not;
-   what was read is checked before anybody uses it. A wrong one ends the step.
+3. An answer is read once for each result that it is a part of, from memory that the worker may
+   write to, into memory that it may not; what was read is checked before anybody uses it. A wrong
+   one ends the step.
 4. Which products are asked for, and how they are split, follows from shapes alone.
 """
 
@@ -14,14 +15,14 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from svetovid.crypto import Secret
 from svetovid.errors import InputError, IntegrityError, RefusalError, SvetovidError
 from svetovid.offload import freivalds
 from svetovid.offload.address import KEY_BYTES, Mask, Rounding
-from svetovid.offload.blocks import blocks_of
+from svetovid.offload.blocks import Blocks, blocks_of
 from svetovid.offload.field import M31, Field
 from svetovid.offload.operands import MaskedOperand, terms
 from svetovid.offload.product import Product
@@ -259,25 +260,19 @@ class Masker:
             operand.take(whole, size, cut, self.scheme.blocks)
             if self.scheme.per_product or not operand.numbers:
                 self._share_quantised(operand)
-        asked = []
-        for place, (link, worker) in enumerate(zip(self.links, self.scheme.workers, strict=True)):
-            with self._blaming(place):
-                asked.append(link.ask(Work(block, self._field.p, terms(worker, a, b), parts)))
-        answers = []
-        for place, answer in enumerate(asked):
-            with self._blaming(place):
-                answers.append(answer.wait())
+        times = [self.scheme.answers(summed, self._field.p) for summed in blocks.results]
+        answers = self._answered(blocks, a, b, times)
         if self.scheme.parity:
-            answers = [answer.copy() for answer in answers]
-            if not self._on_one_line(answers):
+            answers = {place: answer.copy() for place, answer in answers.items()}
+            if not self._on_one_line(list(answers.values())):
                 raise self._wrong(block, a, b, answers, parts)
         size = math.prod(block.out)
         out, total = np.empty(len(blocks.results) * size, np.float32), np.int64(0)
         shift = a.shift + b.shift
         for i, summed in enumerate(blocks.results):
-            into = out[i * size : (i + 1) * size]
+            used = [(answer, times[i][place]) for place, answer in answers.items()]
             try:
-                integers = self._combined(answers, summed, parts, shift, into)
+                integers = self._combined(used, parts, shift, out[i * size : (i + 1) * size])
             except IntegrityError as e:  # some number was no residue: it may say now whose
                 raise self._wrong(block, a, b, answers, parts) from e
             held = [(1, a.block(k), b.block(k)) for k in summed]
@@ -292,21 +287,35 @@ class Masker:
                 out = np.ldexp(total.astype(np.float64), -shift).astype(np.float32)
         return torch.from_numpy(out)[: math.prod(product.out)].view(product.out)
 
+    def _answered(
+        self, blocks: Blocks, a: MaskedOperand, b: MaskedOperand, times: Sequence[Sequence[int]]
+    ) -> dict[int, Integers]:
+        """The answers of all workers that some result needs, by their places."""
+        asked = {}
+        for place, (link, worker) in enumerate(zip(self.links, self.scheme.workers, strict=True)):
+            if self.scheme.parity or any(of_result[place] for of_result in times):
+                work = Work(blocks.product, self._field.p, terms(worker, a, b), blocks.parts)
+                with self._blaming(place):
+                    asked[place] = link.ask(work)
+        answers = {}
+        for place, answer in asked.items():
+            with self._blaming(place):
+                answers[place] = answer.wait()
+        return answers
+
     def _combined(
         self,
-        answers: Sequence[Integers],
-        summed: Sequence[int],
+        answers: Sequence[tuple[Integers, int]],
         parts: int,
         shift: int,
         out: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
     ) -> Integers:
-        """The sum of these blocks' products, as float32 and as integers, part by part."""
+        """The sum of answers, each so many times, as float32 and as integers, part by part."""
         import numpy as np
 
         from svetovid.offload import kernels
 
-        times = self.scheme.answers(summed, self._field.p)
-        used = [(answer, n) for answer, n in zip(answers, times, strict=True) if n]
+        used = [(answer, n) for answer, n in answers if n]
         if self._scratch is None or self._scratch.size < parts * out.size:
             self._scratch = np.empty(parts * out.size, np.int32)
         whole = self._scratch[: parts * out.size]
@@ -345,17 +354,17 @@ class Masker:
         product: Product,
         a: MaskedOperand,
         b: MaskedOperand,
-        answers: Sequence[Integers],
+        answers: Mapping[int, Integers],
         parts: int,
     ) -> IntegrityError:
         """Who was wrong: the same check of each worker's own work, on its own points."""
         import numpy as np
 
         places, p = [], self._field.p
-        for place, (worker, answer) in enumerate(zip(self.scheme.workers, answers, strict=True)):
+        for place, answer in answers.items():
             terms = [
                 (sign, a.points(self.scheme, left, p), b.points(self.scheme, right, p))
-                for sign, left, right in worker.terms
+                for sign, left, right in self.scheme.workers[place].terms
             ]
             kept = np.array(answer).reshape(parts, -1)
             fits = bool(((kept >= 0) & (kept < self._field.p)).all())

@@ -100,12 +100,14 @@ class Scheme:
 
     def answers(self, blocks: Sequence[int], p: int) -> list[int]:
         """Coefficients of the workers' answers whose sum is the products of these blocks, summed
-        up; small where they are whole."""
+        up. A worker whose coefficient is 0 need not be asked."""
         found = []
         for worker in self.workers:
-            n = Fraction(sum(worker.coefficients[k] for k in blocks))
-            whole = n.denominator == 1
-            found.append(int(n) if whole else n.numerator * pow(n.denominator, -1, p) % p)
+            n = sum(worker.coefficients[k] for k in blocks)
+            if isinstance(n, int):  # and small: it stays as it is
+                found.append(n)
+            else:
+                found.append(n.numerator * pow(n.denominator, -1, p) % p)
         return found
 
     def learned(self, workers: Iterable[int], p: int) -> int:
