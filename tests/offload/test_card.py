@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from svetovid.offload.card import Agreed, Seat, bound, card
 from svetovid.offload.field import FIELDS, M31, P21
-from svetovid.offload.protocols import CODED, CODED_CHECKED, GOTEN, SCHEMES, Scheme
+from svetovid.offload.protocols import CODED, CODED_CHECKED, GOTEN, PACKED, SCHEMES, Scheme
 
 
 def seats(scheme: Scheme, *operators: str, link: str = "tls") -> list[Seat]:
@@ -28,6 +28,17 @@ def test_one_operator_learns_nothing_and_two_all(scheme: Scheme) -> None:
     assert found.collusion_bound == 1
     assert "weights" in found.hidden
     assert "simulated TEE" in found.assumptions[0]
+
+
+def test_t17_the_card_says_what_one_too_many_learn() -> None:
+    for scheme, learned in (
+        (CODED, "2 operators, or readers of as many links, learn every tensor"),
+        (PACKED, "learn a sum of every batch's blocks, and 3 every tensor"),
+    ):
+        found = card(scheme, seats(scheme), M31, checked=True, trusted="TDX")
+        assert learned in found.attacks[0]
+    assert bound(PACKED, seats(PACKED, *"abcda"), M31) == 0
+    assert bound(PACKED, seats(PACKED, *"abcde"), M31) == 1
 
 
 def test_t17_two_workers_of_one_operator_lower_the_bound_to_none() -> None:

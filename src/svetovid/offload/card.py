@@ -168,7 +168,7 @@ def card(
             "each worker is run by the operator that is named for it: no evidence says so",
         ),
         attacks=(
-            f"{together + 1} operators, or readers of as many links, learn every tensor"
+            f"{together + 1} operators, or readers of as many links, learn {_told(scheme)}"
             if not none
             else "whoever runs the workers learns every tensor",
             "a wrong answer ends the step and is seen with all but 2^-"
@@ -179,6 +179,13 @@ def card(
             "the trained model still says what it learned: its outputs are not masked",
         ),
     )
+
+
+def _told(scheme: Scheme) -> str:
+    """What as many workers learn as are one too many."""
+    if scheme.blocks == 1:
+        return "every tensor"
+    return f"a sum of every batch's blocks, and {scheme.blocks + 1} every tensor"
 
 
 def _sees(scheme: Scheme, seats: Sequence[Seat]) -> dict[str, str]:
