@@ -31,6 +31,7 @@ from svetovid.host.places import Places
 from svetovid.host.progress import ProgressNotes
 from svetovid.host.receipts import finish_with_receipt
 from svetovid.host.runner import SandboxJob, SandboxResult, run_sandboxed
+from svetovid.host.workers import forget_ledger, masking, ready
 from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.messages import Head
@@ -61,7 +62,7 @@ class JobOutcome:
         outputs: output name to the URL of its container (``metrics`` among them).
         bundles: manager key id to the URL of the receipt bundle that it countersigned.
         timings: seconds by stage: ``measure_s``, ``attest_s``, ``release_s``, ``open_s``,
-            ``run_s``, ``clear_s``, ``seal_s``, and those of
+            ``run_s``, ``clear_s``, ``seal_s``, in masked mode ``connect_s``, and those of
             :class:`~svetovid.host.runner.SandboxResult`.
     """
 
@@ -148,10 +149,11 @@ class _Run:
         with self._timed("open_s"):
             readers = self._open(stack)
             code = load_bundle(readers[next(s for s, a in job.assets.items() if a.use == "code")])
+            joint = joint_key(name, {x.client.manager: x.checkpoint_key() for x in self._links})
             checkpoints = CheckpointStore(
                 self._places.checkpoint,
                 job,
-                joint_key(name, {x.client.manager: x.checkpoint_key() for x in self._links}),
+                joint,
                 newest_head(name, {x.client.manager: x.release.head for x in self._links}),
             )
             resume = checkpoints.load()
@@ -159,6 +161,12 @@ class _Run:
             if checkpoints.head is not None:  # opened first: only what is good is recorded further
                 self._record(checkpoints.head)
         self._event("opened")
+        masked = None
+        if job.offload is not None:
+            with self._timed("connect_s"), self._lost_first():
+                masked = stack.enter_context(
+                    masking(self._home.path, job, job.offload, joint, self._stop)
+                )
         notes = stack.enter_context(ProgressNotes(job, self._places.progress))
 
         def save(data: bytes) -> None:
@@ -183,13 +191,14 @@ class _Run:
             resume=resume,
         )
         try:
-            with self._timed("run_s"):
+            with self._timed("run_s"), self._lost_first():
                 result = run_sandboxed(
-                    spec, on_event=notes.note, on_checkpoint=save, stop=self._stop
+                    spec,
+                    on_event=notes.note,
+                    on_checkpoint=save,
+                    stop=self._stop,
+                    masking=masked,
                 )
-        except SvetovidError:
-            self._raise_if_lost()
-            raise
         finally:
             # Whatever became of the job: a failure to clear is the first thing to be told.
             with self._timed("clear_s"):
@@ -209,8 +218,17 @@ class _Run:
             link.record_head(head, self._signer)
         self._checkpoints.recorded(head)
 
-    def _raise_if_lost(self) -> None:
+    @contextlib.contextmanager
+    def _lost_first(self) -> Iterator[None]:
         """A job that was stopped because a lease ended says so, not that it was stopped."""
+        try:
+            yield
+        except SvetovidError:
+            self._raise_if_lost()
+            raise
+
+    def _raise_if_lost(self) -> None:
+        """Whichever lease was lost, and why."""
         for link in self._links:
             if link.lost is not None:
                 raise link.lost
@@ -263,6 +281,7 @@ class _Run:
             bundles[link.client.manager] = url
         with contextlib.suppress(SvetovidError):  # finished is finished, whatever is left lying
             self._checkpoints.clear()
+        forget_ledger(self._home.path, self._job)
         return urls, bundles
 
     def _deliver(
@@ -360,6 +379,8 @@ def run_job(
                 observed=f"none for {', '.join(missing)}",
                 next_step="pass each manager's pin with --manager",
             )
+        if job.offload is not None:
+            ready()
         note(sorted(job.managers))
         places = Places(outputs, job)
         places.check()

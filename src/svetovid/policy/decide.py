@@ -37,7 +37,7 @@ from svetovid.policy.conditions import job_view
 from svetovid.policy.consents import Consents
 from svetovid.policy.documents import JobAsset
 from svetovid.policy.grant_clauses import Context, check_export, check_narrower, check_slot
-from svetovid.policy.modes import NEXT_STEP, NOT_BUILT
+from svetovid.policy.modes import BUILT, NEXT_STEP, NOT_BUILT
 from svetovid.policy.once import Once
 from svetovid.policy.owner_clauses import check_owner
 from svetovid.policy.request import Book, Decision, Held, Request, Stakes
@@ -130,7 +130,7 @@ def everything(book: Book, request: Request, *, counting: bool) -> Stakes:
         "mode.unavailable",
         "job mode",
         observed=request.job.mode,
-        expected="attested or enclave",
+        expected=BUILT,
         next_step=NEXT_STEP,
     )
     book.check(

@@ -9,10 +9,11 @@ from __future__ import annotations
 from svetovid.errors import PolicyError
 from svetovid.policy.documents import Job
 
-__all__ = ["NOT_BUILT", "require_available"]
+__all__ = ["BUILT", "NEXT_STEP", "NOT_BUILT", "require_available"]
 
-NOT_BUILT = frozenset({"masked", "permuted", "verified"})
-NEXT_STEP = "propose the job in attested or enclave mode, or wait for a release that has this one"
+NOT_BUILT = frozenset({"permuted", "verified"})
+BUILT = "attested, enclave or masked"
+NEXT_STEP = f"propose the job in {BUILT} mode, or wait for a release that has this one"
 
 
 def require_available(job: Job) -> None:
@@ -24,7 +25,7 @@ def require_available(job: Job) -> None:
     if job.mode in NOT_BUILT:
         raise PolicyError(
             "mode.unavailable",
-            expected="attested or enclave",
+            expected=BUILT,
             observed=job.mode,
             next_step=NEXT_STEP,
             clause=f"job {job.name} mode",

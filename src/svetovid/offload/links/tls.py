@@ -61,10 +61,13 @@ def connected(
             observed=e,
             next_step="check the address, and that the worker runs",
         ) from e
-    tuned(plain)
-    plain.setblocking(False)
     with plain:
-        sock = secure.wrap_socket(plain, do_handshake_on_connect=False)
+        try:
+            tuned(plain)
+            plain.setblocking(False)
+            sock = secure.wrap_socket(plain, do_handshake_on_connect=False)
+        except (OSError, ValueError) as e:  # it closed at once
+            raise gone(e) from e
     try:
         while not handshaken(sock, identity):
             _wait(sock, until)
