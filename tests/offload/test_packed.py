@@ -267,3 +267,32 @@ def test_errors_of_two_parts_that_come_to_p_are_seen(
     with pytest.raises(IntegrityError, match=re.escape("worker.wrong")):
         trusted.multiply(product, a, b)
     assert trusted.failed == {3}
+
+
+@pytest.mark.parametrize("block", [0, 1])
+@pytest.mark.parametrize("product", [EVEN[0], EVEN[5], ONE_SIGN[3]], ids=lambda p: f"{p.kind}")
+def test_two_liars_whose_errors_only_one_block_has(
+    tmp_path: Path, product: Product, block: int
+) -> None:
+    """Their errors cancel in the other one: each result is checked."""
+    to, p = links(), P21.p
+    times = PACKED.answers([1 - block], p)
+    errors = {1: times[2], 2: -times[1]}
+    assert sum(n * times[i] for i, n in errors.items()) % p == 0
+    assert sum(n * PACKED.answers([block], p)[i] for i, n in errors.items()) % p
+
+    def lie(link: MemoryLink, by: int) -> None:
+        def change(_: object, answer: np.ndarray) -> np.ndarray:
+            answer[0] = (int(answer[0]) + by) % p
+            return answer
+
+        link.change = change
+
+    for place, by in errors.items():
+        lie(to[place], by)
+    trusted = masker(tmp_path, PACKED, to, P21)
+    trusted.begin(0)
+    a, b = trusted.operand("a", drawn(product.a, 1)), trusted.operand("b", drawn(product.b, 2))
+    with pytest.raises(IntegrityError, match=re.escape("worker.wrong")):
+        trusted.multiply(product, a, b)
+    assert trusted.failed == {1, 2}
