@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from host.maskworld import Both, Numbered, net, trained
@@ -350,6 +352,23 @@ def test_the_end_of_a_lease_asks_no_spare_worker(both: Make) -> None:
     assert sorted(here.links) == ["worker 0", "worker 1", "worker 2"]
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=12,
+)
+
+
+@given(value=JSON | st.dictionaries(st.sampled_from(sorted(PLAIN)), JSON).map(lambda d: PLAIN | d))
+def test_any_product_is_one_or_our_error(value: Any) -> None:
+    try:
+        product = masking._product(value)
+    except SvetovidError as e:
+        assert e.code == "sandbox.protocol"  # noqa: PT017
+    else:
+        assert product.reduction >= 1
+
+
 # -- memory
 
 
@@ -360,6 +379,17 @@ def test_memory_that_is_let_go_of_holds_nothing() -> None:
     kept[:] = 7
     room.close()
     assert kept.tolist() == [0, 0]
+
+
+def test_memory_that_runs_out_in_a_step(both: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> None:
+        raise MemoryError
+
+    here = both()
+    monkeypatch.setattr(here.session, "multiply", none_left)
+    here.multiplier.start()
+    one = here.multiplier.operand("x", torch.ones(4))
+    assert here.refused(lambda: here.multiplier.multiply(SQUARE, one, one)) == "sandbox.room"
 
 
 def test_memory_that_cannot_be_had() -> None:

@@ -64,12 +64,7 @@ class Room:
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, SEALS)
         except (OSError, ValueError) as e:
             os.close(self.fd)
-            raise HostError(
-                "sandbox.room",
-                expected=f"{self.size:,} bytes of memory for one tensor",
-                observed=e,
-                next_step="run the job on a host with more memory",
-            ) from e
+            raise _no_memory(f"{self.size:,} bytes of memory for one tensor", e) from e
         self._map.madvise(mmap.MADV_DONTDUMP)
 
     def numbers(self, count: int) -> Floats:
@@ -128,7 +123,7 @@ class Masking:
                 anything outside of a step.
             LimitError: ``offload.limit``: more than the job agreed on; ``worker.limit``.
             InputError: ``offload.nonfinite``, ``offload.changed``, ``offload.shape``.
-            HostError: ``worker.memory``.
+            HostError: ``worker.memory``, ``sandbox.room``.
             TransportError, IntegrityError: a worker failed, and none is left to take its place.
         """
         if message.type == "begin":
@@ -149,6 +144,8 @@ class Masking:
             self._session.replace(e)
             self._again = True
             return "again"
+        except MemoryError as e:
+            raise _no_memory("memory for a step's tensors", e) from e
         return "taken"
 
     def _do(self, message: Message) -> None:
@@ -203,6 +200,15 @@ def _product(value: Any) -> Product:
         return parse_product(value)
     except ParseError as e:
         raise protocol_error(f"a product with {e.reason.expected}") from e
+
+
+def _no_memory(what: str, why: Exception) -> HostError:
+    return HostError(
+        "sandbox.room",
+        expected=what,
+        observed=why,
+        next_step="run the job on a host with more memory, or make its batches smaller",
+    )
 
 
 def _limit(what: str, most: int) -> LimitError:
