@@ -223,6 +223,35 @@ answer(second * 10 + (first == "again"))
         assert five[4].seen.frames["work"] == 0
 
 
+def test_t11_what_is_done_again_after_a_crash_is_masked_anew(world: Any) -> None:
+    """The same numbers in the same step: the same product, and not one word that a worker saw."""
+    here = world(
+        SMALL
+        + """
+found = square(0, 1, 2, 3, 4)
+if session.resume() is None:
+    session.checkpoint(b"here")
+    raise OSError
+answer(found)
+"""
+    )
+    with workers(here, 3) as three:
+        here.masked(three)
+        assert refused(here).code == "sandbox.script"
+        assert [ledger["attempt"] for ledger in ledgers(here)] == [1]
+        before = [
+            [s.numbers.tobytes() for s in w.seen.seen if s.sent and s.numbers is not None]
+            for w in three
+        ]
+        assert here.answer(here.run()) == 7
+        for worker, old in zip(three, before, strict=True):
+            sent = [s.numbers for s in worker.seen.seen if s.sent and s.numbers is not None]
+            first, second = sent
+            assert old == [first.tobytes()]
+            assert not (first == second).any()
+    assert ledgers(here) == []
+
+
 def test_without_a_spare_the_operator_is_told_who_failed(world: Any) -> None:
     here = world(ONCE)
     with workers(here, 3) as three:
