@@ -127,6 +127,28 @@ def test_a_liar_is_replaced_and_the_weights_are_the_same(tmp_path: Path) -> None
     assert_same(model.state_dict(), simulated(4))
 
 
+def test_a_worker_that_is_away_at_the_start_is_replaced(tmp_path: Path) -> None:
+    def away() -> MemoryLink:
+        raise TransportError("worker.unreachable")
+
+    where = places(4)
+    where[1] = Place(where[1].seat, away)
+    model = net()
+    with session(tmp_path, where) as masked:
+        protect(model, masked)
+        trained(model, lambda number, step: masked.run(number, step, model), 2)
+        assert masked.replaced == ["worker 1"]
+        assert [s.identity for s in masked._seats] == ["worker 0", "worker 3", "worker 2"]
+    assert_same(model.state_dict(), simulated(2))
+    links: dict[str, MemoryLink] = {}
+    none = places(3, links)
+    none[2] = Place(none[2].seat, away)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(TransportError, match=re.escape("worker.unreachable")):
+        session(tmp_path / "other", none)
+    assert all(link.closed for link in links.values())
+
+
 def test_a_spare_that_is_away_is_passed_over(tmp_path: Path) -> None:
     def away() -> MemoryLink:
         raise TransportError("worker.unreachable")

@@ -101,8 +101,10 @@ class Session:
         ledger = Ledger(folder / "ledger.json", run)
         ledger.begin()
         links: list[Link] = []
+        self.replaced: list[str] = []
+        """Identities of workers that failed, or were not there at the start, in order."""
         try:
-            links.extend(place.connect() for place in places[:needed])
+            links.extend(self._first(i, place) for i, place in enumerate(places[:needed]))
             self._masker = Masker(
                 scheme,
                 links,
@@ -117,8 +119,6 @@ class Session:
             for link in links:
                 link.close()
             raise
-        self.replaced: list[str] = []
-        """Identities of workers that failed, in order."""
 
     def __enter__(self) -> Session:
         return self
@@ -174,6 +174,15 @@ class Session:
             self.replaced.append(self._seats[place].identity)
             self._seats[place], link = self._next(error)
             self._masker.replace(place, link)
+
+    def _first(self, place: int, wanted: Place) -> Link:
+        """The worker that was chosen for a place, or a spare one where that is not there."""
+        try:
+            return wanted.connect()
+        except (IntegrityError, TransportError) as e:
+            self.replaced.append(wanted.seat.identity)
+            self._seats[place], link = self._next(e)
+            return link
 
     def _next(self, error: SvetovidError) -> tuple[Seat, Link]:
         """The first spare worker that is there."""
