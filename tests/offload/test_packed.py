@@ -152,6 +152,17 @@ def test_a_use_in_another_form_is_refused(tmp_path: Path, first: Product, then: 
     assert works == [len(link.works) for link in trusted.links]  # type: ignore[attr-defined]
 
 
+def test_a_batch_that_was_filled_up_is_not_a_longer_one(tmp_path: Path) -> None:
+    """Five rows are kept as blocks of three and three; nobody may ask for the sixth."""
+    trusted = masker(tmp_path, PACKED, links())
+    trusted.begin(0)
+    x, w = trusted.operand("x", drawn((5, 5), 1)), trusted.operand("w", drawn((5, 4), 2))
+    five = Product("matmul", (1, 5, 5), (1, 5, 4), (1, 5, 4))
+    assert trusted.multiply(five, x, w).shape == five.out
+    with pytest.raises(InputError, match=re.escape("offload.shape")):
+        trusted.multiply(EVEN[3], x, w)
+
+
 TIGHT = CONV | {"padding": (0, 0)}
 ONE_SIGN = [
     Product("matmul", (1, 600, 3), (1, 600, 2), (1, 3, 2), transpose=(True, False)),

@@ -119,8 +119,11 @@ def test_a_scheme_that_gives_too_much_or_multiplies_wrongly_is_seen() -> None:
     assert not both.hides([0], M31.p)
     shared = PACKED.shares
     for betas in ((-1, 3), (0, 2)):
-        wrong = replace(PACKED, shares=(replace(shared[0], betas=betas), *shared[1:]))
-        assert not wrong.multiplies(M31.p)
+        other = replace(PACKED, shares=(replace(shared[0], betas=betas), *shared[1:]))
+        assert not other.multiplies(M31.p)
+    for times in ((-2, 2), (-3, 3)):
+        first = replace(PACKED.workers[0], coefficients=times)
+        assert not replace(PACKED, workers=(first, *PACKED.workers[1:])).multiplies(M31.p)
     crossed = [replace(w, coefficients=w.coefficients[::-1]) for w in PACKED.workers]
     assert not replace(PACKED, workers=tuple(crossed)).multiplies(M31.p)
 
