@@ -63,7 +63,7 @@ class Both:
     """
 
     def __init__(self, folder: Path, *, workers: int = 5, size: int = 1 << 20, **offload: Any):
-        agreed = maskedjob.offload(**offload)
+        agreed = maskedjob.offload(*(f"operator {i}" for i in range(workers)), **offload)
         self.links: dict[str, MemoryLink] = {}
         self.room = Room(size)
         self.session = Session(

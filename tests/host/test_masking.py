@@ -20,6 +20,7 @@ from svetovid.host.masking import Room
 from svetovid.offload import kernels
 from svetovid.offload.product import Product
 from svetovid.offload.protect import protect
+from svetovid.offload.protocols import SCHEMES
 from svetovid.training._masked import run_step
 
 SQUARE = Product("matmul", (1, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -65,7 +66,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 # -- what is computed
 
 
-@pytest.mark.parametrize("protocol", ["coded", "goten-published"])
+@pytest.mark.parametrize("protocol", sorted(SCHEMES))
 def test_weights_are_those_of_the_simulator(both: Make, protocol: str) -> None:
     here, model = both(protocol=protocol), net()
     protect(model, here.multiplier)
