@@ -33,6 +33,7 @@ STANDARD = {
     "dataclasses",
     "datetime",
     "enum",
+    "fractions",
     "functools",
     "hashlib",
     "hmac",
