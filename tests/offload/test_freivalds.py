@@ -133,3 +133,27 @@ def test_weights_are_drawn_anew_and_uniform() -> None:
     assert not np.array_equal(freivalds._residues(50, M31.p), freivalds._residues(50, M31.p))
     counts = np.bincount(freivalds._residues(70_000, 7), minlength=7)
     assert abs(counts - 10_000).max() < 700
+
+
+@pytest.mark.parametrize("field", list(FIELDS.values()), ids=lambda f: str(f.p))
+def test_every_repetition_counts(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With weights of all but one repetition 0 a wrong product is seen all the same."""
+    product = Product("matmul", (1, 3, 3), (1, 3, 3), (1, 3, 3))
+    a = b = np.ones(9, np.int16)
+    wrong = np.full(9, 3, np.int32)
+    wrong[4] += 1
+    times = freivalds.repeats(field)
+    assert times >= 2
+    real = freivalds._residues
+    for seen in range(times):
+        drawn = 0
+
+        def some(count: int, p: int, seen: int = seen) -> np.ndarray:
+            nonlocal drawn
+            drawn += 1
+            mine = (drawn - 1) % times == seen
+            return real(count, p) if mine else np.zeros(count, np.int32)
+
+        monkeypatch.setattr(freivalds, "_residues", some)
+        assert not freivalds.holds(product, [(1, a, b)], wrong, 1, field)
+        assert drawn == 2 * times

@@ -83,6 +83,10 @@ def test_attempts_and_places_outlive_a_crash(tmp_path: Path) -> None:
         json.dumps({"run": "run", "attempt": "1", "points": {}}),
         json.dumps({"run": "run", "attempt": 1}),
         json.dumps({"run": "run", "attempt": 1, "points": {"a": "0"}}),
+        json.dumps({"run": "run", "attempt": True, "points": {}}),
+        json.dumps({"run": "run", "attempt": -5, "points": {}}),
+        json.dumps({"run": "run", "attempt": 2**53 - 1, "points": {}}),
+        json.dumps({"run": "run", "attempt": 1, "points": {"a": -1}}),
         json.dumps({"run": "run", "attempt": 1, "points": {}, "more": 1}),
         json.dumps({"run": "another", "attempt": 1, "points": {}}),
         " " * (1 << 17),
@@ -90,6 +94,12 @@ def test_attempts_and_places_outlive_a_crash(tmp_path: Path) -> None:
 )
 def test_a_ledger_that_is_none_of_this_run_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "ledger").write_text(text)
+    with pytest.raises(IntegrityError, match=re.escape("offload.ledger")):
+        Ledger(tmp_path / "ledger", "run")
+
+
+def test_a_folder_is_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir()
     with pytest.raises(IntegrityError, match=re.escape("offload.ledger")):
         Ledger(tmp_path / "ledger", "run")
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from torch import nn
 
 from offload.memory_link import MemoryLink
 from svetovid.crypto import Secret
-from svetovid.errors import IntegrityError, RefusalError, TransportError
+from svetovid.errors import IntegrityError, LimitError, RefusalError, TransportError
 from svetovid.offload.address import Mask
 from svetovid.offload.card import Seat
+from svetovid.offload.field import M31
 from svetovid.offload.plain import PlainMultiplier
 from svetovid.offload.protect import protect
 from svetovid.offload.protocols import CODED, SCHEMES, Scheme
@@ -314,3 +316,97 @@ def test_steps_within_a_limit_of_memory_compute_the_same(tmp_path: Path) -> None
         assert store.sealed_bytes > 0
     assert store.plain_bytes == 0
     assert_same(model.state_dict(), simulated(3))
+
+
+def test_a_liar_that_puts_it_right_afterwards_is_named_at_the_second_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers lie in memory that a worker may write to: once they were wrong, they are copied."""
+    links: dict[str, MemoryLink] = {}
+    model = net()
+    with session(tmp_path, places(4, links)) as masked:
+
+        def lie(_: object, answer: np.ndarray) -> np.ndarray:
+            answer[0] = (int(answer[0]) + 1) % M31.p
+            memory.append(answer)
+            return answer
+
+        def put_right(*given: Any) -> Any:
+            found = real(*given)
+            memory[-1][0] = (int(memory[-1][0]) - 1) % M31.p
+            return found
+
+        memory: list[np.ndarray] = []
+        real = masked._masker._combined
+        monkeypatch.setattr(masked._masker, "_combined", put_right)
+        links["worker 1"].change = lie
+        protect(model, masked)
+        trained(model, lambda number, step: masked.run(number, step, model), 2)
+        assert masked.replaced == ["worker 1"]
+    assert_same(model.state_dict(), simulated(2))
+
+
+def test_gradients_of_a_failed_try_are_put_back(tmp_path: Path) -> None:
+    """Of a body that adds to what is there, as one does over several batches."""
+    links: dict[str, MemoryLink] = {}
+    found = []
+    for lies in (False, True):
+        model = net()
+        (tmp_path / str(lies)).mkdir()
+        with session(tmp_path / str(lies), places(4, links)) as masked:
+            protect(model, masked)
+            torch.manual_seed(1)
+            asked = 0
+
+            def lie(_: object, answer: np.ndarray) -> np.ndarray:
+                nonlocal asked
+                asked += 1
+                if asked == 5:  # the last product of the step
+                    answer[0] ^= 1
+                return answer
+
+            def step(model: nn.Module = model) -> None:
+                nn.functional.cross_entropy(model(X), Y).backward()
+
+            masked.run(0, step, model)
+            links["worker 0"].change = lie if lies else None
+            masked.run(1, step, model)
+            assert masked.replaced == (["worker 0"] if lies else [])
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_worker_that_takes_on_too_little_is_replaced(tmp_path: Path) -> None:
+    links: dict[str, MemoryLink] = {}
+    model = net()
+    with session(tmp_path, places(4, links)) as masked:
+
+        def refuse(*_: object) -> np.ndarray:
+            raise LimitError("worker.limit", expected="less", observed="more")
+
+        links["worker 2"].change = refuse
+        protect(model, masked)
+        trained(model, lambda number, step: masked.run(number, step, model), 1)
+        assert masked.replaced == ["worker 2"]
+
+
+def test_t17_the_card_counts_whoever_may_come_and_whoever_went(tmp_path: Path) -> None:
+    where = places(4)
+    twice = Place(Seat("worker 4", where[1].seat.operator, "memory"), where[3].connect)
+    with session(tmp_path, [*where[:3], twice]) as masked:
+        assert masked.card().collusion_bound == 0
+
+
+def test_a_spare_that_had_another_place_is_passed_over(tmp_path: Path) -> None:
+    links: dict[str, MemoryLink] = {}
+    where = places(5, links)
+    with session(tmp_path, [where[0], where[3], where[2]]):
+        pass
+    model = net()
+    with session(tmp_path, [where[0], where[1], where[2], where[3], where[4]]) as masked:
+        links["worker 2"].silent = True
+        protect(model, masked)
+        trained(model, lambda number, step: masked.run(number, step, model), 1)
+        assert [s.identity for s in masked._seats] == ["worker 0", "worker 1", "worker 4"]
+        assert masked.replaced == ["worker 2"]

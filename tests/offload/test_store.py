@@ -131,3 +131,30 @@ def test_training_under_a_limit_is_the_same_to_the_last_bit(tmp_path: Path) -> N
         assert torch.equal(one, other)
     assert store.sealed_bytes > MIB
     assert store.plain_bytes == 0  # forgotten with the graph
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = TensorStore(0.25, tmp_path)
+    kept = store.put(torch.ones(65536))
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "pwrite", full)
+        with pytest.raises(HostError, match=re.escape("offload.outside")):
+            store.put(torch.zeros(65536))
+    assert (store.take(kept) == 1).all()
+    other = store.put(torch.zeros(65536))
+    assert (store.take(kept) == 1).all()
+    assert (store.take(other) == 0).all()
+
+
+def test_a_forked_process_seals_nothing_under_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = TensorStore(0.25, tmp_path)
+    store.put(torch.ones(65536))
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="forked"):
+        store.put(torch.zeros(65536))

@@ -17,6 +17,7 @@ from svetovid.offload.address import Mask
 __all__ = ["Ledger"]
 
 _MAX_BYTES = 1 << 16
+_LAST = 1 << 40
 
 
 class Ledger:
@@ -48,7 +49,10 @@ class Ledger:
             with self._path.open("rb") as file:
                 held = load_json(file.read(_MAX_BYTES))
             run, attempt, points = held["run"], held["attempt"], held["points"]
-            whole = isinstance(attempt, int) and all(isinstance(i, int) for i in points.values())
+            numbers = [attempt, *points.values()]
+            whole = all(type(n) is int and 0 <= n < _LAST for n in numbers)
+        except OSError as e:
+            raise self._bad(str(e.strerror)) from e
         except (SvetovidError, TypeError, KeyError, AttributeError) as e:
             raise self._bad("no ledger") from e
         if run != self._run or not whole or set(held) != {"run", "attempt", "points"}:

@@ -57,6 +57,8 @@ class Masker:
 
     Attributes:
         failed: places of workers that did not answer, or wrongly, since the last attempt began.
+        careful: answers are copied before they are looked at. A wrong one in shared memory may be
+            put right before anybody asks whose it was; from then on that helps nobody.
 
     Raises:
         InputError: ``offload.workers``: another number of links than the scheme needs.
@@ -94,6 +96,7 @@ class Masker:
         self._names: set[str] = set()
         self._next = 0
         self.failed: set[int] = set()
+        self.careful = False
         self.begun = 0
         self._scratch: Integers | None = None  # new memory costs as much as what is done in it
         for place, link in enumerate(self.links):
@@ -103,6 +106,7 @@ class Masker:
 
     def begin(self, step: int) -> None:
         """Start a step; operands of the last one are forgotten everywhere."""
+        self.failed.clear()
         self.end()
         self._step = step
         self.begun += 1
@@ -119,11 +123,15 @@ class Masker:
     def replace(self, place: int, link: Link) -> None:
         """Give a place to another worker, under a new attempt: whatever is done again has other
         masks, so that the new worker's points say nothing beside the old one's."""
-        self._ledger.begin()
         self._ledger.bind(link.identity, place)
+        self._ledger.begin()
         self.links[place].close()
         self.links[place] = link
         self.failed.discard(place)
+
+    def again(self) -> None:
+        """The step is about to be done once more by the same workers."""
+        self._ledger.begin()
 
     def close(self) -> None:
         """Forget the masks' key, and leave the workers."""
@@ -145,6 +153,13 @@ class Masker:
                 expected="a step that has begun, and a name that is new in it",
                 observed=name,
                 next_step="call each layer inside the step, once for each name",
+            )
+        if not value.numel():
+            raise InputError(
+                "offload.shape",
+                expected="a number at least",
+                observed=f"{name} of shape {tuple(value.shape)}",
+                next_step="leave empty batches out",
             )
         self._names.add(name)
         data = value.detach().contiguous().numpy()
@@ -262,10 +277,10 @@ class Masker:
                 self._share_quantised(operand)
         times = [self.scheme.answers(summed, self._field.p) for summed in blocks.results]
         answers = self._answered(blocks, a, b, times)
-        if self.scheme.parity:
+        if self.scheme.parity or self.careful:
             answers = {place: answer.copy() for place, answer in answers.items()}
-            if not self._on_one_line(list(answers.values())):
-                raise self._wrong(block, a, b, answers, parts)
+        if self.scheme.parity and not self._on_one_line(list(answers.values())):
+            raise self._wrong(block, a, b, answers, parts)
         size = math.prod(block.out)
         out, total = np.empty(len(blocks.results) * size, np.float32), np.int64(0)
         shift = a.shift + b.shift
@@ -344,8 +359,10 @@ class Masker:
     def _blaming(self, place: int) -> Iterator[None]:
         try:
             yield
-        except SvetovidError:
-            if not self.failed:  # memory of several links is got one inside the other
+        except SvetovidError as e:
+            # Memory of several links is got one inside the other, and a script's own fault comes
+            # out through all of them.
+            if e.code.startswith("worker.") and not self.failed:
                 self.failed.add(place)
             raise
 
@@ -371,6 +388,7 @@ class Masker:
             if not fits or not freivalds.holds(product, terms, kept, parts, self._field):
                 places.append(place)
         self.failed.update(places)
+        self.careful |= not places
         return IntegrityError(
             "worker.wrong",
             expected="the product that was asked for",

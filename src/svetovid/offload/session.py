@@ -27,7 +27,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from svetovid.crypto import Secret
-from svetovid.errors import IntegrityError, SvetovidError, TransportError
+from svetovid.errors import (
+    IntegrityError,
+    LimitError,
+    RefusalError,
+    SvetovidError,
+    TransportError,
+)
 from svetovid.offload.card import GuaranteeCard, Seat, card
 from svetovid.offload.field import M31, Field
 from svetovid.offload.ledger import Ledger
@@ -101,8 +107,8 @@ class Session:
         ledger = Ledger(folder / "ledger.json", run)
         ledger.begin()
         links: list[Link] = []
-        self.replaced: list[str] = []
-        """Identities of workers that failed, or were not there at the start, in order."""
+        self._past: list[Seat] = []
+        self._was_careful = False
         try:
             links.extend(self._first(i, place) for i, place in enumerate(places[:needed]))
             self._masker = Masker(
@@ -134,10 +140,10 @@ class Session:
             self._memory.close()
 
     def card(self) -> GuaranteeCard:
-        """What holds with the workers of now."""
-        return card(
-            self._scheme, self._seats, self._field, checked=self._checked, trusted=self._trusted
-        )
+        """What holds, whoever fails: workers that were replaced, and those that may come to take a
+        place, count as much as those of now."""
+        seats = [*self._seats, *(place.seat for place in self._spare), *self._past]
+        return card(self._scheme, seats, self._field, checked=self._checked, trusted=self._trusted)
 
     # -- as a multiplier
 
@@ -164,24 +170,44 @@ class Session:
     def replace(self, error: SvetovidError) -> None:
         """After a step failed: others take the places of those who failed, under a new attempt.
 
+        Where a product was wrong and nobody knows any more by whom, the step is done again by the
+        same workers, once, with answers that nobody can put right afterwards.
+
         Raises:
             SvetovidError: ``error``, where it is nobody's failure or none is left.
         """
         failed = sorted(self._masker.failed)
+        if not failed and self._masker.careful and not self._was_careful:
+            self._was_careful = True
+            self._masker.again()
+            return
         if not failed or len(failed) > len(self._spare):
             raise error
         for place in failed:
-            self.replaced.append(self._seats[place].identity)
-            self._seats[place], link = self._next(error)
-            self._masker.replace(place, link)
+            self._take(place, error)
+
+    def _take(self, place: int, error: SvetovidError) -> None:
+        """Give a place to the first spare worker that is there, and had no other in this run."""
+        while True:
+            seat, link = self._next(error)
+            try:
+                self._masker.replace(place, link)
+            except RefusalError as e:
+                link.close()
+                error = e
+                continue
+            self._past.append(self._seats[place])
+            self._seats[place] = seat
+            return
 
     def _first(self, place: int, wanted: Place) -> Link:
         """The worker that was chosen for a place, or a spare one where that is not there."""
         try:
             return wanted.connect()
         except (IntegrityError, TransportError) as e:
-            self.replaced.append(wanted.seat.identity)
-            self._seats[place], link = self._next(e)
+            seat, link = self._next(e)
+            self._past.append(wanted.seat)
+            self._seats[place] = seat
             return link
 
     def _next(self, error: SvetovidError) -> tuple[Seat, Link]:
@@ -194,13 +220,18 @@ class Session:
                 error = e
         raise error
 
+    @property
+    def replaced(self) -> list[str]:
+        """Identities of workers that failed, or were not there at the start, in order."""
+        return [seat.identity for seat in self._past]
+
     def run(self, step: int, body: Callable[[], T], model: torch.nn.Module) -> T:
         """Do one step, as often as it takes.
 
         Args:
             step: number of the step, rising.
             body: computes the loss and all gradients, and changes nothing but them and buffers of
-                ``model``; called again where a worker failed.
+                ``model``, which are put back before it is called again where a worker failed.
 
         Raises:
             SvetovidError: of the worker that failed, when none is left to take its place.
@@ -208,6 +239,7 @@ class Session:
         import torch
 
         buffers = {name: b.detach().clone() for name, b in model.named_buffers()}
+        gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
         chance = torch.get_rng_state()
         while True:
             try:
@@ -215,11 +247,13 @@ class Session:
                 with self._memory.saving() if self._memory else contextlib.nullcontext():
                     done = body()
                 self.end()
-            except (IntegrityError, TransportError) as e:
+            except (IntegrityError, TransportError, LimitError) as e:
                 self.replace(e)
                 with torch.no_grad():
                     for name, b in model.named_buffers():
                         b.copy_(buffers[name])
+                for parameter, before in zip(model.parameters(), gradients, strict=True):
+                    parameter.grad = None if before is None else before.clone()
                 torch.set_rng_state(chance)
             else:
                 return done

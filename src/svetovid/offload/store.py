@@ -68,6 +68,7 @@ class TensorStore:
     def __init__(self, limit_mib: float, folder: Path) -> None:
         self._limit = int(limit_mib * 2**20)
         self._key = AESGCM(secrets.token_bytes(32))
+        self._pid = os.getpid()
         self._plain: OrderedDict[int, tuple[Kept, torch.Tensor]] = OrderedDict()
         self._free: dict[int, list[int]] = {}
         self._end = self._next = self._nonce = 0
@@ -151,33 +152,38 @@ class TensorStore:
     def _make_room(self, size: int) -> None:
         """Seal those that were not used for the longest time."""
         while self.plain_bytes + size > self._limit:
-            _, (kept, value) = self._plain.popitem(last=False)
-            self.plain_bytes -= kept.size
+            kept, value = next(iter(self._plain.values()))
             if kept.place < 0:  # else these very bytes lie there already
                 self._seal(kept, value)
+            del self._plain[kept.number]  # it is safe outside
+            self.plain_bytes -= kept.size
 
     def _about(self, kept: Kept) -> bytes:
         return b"svetovid tensor" + kept.number.to_bytes(8, "big") + kept.version.to_bytes(8, "big")
 
     def _seal(self, kept: Kept, value: torch.Tensor) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("a forked process has the key and its counter: make another store")
         free = self._free.get(kept.size)
-        if free:
-            kept.place = free.pop()
-        else:
-            kept.place, self._end = self._end, self._end + 12 + kept.size + _TAG
+        place = free[-1] if free else self._end
         kept.version += 1
         self._nonce += 1
         nonce = self._nonce.to_bytes(12, "big")
         data = value.reshape(-1).view(torch.uint8).numpy().data
         sealed = nonce + self._key.encrypt(nonce, data, self._about(kept))
         view = memoryview(sealed)
-        at = kept.place
+        at = place
         try:
             while view:
                 written = os.pwrite(self._file, view, at)
                 view, at = view[written:], at + written
         except OSError as e:
             raise _outside(e.strerror) from e
+        if free:
+            free.pop()
+        else:
+            self._end += len(sealed)
+        kept.place = place
         self.sealed_bytes += len(sealed)
 
     def _opened(self, kept: Kept) -> torch.Tensor:
