@@ -233,6 +233,27 @@ def test_small_operands_do_not_become_large_by_padding(both: Make) -> None:
     assert all(not link.works for link in here.links.values())
 
 
+def test_small_gradients_do_not_become_large_by_dilation(both: Make) -> None:
+    """Of 500 channels, each of one number, a window that reaches far takes half a thousand images."""
+    far, channels = 100_000, 500
+    wide = Product(
+        "conv_input",
+        (1, channels, 1),
+        (channels, 1, 2),
+        (1, 1, far + 1),
+        stride=(1,),
+        padding=(0,),
+        dilation=(far,),
+    )
+    here = both()
+    here.begin()
+    here.wire.ask("operand", count=channels)
+    here.wire.ask("operand", count=2 * channels)
+    asked = {"a": 0, "b": 1, "product": dict(vars(wide))}
+    assert here.refused(lambda: here.wire.ask("multiply", **asked)) == "sandbox.protocol"
+    assert all(not link.works for link in here.links.values())
+
+
 @pytest.mark.parametrize("kind", ["operand", "multiply", "end"])
 @pytest.mark.parametrize("before", [False, True])
 def test_nothing_outside_of_a_step(both: Make, kind: str, before: bool) -> None:

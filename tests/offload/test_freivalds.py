@@ -157,3 +157,34 @@ def test_every_repetition_counts(field: Field, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(freivalds, "_residues", some)
         assert not freivalds.holds(product, [(1, a, b)], wrong, 1, field)
         assert drawn == 2 * times
+
+
+@given(product=products(), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_the_canonical_form_of_a_product_is_the_same_map(product: Product, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.integers(-9, 10, shape) for shape in (product.a, product.b))
+    same = product.canonical
+    np.testing.assert_array_equal(product_of(product, a, b), product_of(same, a, b))
+    assert same.canonical == same
+
+
+def test_nothing_that_changes_nothing_is_said() -> None:
+    """A script could write to workers in clear by strides that are never taken."""
+    x, w, y = (1, 1, 3, 1, 5), (1, 1, 3, 1, 1), (1, 1, 1, 1, 5)
+    said = {
+        Product(
+            kind,  # type: ignore[arg-type]
+            *shapes,
+            stride=(told, told, 1),
+            padding=(0, 0, 0),
+            dilation=(1, told, told),
+        ).canonical
+        for told in (1, 2, 4711, 2**31 - 1)
+        for kind, shapes in (
+            ("conv", (x, w, y)),
+            ("conv_input", (y, w, x)),
+            ("conv_weight", (x, y, w)),
+        )
+    }
+    assert len(said) == 3

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Masking", "Room"]
 
+_PADDED = 1 << 22
+"""Numbers that any tensor may take once it is padded, however little room there is."""
 _MOST_OPERANDS = 100_000
 """Of one step: each costs the host some memory, however small it is."""
 _FLOAT_BYTES = 4
@@ -178,7 +180,8 @@ class Masking:
         for operand, shape in ((a, product.a), (b, product.b)):
             if math.prod(operand.shape) != math.prod(shape):
                 raise protocol_error("operands of the product's shapes")
-        if largest(product, len(product.parts(M31.longest))) > self._most:
+        most = max(self._most, _PADDED)
+        if math.prod(product.out) > self._most or largest(product, _parts(product)) > most:
             raise protocol_error(f"a product whose tensors have at most {self._most:,} numbers")
         self._spend("products", 1)
         out = self._session.multiply(product, a, b).numpy().reshape(-1)
@@ -193,6 +196,10 @@ class Masking:
         if count > self._left[what]:
             raise _limit(f"{what} in all", self._left[what])
         self._left[what] -= count
+
+
+def _parts(product: Product) -> int:
+    return len(product.parts(M31.longest))
 
 
 def _product(value: Any) -> Product:

@@ -266,7 +266,7 @@ class Masker:
                 observed=f"{a.name} and {b.name} of another",
                 next_step="put forward and backward of one step between its begin and its end",
             )
-        blocks = blocks_of(product, self.scheme.blocks, self._field.longest)
+        blocks = blocks_of(product.canonical, self.scheme.blocks, self._field.longest)
         block, parts = blocks.product, blocks.parts
         for operand, cut, whole, size in (
             (a, blocks.cut[0], product.a, math.prod(block.a)),

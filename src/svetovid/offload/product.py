@@ -17,7 +17,7 @@ A transposed convolution is ``conv_input`` forward, ``conv`` for its input's gra
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from svetovid.errors import InputError
@@ -77,6 +77,28 @@ class Product:
         if self.transpose[1]:
             kb, n = n, kb
         return ka == kb and self.out[1:] == (m, n) and len({s[0] for s in shapes}) == 1
+
+    @property
+    def canonical(self) -> Product:
+        """The same map, with nothing in it that changes nothing: a stride where there is one
+        position, or a dilation where there is one tap, would tell a worker whatever one likes."""
+        if self.kind == "matmul":
+            return self
+        free = [
+            x + 2 * pad - d * (k - 1)
+            for x, k, pad, d in zip(
+                self.x[2:], self.w[2:], self.padding, self.dilation, strict=True
+            )
+        ]
+        return replace(
+            self,
+            stride=tuple(
+                f if y == 1 else s for f, y, s in zip(free, self.y[2:], self.stride, strict=True)
+            ),
+            dilation=tuple(
+                1 if k == 1 else d for k, d in zip(self.w[2:], self.dilation, strict=True)
+            ),
+        )
 
     @property
     def dims(self) -> int:

@@ -227,12 +227,16 @@ def parse_product(value: object) -> Product:
 
 
 def largest(product: Product, parts: int) -> int:
-    """Numbers of the largest tensor that a product takes: images may be padded to more."""
+    """Numbers of the largest tensor that a product takes: images may be padded to more, those of a
+    gradient as far as a window reaches."""
     sizes = [math.prod(product.a), math.prod(product.b), math.prod(product.out) * parts]
     if product.kind != "matmul":
         n, c, *image = product.x
-        padded = (s + 2 * pad for s, pad in zip(image, product.padding, strict=True))
-        sizes.append(n * c * math.prod(padded))
+        reach = product.padding
+        if product.kind == "conv_input":
+            n, c, *image = product.y
+            reach = tuple(d * (k - 1) for d, k in zip(product.dilation, product.w[2:], strict=True))
+        sizes.append(n * c * math.prod(s + 2 * r for s, r in zip(image, reach, strict=True)))
     return max(sizes)
 
 
