@@ -234,7 +234,7 @@ def test_small_operands_do_not_become_large_by_padding(both: Make) -> None:
 
 
 def test_small_gradients_do_not_become_large_by_dilation(both: Make) -> None:
-    """Of 500 channels, each of one number, a window that reaches far takes half a thousand images."""
+    """Of 500 channels of a number each, a window that reaches far takes 500 large images."""
     far, channels = 100_000, 500
     wide = Product(
         "conv_input",
