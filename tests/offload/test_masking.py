@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Sequence
@@ -190,6 +191,19 @@ def test_a_name_is_used_once_and_only_in_a_step(tmp_path: Path) -> None:
 def test_the_number_of_workers_is_that_of_the_protocol(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=re.escape("offload.workers")):
         masker(tmp_path, CODED, [MemoryLink("a"), MemoryLink("b")])
+
+
+def test_a_protocol_that_hides_or_multiplies_nothing_is_refused(tmp_path: Path) -> None:
+    first, *others = CODED.workers
+    wrong = dataclasses.replace(
+        CODED, workers=(dataclasses.replace(first, coefficients=(2,)), *others)
+    )
+    both = dataclasses.replace(
+        CODED, workers=(dataclasses.replace(first, points=("1", "2")), *others)
+    )
+    for scheme in (wrong, both):
+        with pytest.raises(InputError, match=re.escape("offload.scheme")):
+            masker(tmp_path, scheme)
 
 
 PRODUCT = Product("matmul", (1, 30, 40), (1, 40, 20), (1, 30, 20))

@@ -61,7 +61,8 @@ class Masker:
             put right before anybody asks whose it was; from then on that helps nobody.
 
     Raises:
-        InputError: ``offload.workers``: another number of links than the scheme needs.
+        InputError: ``offload.workers``: another number of links than the scheme needs;
+            ``offload.scheme``: it does not multiply, or one worker could learn something.
     """
 
     def __init__(
@@ -82,6 +83,14 @@ class Masker:
                 expected=f"{len(scheme.workers)} workers for {scheme.name}",
                 observed=f"{len(links)}",
                 next_step="name as many workers as the protocol needs",
+            )
+        alone = all(scheme.hides([place], field.p) for place in range(len(links)))
+        if not alone or not scheme.multiplies(field.p):
+            raise InputError(
+                "offload.scheme",
+                expected=f"a protocol that multiplies modulo {field.p} and hides from each worker",
+                observed=scheme.name,
+                next_step="take a protocol of svetovid.offload.protocols",
             )
         self.scheme = scheme
         self.links = list(links)

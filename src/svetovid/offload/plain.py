@@ -98,7 +98,8 @@ class PlainMultiplier:
         if self._step is None or {a.begun, b.begun} != {self._begun}:
             raise _no_step("operands of the step under way", "operands of another")
         scale = 2.0 ** -(a.shift + b.shift)  # at most 242 in size: float64 holds all it scales
-        return (exact(product, a.integers, b.integers) * scale).to(torch.float32)
+        # Of sums of zeros with signs as of others, there is one zero: integers have no other.
+        return (exact(product, a.integers, b.integers) * scale + 0.0).to(torch.float32)
 
 
 def _no_step(expected: str, observed: str) -> RefusalError:

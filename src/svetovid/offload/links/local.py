@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 
 from svetovid.offload.links.channel import Channel
 from svetovid.offload.links.framed import FramedLink, Observer
@@ -26,6 +27,7 @@ def linked(
     operator: str,
     timeout_s: float = 300.0,
     rest: int = 8 << 30,
+    closed: Callable[[], None] = lambda: None,
     observer: Observer | None = None,
 ) -> FramedLink:
     """A link over a Unix socket that leads to a worker.
@@ -35,6 +37,7 @@ def linked(
         identity, operator: of the worker.
         timeout_s: for one message, the worker's computing included.
         rest: bytes of shared memory that are kept from one step to the next.
+        closed: called once, after everything is closed.
         observer: is shown every frame.
     """
     return FramedLink(
@@ -43,6 +46,7 @@ def linked(
         identity=identity,
         operator=operator,
         timeout_s=timeout_s,
+        closed=closed,
         observer=observer,
     )
 
@@ -78,12 +82,12 @@ def started(
             stdin=subprocess.DEVNULL,
             env={name: os.environ[name] for name in _KEPT if name in os.environ},
         )
-    link = FramedLink(
-        Channel(ours),
-        SharedStore(rest),
+    link = linked(
+        ours,
         identity=identity,
         operator=operator,
         timeout_s=timeout_s,
+        rest=rest,
         closed=lambda: _ended(process),
         observer=observer,
     )
