@@ -23,9 +23,9 @@ from svetovid.offload.card import Seat
 from svetovid.offload.field import M31
 from svetovid.offload.plain import PlainMultiplier
 from svetovid.offload.protect import protect
-from svetovid.offload.protocols import CODED, SCHEMES, Scheme
+from svetovid.offload.protocols import CODED, GOTEN_PUBLISHED, PACKED, SCHEMES, Scheme
 from svetovid.offload.session import Place, Session
-from svetovid.offload.store import TensorStore
+from svetovid.offload.store import Kept, TensorStore
 
 ROUNDINGS = Secret(bytes(range(32)))
 X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -305,17 +305,31 @@ def test_a_wrong_step_of_an_integrity_error_elsewhere_is_not_blamed(tmp_path: Pa
         assert masked.replaced == []
 
 
-def test_steps_within_a_limit_of_memory_compute_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", [CODED, PACKED, GOTEN_PUBLISHED], ids=lambda s: s.name)
+def test_steps_within_a_limit_of_memory_compute_the_same(tmp_path: Path, scheme: Scheme) -> None:
+    """What autograd saves and what operands were quantised to, together."""
     store = TensorStore(0.008, tmp_path)
     model = net()
-    with Session(
-        CODED, places(3), tmp_path, run="run", roundings=ROUNDINGS, memory=store
-    ) as masked:
+    where = places(len(scheme.workers))
+    with Session(scheme, where, tmp_path, run="run", roundings=ROUNDINGS, memory=store) as masked:
         protect(model, masked)
         trained(model, lambda number, step: masked.run(number, step, model), 3)
         assert store.sealed_bytes > 0
-    assert store.plain_bytes == 0
+        assert store.plain_bytes == 0  # nothing of a step outlives it
     assert_same(model.state_dict(), simulated(3))
+
+
+def test_operands_lie_in_the_store(tmp_path: Path) -> None:
+    store = TensorStore(0.01, tmp_path)
+    with Session(
+        CODED, places(3), tmp_path, run="run", roundings=ROUNDINGS, memory=store
+    ) as masked:
+        masked.begin(0)
+        held = [masked.operand(str(i), torch.randn(2000)) for i in range(6)]
+        assert 0 < store.plain_bytes <= 0.01 * 2**20 < 6 * 4000
+        assert all(isinstance(operand.integers, Kept) for operand in held)
+        masked.end()
+        assert store.plain_bytes == 0
 
 
 def test_a_liar_that_puts_it_right_afterwards_is_named_at_the_second_try(

@@ -24,9 +24,12 @@ from svetovid.offload import freivalds
 from svetovid.offload.address import KEY_BYTES, Mask, Rounding
 from svetovid.offload.blocks import Blocks, blocks_of
 from svetovid.offload.field import M31, Field
+from svetovid.offload.naming import on_one_line, wrong_places
 from svetovid.offload.operands import MaskedOperand, terms
 from svetovid.offload.product import Product
 from svetovid.offload.work import Link, Work
+
+Pair = tuple[MaskedOperand, MaskedOperand]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
     from svetovid.offload.ledger import Ledger
     from svetovid.offload.protocols.scheme import Scheme
+    from svetovid.offload.store import TensorStore
 
     Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
     Out = tuple[Integers, int, int, int]
@@ -54,6 +58,7 @@ class Masker:
         field: residues that are sent are of.
         check: by Freivalds, every product. Off only to measure what it costs.
         threads: of the kernels.
+        memory: where operands' integers lie for the backward pass, within its limit.
 
     Attributes:
         failed: places of workers that did not answer, or wrongly, since the last attempt began.
@@ -76,6 +81,7 @@ class Masker:
         field: Field = M31,
         check: bool = True,
         threads: int = 1,
+        memory: TensorStore | None = None,
     ) -> None:
         if len(links) != len(scheme.workers):
             raise InputError(
@@ -101,6 +107,8 @@ class Masker:
         self._field = field
         self._check = check
         self._threads = threads
+        self._memory = memory
+        self._kept: list[MaskedOperand] = []
         self._step = -1
         self._names: set[str] = set()
         self._next = 0
@@ -128,6 +136,9 @@ class Masker:
                     link.drop()
         self._step, self._next = -1, 0
         self._names.clear()
+        for operand in self._kept:
+            operand.forget()
+        self._kept.clear()
 
     def replace(self, place: int, link: Link) -> None:
         """Give a place to another worker, under a new attempt: whatever is done again has other
@@ -183,6 +194,7 @@ class Masker:
 
         if not self.scheme.at_once:
             quantised([], [])
+            self._keep(operand)
             return operand
         operand.take(operand.shape, data.size, cut=False, count=1)
         shares = {share.point: share for share in self.scheme.shares}
@@ -194,7 +206,13 @@ class Masker:
             quantised([operand.keys[role] for role in masks], outs)
 
         self._share(operand, write)
+        self._keep(operand)
         return operand
+
+    def _keep(self, operand: MaskedOperand) -> None:
+        if self._memory is not None:
+            operand.keep(self._memory)
+            self._kept.append(operand)
 
     def _share_quantised(self, operand: MaskedOperand) -> None:
         """Share what was quantised before."""
@@ -288,8 +306,8 @@ class Masker:
         answers = self._answered(blocks, a, b, times)
         if self.scheme.parity or self.careful:
             answers = {place: answer.copy() for place, answer in answers.items()}
-        if self.scheme.parity and not self._on_one_line(list(answers.values())):
-            raise self._wrong(block, a, b, answers, parts)
+        if self.scheme.parity and not on_one_line(self.scheme, answers, self._field.p):
+            raise self._wrong(block, (a, b), answers, parts)
         size = math.prod(block.out)
         out, total = np.empty(len(blocks.results) * size, np.float32), np.int64(0)
         shift = a.shift + b.shift
@@ -298,12 +316,12 @@ class Masker:
             try:
                 integers = self._combined(used, parts, shift, out[i * size : (i + 1) * size])
             except IntegrityError as e:  # some number was no residue: it may say now whose
-                raise self._wrong(block, a, b, answers, parts) from e
+                raise self._wrong(block, (a, b), answers, parts) from e
             held = [(1, a.block(k), b.block(k)) for k in summed]
             if self._check and not freivalds.holds(
                 block, held, integers, parts, self._field, threads=self._threads
             ):
-                raise self._wrong(block, a, b, answers, parts)
+                raise self._wrong(block, (a, b), answers, parts)
             if blocks.join == "sum":
                 total = total + integers.reshape(parts, size).sum(0, dtype=np.int64)
         if blocks.join == "sum":
@@ -354,16 +372,6 @@ class Masker:
         )
         return whole
 
-    def _on_one_line(self, answers: Sequence[Integers]) -> bool:
-        """Whether one polynomial goes through all answers; where none does, one of them is wrong,
-        and this does not say which."""
-        import numpy as np
-
-        total = np.zeros(answers[0].size, np.int64)
-        for answer, times in zip(answers, self.scheme.parity, strict=True):
-            total += answer.astype(np.int64) * times
-        return not (total % self._field.p).any()
-
     @contextlib.contextmanager
     def _blaming(self, place: int) -> Iterator[None]:
         try:
@@ -376,26 +384,9 @@ class Masker:
             raise
 
     def _wrong(
-        self,
-        product: Product,
-        a: MaskedOperand,
-        b: MaskedOperand,
-        answers: Mapping[int, Integers],
-        parts: int,
+        self, product: Product, pair: Pair, answers: Mapping[int, Integers], parts: int
     ) -> IntegrityError:
-        """Who was wrong: the same check of each worker's own work, on its own points."""
-        import numpy as np
-
-        places, p = [], self._field.p
-        for place, answer in answers.items():
-            terms = [
-                (sign, a.points(self.scheme, left, p), b.points(self.scheme, right, p))
-                for sign, left, right in self.scheme.workers[place].terms
-            ]
-            kept = np.array(answer).reshape(parts, -1)
-            fits = bool(((kept >= 0) & (kept < self._field.p)).all())
-            if not fits or not freivalds.holds(product, terms, kept, parts, self._field):
-                places.append(place)
+        places = wrong_places(self.scheme, product, pair, answers, parts, self._field)
         self.failed.update(places)
         self.careful |= not places
         return IntegrityError(

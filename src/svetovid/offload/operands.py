@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from svetovid.errors import InputError
 from svetovid.offload.work import Term
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from svetovid.offload.protocols.scheme import Scheme, Worker
+    from svetovid.offload.store import Kept, TensorStore
 
     Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
     Small = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
@@ -26,7 +27,7 @@ class MaskedOperand:
     """A tensor of this step.
 
     Attributes:
-        q: what it was quantised to, ``q * 2**-shift``; once it is cut, filled up with zeros.
+        integers: what it was quantised to, or where a store keeps it: see :attr:`q`.
         begun: the step that it belongs to, as :attr:`Masker.begun` counts.
         size: numbers of one block; 0 before that is known.
         cut: whether it is cut into blocks, or all of it is each of them.
@@ -36,13 +37,46 @@ class MaskedOperand:
     name: str
     shape: tuple[int, ...]
     shift: int
-    q: Small
+    integers: Small | Kept
     begun: int
     size: int = 0
     cut: bool = False
     numbers: dict[str, int] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
     times: int = 0
+    store: TensorStore | None = None
+
+    @property
+    def q(self) -> Small:
+        """What it was quantised to, ``q * 2**-shift``; once it is cut, filled up with zeros."""
+        if self.store is None:
+            return cast("Small", self.integers)
+        return cast("Small", self.store.take(cast("Kept", self.integers)).numpy())
+
+    @q.setter
+    def q(self, integers: Small) -> None:
+        store = self.store
+        self.forget()
+        self.integers = integers
+        if store is not None:
+            self.keep(store)
+
+    def keep(self, store: TensorStore) -> None:
+        """Hand the integers to a store, within its limit of memory.
+
+        Raises:
+            LimitError, HostError: as of :meth:`svetovid.offload.store.TensorStore.put`.
+        """
+        import torch
+
+        self.integers = store.put(torch.from_numpy(self.q))
+        self.store = store
+
+    def forget(self) -> None:
+        """The store has it no longer."""
+        if self.store is not None:
+            self.store.drop(cast("Kept", self.integers))
+            self.store = None
 
     def take(self, whole: tuple[int, ...], size: int, cut: bool, count: int) -> None:
         """Be what a product needs: the same in every product of a step, as its points are.

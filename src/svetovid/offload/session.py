@@ -120,6 +120,7 @@ class Session:
                 field=field,
                 check=check,
                 threads=threads,
+                memory=memory,
             )
         except BaseException:
             for link in links:
