@@ -15,6 +15,11 @@ FIGURES = {
     "appraise": {"incremental_per_s", "incremental_p99_ms", "ima_entries_per_s", "million_ratio"},
     "demo": {"demo_s", "setup_s", "demo_in"},
     "fleet": {"hosts", "p99_ms", "lost", "retried", "recovered_s", "drained_s"},
+    "masked": {
+        *("trusted_speedup", "conv512_speedup", "block_8x512_speedup", "block_1x4096_speedup"),
+        *("vs_bf16", "vs_crypten", "accuracy_points", "kernel_gelem_s", "combine_gelem_s"),
+        *("products_ratio", "operand_bytes_ratio", "share_ratio", "published_share_ratio"),
+    },
     "release": {"p50_ms", "p99_ms", "first_ms", "cold_ms", "errors", "parallel_hosts"},
     "seal": {
         *("open_ratio", "first_open_ratio", "open_ratio_hot", "first_open_ratio_hot"),
@@ -35,6 +40,7 @@ FIGURES = {
         "release",
         "seal",
         pytest.param("fleet", marks=pytest.mark.slow),
+        pytest.param("masked", marks=pytest.mark.slow),
         pytest.param("train", marks=pytest.mark.slow),
     ],
 )
