@@ -125,7 +125,11 @@ def test_t12_a_lease_is_given_back_without_waiting_for_an_answer(
     world = make()
     with dripping(world.data_house, "/v1/lease-ends") as drip:
         assert refused(world).code == "file.write"
-        assert time.monotonic() - drip.at < 0.3 + WELL
+        over = time.monotonic()
+        while not drip.at:  # nobody waits for it: on a busy machine it is sent afterwards
+            assert time.monotonic() - over < 30
+            time.sleep(0.01)
+        assert over - drip.at < 0.3 + WELL
         assert drip.held == 0
 
 
