@@ -524,6 +524,7 @@ def test_a_kernel_that_gives_no_memory_is_an_error(
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     link, _ = shared
+    gc.collect()  # what other tests left would close its descriptors in the midst
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(HostError, match=r"worker\.memory"):
