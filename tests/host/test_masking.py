@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from host.maskworld import Both, Numbered, net, trained
-from svetovid.errors import SvetovidError, TransportError
+from svetovid.errors import LimitError, SvetovidError, TransportError
 from svetovid.host import masking
 from svetovid.host.masking import Room
 from svetovid.offload import kernels
@@ -74,7 +74,7 @@ def test_weights_are_those_of_the_simulator(both: Make, protocol: str) -> None:
     assert_same(model.state_dict(), simulated(4))
 
 
-@pytest.mark.parametrize("failing", ["lies", "is silent"])
+@pytest.mark.parametrize("failing", ["lies", "is silent", "takes on too little"])
 def test_a_step_is_done_again_and_leaves_no_mark(both: Make, failing: str) -> None:
     """Buffers, gradients and random numbers are put back, and what catches its own errors does not
     catch this."""
@@ -87,6 +87,8 @@ def test_a_step_is_done_again_and_leaves_no_mark(both: Make, failing: str) -> No
         if asked == 9:
             if failing == "is silent":
                 raise TransportError("worker.silent")
+            if failing == "takes on too little":
+                raise LimitError("worker.limit")
             answer[0] ^= 1
         return answer
 

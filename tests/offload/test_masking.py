@@ -16,6 +16,7 @@ from offload.memory_link import MemoryLink
 from offload.reference import product_of
 from svetovid.crypto import Secret
 from svetovid.errors import InputError, IntegrityError, RefusalError, TransportError
+from svetovid.offload import kernels
 from svetovid.offload.address import Rounding
 from svetovid.offload.field import FIELDS, M31, Field
 from svetovid.offload.ledger import Ledger
@@ -348,3 +349,25 @@ def test_a_tensor_that_changes_afterwards_changes_nothing(tmp_path: Path, scheme
     for _ in range(2):
         np.testing.assert_array_equal(trusted.multiply(PRODUCT, left, other).numpy(), right)
         b.zero_()
+
+
+def test_an_empty_tensor_is_refused(tmp_path: Path) -> None:
+    trusted = masker(tmp_path)
+    trusted.begin(0)
+    with pytest.raises(InputError, match=re.escape("offload.shape")):
+        trusted.operand("a", torch.empty(0, 3))
+    assert not any(link.seen for link in trusted.links)  # type: ignore[attr-defined]
+
+
+def test_a_scripts_own_fault_is_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes out through the memory of every link that was got before it was seen."""
+
+    def changed(*_: object, **__: object) -> None:
+        raise InputError("offload.changed")
+
+    trusted = masker(tmp_path)
+    trusted.begin(0)
+    monkeypatch.setattr(kernels, "share", changed)
+    with pytest.raises(InputError, match=re.escape("offload.changed")):
+        trusted.operand("a", torch.ones(3))
+    assert trusted.failed == set()

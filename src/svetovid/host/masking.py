@@ -22,12 +22,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from svetovid.errors import HostError, IntegrityError, LimitError, ParseError, TransportError
+from svetovid.errors import HostError, LimitError, ParseError
 from svetovid.host.channel import Answer, Message, protocol_error
 from svetovid.host.sandbox.memory import SEALS, created
 from svetovid.offload.field import M31
 from svetovid.offload.product import Product
 from svetovid.offload.reading import largest, parse_product
+from svetovid.offload.session import FAILURES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,10 +124,11 @@ class Masking:
         Raises:
             ParseError: ``sandbox.protocol``: an unknown operand, a product that does not fit, or
                 anything outside of a step.
-            LimitError: ``offload.limit``: more than the job agreed on; ``worker.limit``.
+            LimitError: ``offload.limit``: more than the job agreed on.
             InputError: ``offload.nonfinite``, ``offload.changed``, ``offload.shape``.
             HostError: ``worker.memory``, ``sandbox.room``.
-            TransportError, IntegrityError: a worker failed, and none is left to take its place.
+            TransportError, IntegrityError, LimitError: ``worker.*``: a worker failed, and none is
+                left to take its place.
         """
         if message.type == "begin":
             if message.step < self._step or (message.step == self._step) != self._again:
@@ -139,7 +141,7 @@ class Masking:
             raise protocol_error(f"begin before {message.type}")
         try:
             self._do(message)
-        except (IntegrityError, TransportError) as e:
+        except FAILURES as e:
             self._operands.clear()
             if self._ended.is_set():
                 raise

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from svetovid.offload import freivalds
 from svetovid.offload.field import Field
 from svetovid.offload.operands import MaskedOperand
 from svetovid.offload.product import Product
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from svetovid.offload.protocols.scheme import Scheme
 
     Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
@@ -23,6 +23,8 @@ __all__ = ["on_one_line", "wrong_places"]
 def on_one_line(scheme: Scheme, answers: Mapping[int, Integers], p: int) -> bool:
     """Whether one polynomial goes through all answers; where none does, one of them is wrong, and
     this does not say which."""
+    import numpy as np
+
     total = np.zeros(next(iter(answers.values())).size, np.int64)
     for place, answer in answers.items():
         total += answer.astype(np.int64) * scheme.parity[place]
@@ -43,6 +45,8 @@ def wrong_places(
         product: of one block.
         answers: by place; each is copied before it is looked at.
     """
+    import numpy as np
+
     places, (a, b) = [], operands
     for place, answer in answers.items():
         terms = [

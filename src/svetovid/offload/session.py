@@ -48,9 +48,12 @@ if TYPE_CHECKING:
     from svetovid.offload.store import TensorStore
     from svetovid.offload.work import Link
 
-__all__ = ["Place", "Session"]
+__all__ = ["FAILURES", "Place", "Session"]
 
 T = TypeVar("T")
+
+FAILURES = (IntegrityError, LimitError, TransportError)
+"""Errors that may be a worker's: :meth:`Session.replace` says whether one was."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ class Session:
             SvetovidError: ``error``, where it is nobody's failure or none is left.
         """
         failed = sorted(self._masker.failed)
-        if not failed and self._masker.careful and not self._was_careful:
+        if error.code == "worker.wrong" and not failed and not self._was_careful:
             self._was_careful = True
             self._masker.again()
             return
@@ -248,7 +251,7 @@ class Session:
                 with self._memory.saving() if self._memory else contextlib.nullcontext():
                     done = body()
                 self.end()
-            except (IntegrityError, TransportError, LimitError) as e:
+            except FAILURES as e:
                 self.replace(e)
                 with torch.no_grad():
                     for name, b in model.named_buffers():
