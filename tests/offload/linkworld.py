@@ -186,16 +186,14 @@ class Tls(Transport):
         return self.connected(listener.port, **more)
 
     def process(self, **more: Any) -> tuple[FramedLink, int]:
-        command = [sys.executable, "-m", "svetovid.offload.worker", "--listen", "127.0.0.1:0"]
-        files = [f"--certificate={self.worker}", f"--peer={self.trusted.with_suffix('.crt')}"]
-        process = subprocess.Popen(
-            [*command, *files, f"--pin={self.trusted_pin}"], stdout=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-m", "svetovid.cli", "worker", "serve", str(self.worker)]
+        trusted = [f"--host={self.trusted.with_suffix('.crt')}", "--listen=127.0.0.1:0", "--json"]
+        process = subprocess.Popen([*command, *trusted], stdout=subprocess.PIPE, text=True)
         self._open.enter_context(process)
         self._open.callback(process.kill)
         assert process.stdout is not None
         said = process.stdout.readline()
-        return self.connected(int(said.split("port ")[1].split(",")[0]), **more), process.pid
+        return self.connected(json.loads(said)["port"], **more), process.pid
 
     def peered(self, **more: Any) -> tuple[FramedLink, Peer]:
         peers: list[Peer] = []

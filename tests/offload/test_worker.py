@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from offload.linkworld import children
 from offload.memory_link import expanded
-from svetovid.errors import HostError, InputError, SvetovidError, TransportError
+from svetovid.errors import HostError, SvetovidError, TransportError
 from svetovid.offload import exact, kernels, wire
 from svetovid.offload.field import FIELDS, M31, P21
 from svetovid.offload.links import linked, local, started
@@ -29,8 +29,8 @@ from svetovid.offload.links.channel import Channel
 from svetovid.offload.product import Product
 from svetovid.offload.work import Term, Work
 from svetovid.offload.worker import expansion
-from svetovid.offload.worker.cli import main
 from svetovid.offload.worker.engine import Engine
+from svetovid.offload.worker.local import main
 from svetovid.offload.worker.session import serve
 
 TINY = Product("matmul", (1, 1, 2), (1, 2, 1), (1, 1, 1))
@@ -454,24 +454,10 @@ def test_a_device_that_rounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 # -- the process
 
 
-def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_where_networks_are_served(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "example:\n  python -m svetovid.offload.worker" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("listen", ["nowhere", "127.0.0.1:0", "127.0.0.1:http"])
-def test_arguments_that_do_not_fit_are_said(
-    listen: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["--listen", listen]) == InputError.exit_code
-    assert "worker.arguments" in capsys.readouterr().err
-
-
-def test_it_makes_a_certificate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--make-certificate", str(tmp_path / "worker.pem")]) == 0
-    assert capsys.readouterr().out.startswith("sha256:")
-    assert (tmp_path / "worker.crt").is_file()
+    assert "svetovid worker serve" in capsys.readouterr().out
 
 
 def test_garbage_costs_one_line(

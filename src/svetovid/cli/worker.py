@@ -21,7 +21,6 @@ group = typer.Typer(
     no_args_is_help=True,
 )
 
-_MAX_BYTES = 64 << 10
 _IDLE_S = 3600.0
 """How long a host may say nothing before its connection is given up."""
 
@@ -81,10 +80,11 @@ def serve(
     Example: `svetovid worker serve worker.pem --host lab1.link.crt --listen 0.0.0.0:7401
     --device cuda:0`
     """
+    from svetovid.offload.links import fingerprint
     from svetovid.offload.worker.listener import Listener
 
     address, port = _address(listen)
-    identity, shown = _digest(host), _digest(certificate)
+    identity, shown = fingerprint(host), fingerprint(certificate)
     listener = Listener(address, port, own=certificate, peer=host, identity=identity)
     try:
         _serve(listener, device, threads, numbers, shown, as_json)
@@ -95,15 +95,11 @@ def serve(
 def _serve(
     listener: Listener, device: str, threads: int, numbers: int, shown: str, as_json: bool
 ) -> None:
-    import torch
-
     from svetovid.offload.wire import Limits
-    from svetovid.offload.worker.engine import Engine
+    from svetovid.offload.worker.engine import ready
     from svetovid.offload.worker.session import serve as served
 
-    torch.set_num_threads(threads)
-    engine = Engine(device, threads=threads)
-    engine.test()
+    engine = ready(device, threads)
     emit(
         {"certificate": shown, "device": device, "port": listener.port},
         [f"certificate  {shown}", f"listening    on port {listener.port}, on {device}"],
@@ -113,27 +109,6 @@ def _serve(
         why = served(listener.accept(), engine, Limits(numbers=numbers), idle_s=_IDLE_S)
         if why.code != "worker.gone":
             note(f"a connection ended: {why}")
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of the certificate in a PEM file, as a job names it."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    from svetovid.crypto import digest
-
-    try:
-        with path.open("rb") as file:
-            found = x509.load_pem_x509_certificate(file.read(_MAX_BYTES))
-    except (OSError, ValueError) as e:
-        raise InputError(
-            "worker.certificate_file",
-            expected="a PEM file with a certificate",
-            observed=f"{path}: {e}",
-            next_step="make a worker's with `svetovid worker create`; a host's is published as "
-            "NAME.link.crt",
-        ) from e
-    return digest(found.public_bytes(Encoding.DER))
 
 
 def _address(text: str) -> tuple[str, int]:

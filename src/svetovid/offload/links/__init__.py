@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from svetovid.offload.links.certificate import make_certificate
+from svetovid.offload.links.certificate import fingerprint, make_certificate
 from svetovid.offload.links.framed import FramedLink, Observer
 from svetovid.offload.links.local import linked, started
 from svetovid.offload.links.tls import connected
 
-__all__ = ["FramedLink", "Observer", "connected", "linked", "make_certificate", "started"]
+__all__ = [
+    "FramedLink",
+    "Observer",
+    "connected",
+    "fingerprint",
+    "linked",
+    "make_certificate",
+    "started",
+]

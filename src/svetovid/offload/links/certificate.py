@@ -17,7 +17,7 @@ from svetovid.crypto import digest
 from svetovid.crypto.private import write_private
 from svetovid.errors import InputError, IntegrityError
 
-__all__ = ["context", "make_certificate", "mismatch", "read_certificate"]
+__all__ = ["context", "fingerprint", "make_certificate", "mismatch", "read_certificate"]
 
 _MAX_BYTES = 64 << 10
 _DAY = datetime.timedelta(days=1)
@@ -64,15 +64,28 @@ def read_certificate(path: Path, identity: str) -> bytes:
         InputError: ``worker.certificate_file``: it cannot be read.
         IntegrityError: ``worker.certificate``: it is another one.
     """
+    der = _read(path)
+    if digest(der) != identity:
+        raise mismatch(identity, digest(der))
+    return der
+
+
+def fingerprint(path: Path) -> str:
+    """What others pin of the certificate in a PEM file: ``sha256:`` and its hex SHA-256.
+
+    Raises:
+        InputError: ``worker.certificate_file``.
+    """
+    return digest(_read(path))
+
+
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             found = x509.load_pem_x509_certificate(file.read(_MAX_BYTES))
     except (OSError, ValueError) as e:
         raise _unread(path, e) from e
-    der = found.public_bytes(Encoding.DER)
-    if digest(der) != identity:
-        raise mismatch(identity, digest(der))
-    return der
+    return found.public_bytes(Encoding.DER)
 
 
 def context(own: Path, peer: bytes | None = None) -> ssl.SSLContext:
@@ -117,5 +130,6 @@ def _unread(path: Path, why: Exception) -> InputError:
         "worker.certificate_file",
         expected="a PEM file with a certificate, and with its key where it is one's own",
         observed=f"{path}: {why}",
-        next_step="make one with python -m svetovid.offload.worker --make-certificate FILE",
+        next_step="make a worker's with `svetovid worker create`; a host's is published as "
+        "NAME.link.crt",
     )

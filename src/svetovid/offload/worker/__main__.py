@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from svetovid.offload.worker.cli import main
+from svetovid.offload.worker.local import main
 
 sys.exit(main())

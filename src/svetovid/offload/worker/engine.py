@@ -17,7 +17,7 @@ from svetovid.offload.worker.expansion import expand
 if TYPE_CHECKING:
     from svetovid.offload.work import Residues
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "ready"]
 
 
 class Engine:
@@ -103,3 +103,15 @@ def _sum(summed: Sequence[tuple[torch.Tensor, int]], p: int) -> torch.Tensor:
         return summed[0][0]
     total = sum((sign * tensor.long() for tensor, sign in summed), start=torch.tensor(0))
     return (total % p).int()
+
+
+def ready(device: str, threads: int) -> Engine:
+    """An engine whose every kernel was proven here; PyTorch uses as many threads from now on.
+
+    Raises:
+        HostError: ``worker.device``, ``worker.kernel``.
+    """
+    torch.set_num_threads(threads)
+    engine = Engine(device, threads=threads)
+    engine.test()
+    return engine
