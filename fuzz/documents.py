@@ -229,6 +229,7 @@ TARGETS = (
             "svetovid.evidence.documents",
             "svetovid.evidence.references",
             "svetovid.policy.documents",
+            "svetovid.policy.outputs",
             "svetovid.protocol",
             "svetovid.transparency.receipt",
             "svetovid.assets.manifest",

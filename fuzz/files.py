@@ -22,7 +22,7 @@ from svetovid.errors import SvetovidError
 from svetovid.host.channel import Channel
 from svetovid.host.outputs import rebuild
 from svetovid.host.tpm import Tpm
-from svetovid.policy.documents import OutputSpec, TensorSpec
+from svetovid.policy.outputs import OutputSpec, TensorSpec
 from svetovid.stakeholder.readers import read_columns
 
 _QUIET = contextlib.suppress(SvetovidError)

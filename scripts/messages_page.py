@@ -32,7 +32,7 @@ MODULES = {
     "Assets": ("assets.manifest",),
     "Hosts and their evidence": ("evidence.documents", "evidence.tee"),
     "Anchors and reference values": ("evidence.references",),
-    "Policies, jobs and consents": ("policy.offload", "policy.documents"),
+    "Policies, jobs and consents": ("policy.offload", "policy.outputs", "policy.documents"),
     "Between parties and managers": (
         "protocol.messages",
         "protocol.managers",

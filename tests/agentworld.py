@@ -32,19 +32,8 @@ from svetovid.host.runtime import reference_values
 from svetovid.host.setup import init_host
 from svetovid.host.tpm import create_ca
 from svetovid.manager import Settings
-from svetovid.policy.documents import (
-    Consent,
-    Grant,
-    Job,
-    JobAsset,
-    JobLimits,
-    MetricSpec,
-    OutputSpec,
-    Pin,
-    Policy,
-    Recipient,
-    TensorSpec,
-)
+from svetovid.policy.documents import Consent, Grant, Job, JobAsset, JobLimits, Pin, Policy
+from svetovid.policy.outputs import MetricSpec, OutputSpec, Recipient, TensorSpec
 from svetovid.protocol import ManagerClient
 from svetovid.protocol.contexts import output_context
 from svetovid.protocol.output import OutputPackage

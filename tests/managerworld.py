@@ -27,19 +27,8 @@ from svetovid.evidence.documents import (
 )
 from svetovid.manager import Settings
 from svetovid.manager.store import Fault
-from svetovid.policy.documents import (
-    Consent,
-    Grant,
-    Job,
-    JobAsset,
-    JobLimits,
-    Limits,
-    OutputSpec,
-    Pin,
-    Policy,
-    Recipient,
-    TensorSpec,
-)
+from svetovid.policy.documents import Consent, Grant, Job, JobAsset, JobLimits, Limits, Pin, Policy
+from svetovid.policy.outputs import OutputSpec, Recipient, TensorSpec
 
 NOW = 1_800_000_000
 CHANNEL = b"a pinned certificate"

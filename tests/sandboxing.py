@@ -13,7 +13,8 @@ from typing import Any
 
 from svetovid.host.runner import SandboxJob, SandboxResult, run_sandboxed
 from svetovid.host.runtime import build_runtime
-from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec, TensorSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import MetricSpec, OutputSpec, TensorSpec
 
 OUTPUTS = {"answer": OutputSpec(tensors={"x": TensorSpec(dtype="int64", shape=(1,))})}
 METRICS = {"n": MetricSpec(type="int", max_count=100)}

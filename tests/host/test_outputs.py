@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from svetovid.errors import LimitError, ParseError, PolicyError, RefusalError, SvetovidError
 from svetovid.host import outputs
 from svetovid.host.outputs import MAX_HEADER_BYTES, Metrics, count_nan, rebuild, size_of
-from svetovid.policy.documents import MetricSpec, OutputSpec, TensorSpec
+from svetovid.policy.outputs import MetricSpec, OutputSpec, TensorSpec
 
 SPEC = OutputSpec(
     tensors={

@@ -25,7 +25,7 @@ from svetovid.errors import (
 from svetovid.host import inbox as inbox_module
 from svetovid.host import runner
 from svetovid.host.runner import run_sandboxed
-from svetovid.policy.documents import MetricSpec, OutputSpec, TensorSpec
+from svetovid.policy.outputs import MetricSpec, OutputSpec, TensorSpec
 
 
 def refusal(script: str, **changes: Any) -> SvetovidError:

@@ -30,13 +30,10 @@ from svetovid.policy.documents import (
     Job,
     JobAsset,
     Limits,
-    MetricSpec,
-    OutputSpec,
     Pin,
     Policy,
-    Recipient,
-    TensorSpec,
 )
+from svetovid.policy.outputs import MetricSpec, OutputSpec, Recipient, TensorSpec
 from svetovid.protocol import KeyDeposit
 from svetovid.transparency import LogEntry
 from svetovid.transparency.entries import MAX_PARTIES

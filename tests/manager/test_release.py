@@ -20,17 +20,8 @@ from svetovid.evidence.documents import NO_JOB, Challenge, TrustAnchors
 from svetovid.manager import Settings
 from svetovid.manager import deciding as deciding_module
 from svetovid.manager import freshness as freshness_module
-from svetovid.policy.documents import (
-    Consent,
-    Export,
-    Grant,
-    Import,
-    Job,
-    JobLimits,
-    Limits,
-    Pin,
-    Recipient,
-)
+from svetovid.policy.documents import Consent, Export, Grant, Import, Job, JobLimits, Limits, Pin
+from svetovid.policy.outputs import Recipient
 from svetovid.protocol import (
     EvidenceRequest,
     HeadUpdate,

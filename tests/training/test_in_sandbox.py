@@ -13,7 +13,8 @@ from svetovid.assets import AssetReader, open_asset, seal_dataset
 from svetovid.crypto import Identity
 from svetovid.errors import RefusalError
 from svetovid.host.runner import SandboxJob, run_sandboxed
-from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec, TensorSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import MetricSpec, OutputSpec, TensorSpec
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("torch")

@@ -19,7 +19,8 @@ from svetovid.host.runner import SandboxJob, SandboxResult, run_sandboxed
 from svetovid.offload.card import Seat
 from svetovid.offload.protocols import CODED
 from svetovid.offload.session import Place, Session
-from svetovid.policy.documents import JobLimits, OutputSpec, TensorSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import OutputSpec, TensorSpec
 
 torch = pytest.importorskip("torch")
 

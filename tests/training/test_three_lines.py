@@ -18,7 +18,8 @@ from svetovid.assets import open_asset, seal_dataset
 from svetovid.crypto import Identity
 from svetovid.host.runner import SandboxJob, run_sandboxed
 from svetovid.host.runtime import build_runtime
-from svetovid.policy.documents import JobLimits, OutputSpec, TensorSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import OutputSpec, TensorSpec
 
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")

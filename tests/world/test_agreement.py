@@ -7,8 +7,9 @@ import pytest
 import svetovid.manager.registry as registry
 from maskedjob import in_mode
 from svetovid.crypto import Identity, sign
-from svetovid.policy.documents import Consent, Export, Import, Job, JobLimits, Policy, Recipient
+from svetovid.policy.documents import Consent, Export, Import, Job, JobLimits, Policy
 from svetovid.policy.modes import NOT_BUILT
+from svetovid.policy.outputs import Recipient
 from world.world import OWNERS, World
 
 

@@ -27,19 +27,8 @@ from svetovid.assets import Manifest, seal_stream
 from svetovid.crypto import Identity, Secret, b64encode, sign
 from svetovid.errors import SvetovidError
 from svetovid.evidence.documents import ReferenceValues, TpmEvidence, TrustAnchor, TrustAnchors
-from svetovid.policy.documents import (
-    Consent,
-    Grant,
-    Job,
-    JobAsset,
-    JobLimits,
-    Limits,
-    OutputSpec,
-    Pin,
-    Policy,
-    Recipient,
-    TensorSpec,
-)
+from svetovid.policy.documents import Consent, Grant, Job, JobAsset, JobLimits, Limits, Pin, Policy
+from svetovid.policy.outputs import OutputSpec, Recipient, TensorSpec
 from svetovid.protocol import ManagerClient
 from world.machines import Machine, sha
 from world.managers import WorldManager

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from svetovid.assets import AssetReader, Manifest, load_bundle, open_asset
-from svetovid.crypto import Envelope, Identity, ReceivingKey, Secret
+from svetovid.crypto import Identity, ReceivingKey, Secret
 from svetovid.errors import InputError, IntegrityError, SvetovidError
 from svetovid.host.accelerators import Accelerators
+from svetovid.host.agreed import agreed_job
 from svetovid.host.alone import lone_job
 from svetovid.host.attester import Attester
 from svetovid.host.checkpoints import CheckpointStore
@@ -320,23 +321,6 @@ class _Run:
                 link.client.end_lease(link.lease_id, why, self._signer)
 
 
-def _agreed(clients: Sequence[ManagerClient], digest: str) -> Job:
-    """The job of this digest, from the first manager that knows it."""
-    refused: SvetovidError | None = None
-    for client in clients:
-        try:
-            envelope: Envelope = client.job(digest).job
-        except SvetovidError as e:
-            refused = e
-            continue
-        job = envelope.peek(Job)
-        envelope.open(Job, by=job.proposer)
-        if job.digest() != digest:
-            raise IntegrityError("job.digest", expected=digest, observed=job.digest())
-        return job
-    raise refused or InputError("job.manager", expected="the pin of at least one manager")
-
-
 def run_job(
     home: HostHome,
     digest: str,
@@ -370,7 +354,7 @@ def run_job(
     machine = accelerators or Accelerators()
     with contextlib.ExitStack() as stack:
         note = stack.enter_context(lone_job(home.path))
-        job = _agreed(clients, digest)
+        job = agreed_job(clients, digest)
         named = {c.manager: c for c in clients}
         if missing := sorted(job.managers - named.keys()):
             raise InputError(

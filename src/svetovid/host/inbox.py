@@ -16,7 +16,8 @@ from svetovid.errors import (
 from svetovid.host.channel import Answer, Message, protocol_error
 from svetovid.host.masking import Masking
 from svetovid.host.outputs import MAX_HEADER_BYTES, Metrics, rebuild, size_of
-from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import MetricSpec, OutputSpec
 
 __all__ = ["Inbox"]
 

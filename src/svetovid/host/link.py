@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
 from typing import Literal, Protocol, TypeVar
 
 from svetovid.assets import Manifest
@@ -20,6 +19,7 @@ from svetovid.errors import IntegrityError, RefusalError, SvetovidError, Transpo
 from svetovid.evidence.documents import NO_SUBJECT, Challenge, JobKeys, TeeEvidence, TpmEvidence
 from svetovid.host.attester import Attester
 from svetovid.host.lease import HeldLease, LeaseKeeper, boottime, expired
+from svetovid.host.waiting import answered
 from svetovid.policy.documents import Job
 from svetovid.protocol.client import ManagerClient
 from svetovid.protocol.contexts import checkpoint_context, release_context
@@ -31,7 +31,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _NOT_RELEASED = "release comes first"
 _RETRY_S = 1.0
-_TICK_S = 0.25
 _ANEW = frozenset({"challenge.unknown", "policy.changed"})
 
 
@@ -242,19 +241,13 @@ class ManagerLink:
         Raises:
             RefusalError: ``lease.expired``, or why the lease was lost.
         """
-        answer: Future[T] = Future()
 
-        def go() -> None:
-            try:
-                answer.set_result(act())
-            except BaseException as e:  # noqa: BLE001 - told to whoever waits
-                answer.set_exception(e)
-
-        threading.Thread(target=go, name="request", daemon=True).start()
-        while not wait([answer], timeout=_TICK_S).done:
+        def given_up() -> SvetovidError | None:
             if self._over() or boottime() >= until:
-                raise self.lost or expired("an answer before the lease ran out")
-        return answer.result()
+                return self.lost or expired("an answer before the lease ran out")
+            return None
+
+        return answered(act, given_up)
 
     def record_head(self, head: Head, signer: Signer) -> None:
         """Have a checkpoint recorded; waits for a manager that is away while the lease lasts.

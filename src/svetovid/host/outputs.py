@@ -16,7 +16,7 @@ from svetovid.crypto import canonical
 from svetovid.crypto.canonical import load_json
 from svetovid.dtypes import ITEM_BYTES, SAFETENSORS
 from svetovid.errors import LimitError, ParseError, PolicyError, RefusalError
-from svetovid.policy.documents import MetricSpec, OutputSpec, TensorSpec
+from svetovid.policy.outputs import MetricSpec, OutputSpec, TensorSpec
 
 __all__ = ["MAX_HEADER_BYTES", "Metrics", "count_nan", "rebuild", "size_of"]
 

@@ -27,7 +27,8 @@ from svetovid.host.masking import Masking, Room
 from svetovid.host.runtime import BOOTSTRAP, interpreter
 from svetovid.host.sandbox import Confinement, Sandbox
 from svetovid.host.sandbox.memory import frozen
-from svetovid.policy.documents import JobLimits, MetricSpec, OutputSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import MetricSpec, OutputSpec
 
 __all__ = ["SandboxJob", "SandboxResult", "run_sandboxed"]
 

@@ -16,15 +16,16 @@ import hmac
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from svetovid.crypto import Secret, canonical
-from svetovid.errors import SvetovidError, TransportError
+from svetovid.errors import TransportError
 from svetovid.host.home import LINK
 from svetovid.host.masking import Masking, Room
+from svetovid.host.waiting import answered
 from svetovid.offload.links import FramedLink, connected
 from svetovid.offload.protocols import SCHEMES
 from svetovid.offload.session import Place, Session
@@ -33,7 +34,6 @@ from svetovid.policy.offload import Offload, OffloadWorker
 
 __all__ = ["Workers", "forget_ledger", "masking", "ready", "rounding_key"]
 
-_TICK_S = 0.05
 _ROOM_SHARE = 4
 """One tensor may take this part of the memory that the job may."""
 _MIB = 1 << 20
@@ -77,19 +77,17 @@ class Workers:
 
     def _connect(self, worker: OffloadWorker) -> FramedLink:
         host, port = worker.address
-        attempt = _Attempt(
+        link = answered(
             lambda: connected(
                 host,
                 port,
                 own=self._own,
                 identity=worker.certificate,
                 operator=worker.operator,
-            )
+            ),
+            self._given_up,
+            discard=FramedLink.close,
         )
-        attempt.start()
-        while attempt.is_alive() and not self._over():
-            attempt.join(_TICK_S)
-        link = attempt.take()
         self._links.append(link)
         if self._over():  # perhaps before this one was among those to abort
             link.abort()
@@ -98,43 +96,14 @@ class Workers:
     def _over(self) -> bool:
         return self._ended.is_set() or self._stop.is_set()
 
-
-class _Attempt(threading.Thread):
-    """One connection on its way, which its maker may give up waiting for."""
-
-    def __init__(self, make: Callable[[], FramedLink]) -> None:
-        super().__init__(name="connect", daemon=True)
-        self._make = make
-        self._lock = threading.Lock()
-        self._given_up = False
-        self._link: FramedLink | None = None
-        self._error: SvetovidError | None = None
-
-    def run(self) -> None:
-        try:
-            link = self._make()
-        except SvetovidError as e:
-            self._error = e
-            return
-        with self._lock:
-            if not self._given_up:
-                self._link = link
-                return
-        link.close()
-
-    def take(self) -> FramedLink:
-        """The link, where it is there."""
-        with self._lock:
-            self._given_up = True
-            if self._error is not None:
-                raise self._error
-            if self._link is None:
-                raise TransportError(
-                    "worker.unreachable",
-                    expected="a worker that answers before the job must end",
-                    next_step="look at why the job ended",
-                )
-            return self._link
+    def _given_up(self) -> TransportError | None:
+        if not self._over():
+            return None
+        return TransportError(
+            "worker.unreachable",
+            expected="a worker that answers before the job must end",
+            next_step="look at why the job ended",
+        )
 
 
 def rounding_key(job: str, joint: Secret) -> Secret:

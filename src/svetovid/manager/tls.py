@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 import ipaddress
 import ssl
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     PrivateFormat,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from svetovid.crypto import Secret
 from svetovid.crypto.private import write_private
+from svetovid.crypto.self_signed import self_signed
 
 __all__ = ["make_certificate", "server_context"]
-
-_DAY = datetime.timedelta(days=1)
-_YEARS = 3650 * _DAY
 
 
 def _password(key: Secret) -> bytes:
@@ -31,33 +26,14 @@ def _password(key: Secret) -> bytes:
 
 
 def make_certificate(path: Path, host: str, key_password: Secret, now: int) -> None:
-    """Write a P-256 key (PKCS#8, encrypted) and its certificate to ``path``, mode 0600.
-
-    The certificate may sign no other certificate, so that whoever pins it trusts nothing else.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "svetovid manager")])
+    """Write a P-256 key (PKCS#8, encrypted) and its certificate to ``path``, mode 0600."""
     names: list[x509.GeneralName] = [x509.DNSName("localhost")]
     try:
         names.append(x509.IPAddress(ipaddress.ip_address(host)))
     except ValueError:
         names.append(x509.DNSName(host))
-    start = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    public = key.public_key()
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - _DAY)
-        .not_valid_after(start + _YEARS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
-        .sign(key, SHA256())
+    key, certificate = self_signed(
+        "svetovid manager", [ExtendedKeyUsageOID.SERVER_AUTH], names=names, now=now
     )
     pem = key.private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(_password(key_password))

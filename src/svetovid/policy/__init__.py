@@ -21,18 +21,15 @@ from svetovid.policy.documents import (
     JobAsset,
     JobLimits,
     Limits,
-    MetricSpec,
     Mode,
-    OutputSpec,
     Pin,
     Policy,
-    Recipient,
-    TensorSpec,
     Use,
 )
 from svetovid.policy.lint import Finding, lint, require_sound
 from svetovid.policy.modes import require_available
 from svetovid.policy.offload import Offload, OffloadWorker, collusion_bound, guarantees
+from svetovid.policy.outputs import MetricSpec, OutputSpec, Recipient, TensorSpec
 from svetovid.policy.pins import resolve_pin, resolve_policy
 from svetovid.policy.renewal import decide_renewal
 from svetovid.policy.request import (

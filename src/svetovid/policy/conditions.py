@@ -18,8 +18,9 @@ from svetovid.crypto.identity import Card
 from svetovid.dtypes import ITEM_BYTES
 from svetovid.errors import InputError
 from svetovid.policy.cel_subset import Expression, Path, parse
-from svetovid.policy.documents import Job, OutputSpec
+from svetovid.policy.documents import Job
 from svetovid.policy.offload import Offload, collusion_bound
+from svetovid.policy.outputs import OutputSpec
 
 __all__ = [
     "CLAIM_FIELDS",

@@ -8,8 +8,8 @@ from pydantic import Field, StringConstraints, model_validator
 
 from svetovid.crypto.canonical import Base64, Digest, Document, KeyId, Name, Text
 from svetovid.crypto.envelope import Envelope
-from svetovid.dtypes import Dtype
 from svetovid.policy.offload import Offload
+from svetovid.policy.outputs import MetricSpec, OutputSpec, Recipient
 
 __all__ = [
     "Condition",
@@ -21,13 +21,9 @@ __all__ = [
     "JobAsset",
     "JobLimits",
     "Limits",
-    "MetricSpec",
     "Mode",
-    "OutputSpec",
     "Pin",
     "Policy",
-    "Recipient",
-    "TensorSpec",
     "Use",
 ]
 
@@ -43,7 +39,6 @@ BundlePath = Annotated[
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}){0,7}$"
     ),
 ]
-TensorName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,255}$")]
 Rotations = Annotated[tuple[Envelope, ...], Field(max_length=32)]
 
 MAX_CONDITIONS = 256
@@ -220,55 +215,11 @@ class JobAsset(Document):
     use: Use
 
 
-class TensorSpec(Document):
-    """dtype as PyTorch names it, and shape.
-
-    Attributes:
-        dtype: as PyTorch names it.
-        shape: length of each dimension; empty for a scalar.
-    """
-
-    dtype: Dtype
-    shape: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31)], ...], Field(max_length=8)]
-
-
-class OutputSpec(Document):
-    """One output: a safetensors file with exactly these tensors and no metadata (T9).
-
-    Attributes:
-        tensors: name to what it must be: these and no others.
-    """
-
-    tensors: Annotated[dict[TensorName, TensorSpec], Field(min_length=1, max_length=16384)]
-
-
 _VALUE_BYTES = 26
 """One value of a metric as RFC 8785 writes it at the longest, and the comma behind it."""
 _METRICS_FRAME_BYTES, _METRIC_FRAME_BYTES = 128, 8
 _NOTE_BYTES = 16
 """What a note of progress says: two counts below 2^53."""
-
-
-class MetricSpec(Document):
-    """A metric that may leave: its type, and how many values at the most (T9).
-
-    Attributes:
-        type: of every value.
-        max_count: how many values may leave.
-    """
-
-    type: Literal["float", "int"]
-    max_count: Annotated[int, Field(ge=1, le=1_000_000)]
-
-
-class Recipient(Document):
-    """Who can open the outputs: a self-signed card (:class:`svetovid.crypto.Card`).
-
-    Attributes:
-        card: self-signed :class:`Card`.
-    """
-
-    card: Envelope
 
 
 class JobLimits(Document):

@@ -13,7 +13,7 @@ from svetovid.assets import Manifest
 from svetovid.crypto import Secret
 from svetovid.errors import IntegrityError, SvetovidError
 from svetovid.host.deliver import metrics_blob, metrics_digest
-from svetovid.policy.documents import MetricSpec
+from svetovid.policy.outputs import MetricSpec
 from svetovid.protocol.output import OutputPackage
 from svetovid.transparency import METRICS, Receipt
 

@@ -11,7 +11,8 @@ import pytest
 from agentworld import DATA, World
 from svetovid.crypto import ReceivingKey, Secret
 from svetovid.host import agent
-from svetovid.policy.documents import JobLimits, OutputSpec, TensorSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import OutputSpec, TensorSpec
 from svetovid.training import _session
 
 SIZE = 96 << 20

@@ -20,7 +20,8 @@ from sandboxing import torch_runtime
 from svetovid.crypto import Secret
 from svetovid.errors import SvetovidError
 from svetovid.host import workers as module
-from svetovid.policy.documents import JobLimits, OutputSpec, TensorSpec
+from svetovid.policy.documents import JobLimits
+from svetovid.policy.outputs import OutputSpec, TensorSpec
 
 torch = pytest.importorskip("torch")
 

@@ -16,7 +16,7 @@ from svetovid import stakeholder
 from svetovid.crypto import ReceivingKey, Secret, canonical, keystore, seal, sign
 from svetovid.errors import InputError, IntegrityError, ParseError, SvetovidError
 from svetovid.host.progress import NOTE_BYTES, ProgressNotes
-from svetovid.policy.documents import Recipient
+from svetovid.policy.outputs import Recipient
 from svetovid.protocol.output import progress_context
 
 Make = Callable[..., World]

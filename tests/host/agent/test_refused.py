@@ -284,7 +284,7 @@ def test_a_listener_that_breaks_gives_the_lease_back(make: Make) -> None:
 def test_what_the_job_needs_and_the_policy_refuses(make: Make) -> None:
     world = make()
     mallory = Identity.generate("mallory")
-    from svetovid.policy.documents import Recipient
+    from svetovid.policy.outputs import Recipient
 
     job = world.propose(recipients=(Recipient(card=mallory.signed_card()),))
     error = refused(world, job=job)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 import time
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from svetovid.crypto import digest
 from svetovid.crypto.private import write_private
+from svetovid.crypto.self_signed import self_signed
 from svetovid.errors import InputError, IntegrityError
 
 __all__ = ["context", "fingerprint", "make_certificate", "mismatch", "read_certificate"]
 
 _MAX_BYTES = 64 << 10
-_DAY = datetime.timedelta(days=1)
-_LASTS = 3650 * _DAY
 
 
 def make_certificate(path: Path) -> str:
@@ -31,22 +27,8 @@ def make_certificate(path: Path) -> str:
     Returns:
         What the other side pins: ``sha256:`` and the hex SHA-256 of the certificate.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "svetovid link")])
-    start = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
     uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - _DAY)
-        .not_valid_after(start + _LASTS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-        .sign(key, SHA256())
-    )
+    key, certificate = self_signed("svetovid link", uses, now=int(time.time()))
     pem = certificate.public_bytes(Encoding.PEM)
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     write_private(path, secret + pem)
