@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import unittest.mock
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 
 from offload.reference import product_of, terms_of
 from svetovid.errors import SvetovidError
-from svetovid.offload import limbs, lowering
+from svetovid.offload import limbs, lowering, packed_limbs
 from svetovid.offload.exact import fastest, kernels, multiply, self_test
 from svetovid.offload.field import FIELDS, LARGEST, M31, P24, Field
 from svetovid.offload.limbs import SCHEMES
@@ -83,29 +84,37 @@ def residues(field: Field, shape: tuple[int, ...], kind: str, seed: int) -> torc
     return torch.from_numpy(r.choice(np.array(ends[kind], dtype=np.int32), shape))
 
 
-@given(products, fields, names, st.sampled_from(["random", "ends", "plus"]), st.integers(0, 2**32))
-@settings(max_examples=150, deadline=None)
+@given(
+    products,
+    fields,
+    names,
+    st.booleans(),
+    st.sampled_from(["random", "ends", "plus"]),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=200, deadline=None)
 def test_product_is_exact(
-    product: Product, field: Field, kernel: str, kind: str, seed: int
+    product: Product, field: Field, kernel: str, packed: bool, kind: str, seed: int
 ) -> None:
     a, b = (residues(field, s, kind, seed + i) for i, s in enumerate((product.a, product.b)))
-    got = multiply(product, a.flatten(), b, field.p, 1, kernel=kernel)
+    got = multiply(product, a.flatten(), b, field.p, 1, kernel=kernel, packed=packed)
     assert got.dtype == torch.int32
     assert got.shape == (1, *product.out)
     assert np.array_equal(got[0].numpy(), product_of(product, a, b) % field.p)
 
 
-@given(products, fields, names, st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@given(products, fields, names, st.booleans(), st.integers(0, 2**32))
+@settings(max_examples=80, deadline=None)
 def test_product_that_is_gathered_piece_by_piece(
-    product: Product, field: Field, kernel: str, seed: int
+    product: Product, field: Field, kernel: str, packed: bool, seed: int
 ) -> None:
     a, b = (residues(field, s, "random", seed + i) for i, s in enumerate((product.a, product.b)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lowering, "GATHERED", 100)
         patch.setattr(limbs, "_BLOCK", 8)
         patch.setattr(limbs, "_ROWS", 2)
-        got = multiply(product, a, b, field.p, 1, kernel=kernel)
+        patch.setattr(packed_limbs, "LONGEST", 3)
+        got = multiply(product, a, b, field.p, 1, kernel=kernel, packed=packed)
     assert np.array_equal(got[0].numpy(), product_of(product, a, b) % field.p)
 
 
@@ -151,16 +160,16 @@ def test_reference_is_what_torch_means(product: Product) -> None:
 
 @pytest.mark.parametrize("p", FIELDS)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_long_sums_of_one_sign_are_exact(kernel: str, p: int) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_long_sums_of_one_sign_are_exact(packed: bool, kernel: str, p: int) -> None:
     k, half = 524_288, FIELDS[p].half
     product = Product("matmul", (1, 2, k), (1, k, 2), (1, 2, 2))
     for a, b in ((half, half), (half + 1, half)):
         left, right = (torch.full((2 * k,), v, dtype=torch.int32) for v in (a, b))
-        assert multiply(product, left, right, p, 1, kernel=kernel).unique().tolist() == [
-            k * a * b % p
-        ]
+        got = multiply(product, left, right, p, 1, kernel=kernel, packed=packed)
+        assert got.unique().tolist() == [k * a * b % p]
         parts = product.parts(FIELDS[p].longest) if FIELDS[p] == M31 else product.split(3)
-        got = multiply(product, left, right, p, len(parts), kernel=kernel)
+        got = multiply(product, left, right, p, len(parts), kernel=kernel, packed=packed)
         for part, (low, end) in zip(got, parts, strict=True):
             assert part.unique().tolist() == [(end - low) * a * b % p]
 
@@ -177,7 +186,30 @@ def test_sum_is_reduced_before_it_is_too_long(kernel: str, p: int) -> None:
         b = a.clone()
         a[0] = b[0] = (lowest + 1) % p
         wanted = ((k - 1) * lowest * lowest + (lowest + 1) ** 2) % p
-        assert int(multiply(product, a, b, p, 1, kernel=kernel)) == wanted
+        assert int(multiply(product, a, b, p, 1, kernel=kernel, packed=False)) == wanted
+
+
+@pytest.mark.parametrize("p", FIELDS)
+@pytest.mark.parametrize("turned", [False, True])
+def test_sum_of_packed_digits_is_reduced_before_it_is_too_long(turned: bool, p: int) -> None:
+    lowest, highest = packed_limbs.ends(p)
+    multiplied = packed_limbs.columns if turned else packed_limbs.rows
+    matmul = SCHEMES["int8"](p).matmul
+    for k, low, other in itertools.product(
+        (packed_limbs.LONGEST, packed_limbs.LONGEST + 1), (lowest, highest), (lowest, highest)
+    ):
+        a = torch.full((2, k), low, dtype=torch.int32)
+        b = torch.full((k, 3), other, dtype=torch.int32)
+        given = (a, packed_limbs.packed(b, p)) if turned else (packed_limbs.packed(a, p), b)
+        assert multiplied(matmul, *given, p).unique().tolist() == [k * low * other % p]
+
+
+@pytest.mark.parametrize("p", FIELDS)
+def test_packed_digits_are_bytes_of_the_residue(p: int) -> None:
+    residues = torch.tensor([0, 1, p // 2, p - 1, *packed_limbs.ends(p)], dtype=torch.int32)
+    digits = packed_limbs.packed(residues, p).view(torch.int8).view(-1, 4).tolist()
+    for residue, of_it in zip(residues.tolist(), digits, strict=True):
+        assert sum(d * 256**i for i, d in enumerate(of_it)) % p == residue
 
 
 @given(products, fields, names, st.integers(0, 2**32))

@@ -95,6 +95,7 @@ def serve(
 def _serve(
     listener: Listener, device: str, threads: int, numbers: int, shown: str, as_json: bool
 ) -> None:
+    from svetovid.offload.recorder import Recorder
     from svetovid.offload.wire import Limits
     from svetovid.offload.worker.engine import ready
     from svetovid.offload.worker.session import serve as served
@@ -106,9 +107,20 @@ def _serve(
         as_json,
     )
     while True:
-        why = served(listener.accept(), engine, Limits(numbers=numbers), idle_s=_IDLE_S)
+        seen = Recorder(keep=False)
+        channel = listener.accept()
+        why = served(channel, engine, Limits(numbers=numbers), idle_s=_IDLE_S, observer=seen)
         if why.code != "worker.gone":
             note(f"a connection ended: {why}")
+        told = {
+            "operands": seen.frames["operand"] + seen.frames["seed"],
+            "products": seen.frames["work"],
+            "received_bytes": sum(seen.sent_bytes.values()),
+            "sent_bytes": sum(seen.received_bytes.values()),
+        }
+        emit(
+            {"ended": why.code, **told}, [", ".join(f"{k} {v:,}" for k, v in told.items())], as_json
+        )
 
 
 def _address(text: str) -> tuple[str, int]:

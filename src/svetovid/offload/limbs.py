@@ -54,6 +54,7 @@ class Scheme:
         dtype: that limbs are held in.
         exact: greatest size of a sum that ``matmul`` gives exactly.
         matmul: of limbs, two matrices at a time.
+        packs: whether :mod:`.packed_limbs` computes what is narrow, with the same ``matmul``.
     """
 
     p: int
@@ -62,6 +63,7 @@ class Scheme:
     dtype: torch.dtype
     exact: int
     matmul: Callable[[Tensor, Tensor], Tensor]
+    packs: bool = False
 
     @property
     def _karatsuba(self) -> bool:
@@ -175,7 +177,7 @@ def _fp64(p: int) -> Scheme:
 
 def _int8(p: int) -> Scheme:
     digits = -(-p.bit_length() // 8)
-    return Scheme(p, 8, digits, torch.int8, 2**31 - 1, _bytes_matmul)
+    return Scheme(p, 8, digits, torch.int8, 2**31 - 1, _bytes_matmul, packs=True)
 
 
 def _bytes_matmul(a: Tensor, b: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from svetovid.offload import packed_limbs
 from svetovid.offload.limbs import Scheme
 from svetovid.offload.product import Product
 from svetovid.offload.windows import Window, forward, input_phases, padded, slid
@@ -22,6 +23,10 @@ GATHERED = 2**28
 _ROWS = 4096
 """Rows of a matrix product that are gathered at a time where each makes rows of the result: enough
 that the other factor is not fetched too often."""
+_NARROW, _SMALL = 64, 2**22
+"""Columns, and products of residues, up to which digits stay packed."""
+_WIDER = 8
+"""Bytes of a packed product for each byte of its factors."""
 
 
 def compute(
@@ -56,7 +61,12 @@ def _matmul(
     if product.transpose[1]:
         b = b.mT
     rows = max(1, GATHERED // (_row_bytes(by, end - low)))
+    narrow = _narrow(by, product.out[1], product.out[2], end - low)
     for left, right, result in zip(a, b, out, strict=True):
+        if narrow:
+            packed = packed_limbs.packed(left[:, low:end], by.p)
+            result[:] = packed_limbs.rows(by.matmul, packed, right[low:end], by.p)
+            continue
         limbs = _cut(by, right[low:end], right=True)
         for i in range(0, len(left), rows):
             cut = _cut(by, left[i : i + rows, low:end], right=False)
@@ -66,10 +76,7 @@ def _matmul(
 def _conv(
     by: Scheme, product: Product, x: Tensor, w: Tensor, low: int, end: int, y: Tensor
 ) -> None:
-    weights = [
-        _cut(by, group[:, low:end].movedim(0, -1), right=True)  # [limbs, C, *k, O]
-        for group in w.chunk(product.groups)
-    ]
+    weights = [group[:, low:end].movedim(0, -1) for group in w.chunk(product.groups)]
     _slide(by, product, x, weights, forward(product), low, end, y)
 
 
@@ -82,7 +89,7 @@ def _conv_input(
             chosen = group[low:end]
             for axis, taps in enumerate(phase.taps):
                 chosen = chosen.index_select(2 + axis, torch.tensor(taps, device=w.device))
-            weights.append(_cut(by, chosen.movedim(1, -1), right=True))  # [limbs, O, *k, C]
+            weights.append(chosen.movedim(1, -1))
         where = (slice(None), slice(None), *phase.target)
         _slide(by, product, dy, weights, phase.windows, low, end, dx[where])
 
@@ -97,20 +104,30 @@ def _slide(
     end: int,
     out: Tensor,
 ) -> None:
-    """Correlate channels ``low`` to ``end`` of each group of x with its weights."""
+    """Correlate channels ``low`` to ``end`` of each group of x with its weights, ``[C, *k, O]``."""
     each = x.shape[1] // product.groups
     width = weights[0].shape[-1]
-    flat = [w.movedim(1, -2).reshape(by.limbs, -1, width) for w in weights]
+    flat = [w.movedim(0, -2).reshape(-1, width) for w in weights]
     outputs = math.prod(w.outputs for w in windows)
-    k = flat[0].shape[1]
+    k = len(flat[0])
+    narrow = _narrow(by, len(x) * outputs, width, k)
+    factors = flat if narrow else [_cut(by, w, right=True) for w in flat]
     images = max(1, min(_ROWS, GATHERED // _row_bytes(by, k)) // outputs)
+    if narrow:
+        images = max(1, GATHERED // (_WIDER * _row_bytes(by, k + width) * outputs))
     for i in range(0, len(x), images):
         some = x[i : i + images]
-        for g, weight in enumerate(flat):
-            seen = _slid_limbs(by, some[:, g * each + low : g * each + end], windows, right=False)
-            rows = seen.movedim(-2, 1 + len(windows)).reshape(-1, by.limbs, k)
-            summed = by.product(rows, weight).view(len(some), *out.shape[2:], width)
-            out[i : i + images, g * width : (g + 1) * width] = summed.movedim(-1, 1)
+        for g, factor in enumerate(factors):
+            channels = some[:, g * each + low : g * each + end]
+            if narrow:
+                rows = _slid_packed(by, channels, windows).reshape(-1, k)
+                summed = packed_limbs.rows(by.matmul, rows, factor, by.p)
+            else:
+                seen = _slid_limbs(by, channels, windows, right=False)
+                rows = seen.movedim(-2, 1 + len(windows)).reshape(-1, by.limbs, k)
+                summed = by.product(rows, factor)
+            shaped = summed.view(len(some), *out.shape[2:], width)
+            out[i : i + images, g * width : (g + 1) * width] = shaped.movedim(-1, 1)
 
 
 def _conv_weight(
@@ -121,13 +138,20 @@ def _conv_weight(
     k = inputs * math.prod(product.w[2:])
     images = max(1, GATHERED // (_row_bytes(by, k) * math.prod(product.y[2:])))
     total = torch.zeros(product.groups, width, k, dtype=torch.int64, device=x.device)
+    packs = by.packs and width * k <= _SMALL // 16
     for i in range(low, end, images):
         some, back = x[i : min(i + images, end)], dy[i : min(i + images, end)]
         for g in range(product.groups):
-            seen = _slid_limbs(by, some[:, g * inputs : (g + 1) * inputs], windows, right=True)
-            left = _cut(by, back[:, g * width : (g + 1) * width].movedim(1, 0), right=False)
-            rows = left.movedim(0, 1).reshape(width, by.limbs, -1)
-            total[g] += by.product(rows, seen.movedim(-2, 0).reshape(by.limbs, -1, k))
+            channels = some[:, g * inputs : (g + 1) * inputs]
+            made = back[:, g * width : (g + 1) * width].movedim(1, 0)
+            if packs:
+                right = _slid_packed(by, channels, windows).reshape(-1, k)
+                left = made.reshape(width, -1)
+                total[g] += packed_limbs.columns(by.matmul, left, right, by.p)
+            else:
+                seen = _slid_limbs(by, channels, windows, right=True)
+                rows = _cut(by, made, right=False).movedim(0, 1).reshape(width, by.limbs, -1)
+                total[g] += by.product(rows, seen.movedim(-2, 0).reshape(by.limbs, -1, k))
     shape = (product.w[0], *product.w[2:], inputs)
     dw.copy_((total % by.p).view(shape).movedim(-1, 1))
 
@@ -140,6 +164,16 @@ def _slid_limbs(by: Scheme, x: Tensor, windows: tuple[Window, ...], *, right: bo
     limbs = torch.empty(shape, dtype=by.dtype, device=x.device)
     by.cut(whole, limbs.movedim(1, 0), right=right)
     return slid(limbs.movedim(1, -2), inside)
+
+
+def _slid_packed(by: Scheme, x: Tensor, windows: tuple[Window, ...]) -> Tensor:
+    """``[N, C, *S]`` as what the windows read: ``[N, *S', *k, C]``, packed and not copied."""
+    whole, inside = padded(x.movedim(1, -1), windows)
+    return slid(packed_limbs.packed(whole, by.p), inside)
+
+
+def _narrow(by: Scheme, m: int, n: int, k: int) -> bool:
+    return by.packs and (n <= _NARROW or m * n * k <= _SMALL)
 
 
 def _row_bytes(by: Scheme, k: int) -> int:

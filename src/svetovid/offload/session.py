@@ -34,6 +34,7 @@ from svetovid.errors import (
     SvetovidError,
     TransportError,
 )
+from svetovid.offload.allocator import kept_memory
 from svetovid.offload.card import GuaranteeCard, Seat, card
 from svetovid.offload.field import M31, Field
 from svetovid.offload.ledger import Ledger
@@ -71,6 +72,8 @@ class Place:
 class Session:
     """The trusted side of a run. Of one thread.
 
+    While it is entered, the process keeps memory that it frees: see :mod:`.allocator`.
+
     Args:
         places: workers, in order of the scheme's points; those beyond what it needs are spare, and
             take the place of whoever fails.
@@ -102,6 +105,7 @@ class Session:
         memory: TensorStore | None = None,
     ) -> None:
         self._memory = memory
+        self._kept = contextlib.ExitStack()
         needed = len(scheme.workers)
         self._scheme, self._field = scheme, field
         self._trusted, self._checked = trusted, check
@@ -131,6 +135,7 @@ class Session:
             raise
 
     def __enter__(self) -> Session:
+        self._kept.enter_context(kept_memory())
         return self
 
     def __exit__(
@@ -142,6 +147,7 @@ class Session:
         self._masker.close()
         if self._memory is not None:
             self._memory.close()
+        self._kept.close()
 
     def card(self) -> GuaranteeCard:
         """What holds, whoever fails: workers that were replaced, and those that may come to take a
