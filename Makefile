@@ -30,8 +30,8 @@ image: setup ## the attested host image, into images/attested-host/build; its RE
 demo-vm: image ## that image in a virtual machine: the main job, and what is refused
 	@PYTHONPATH=$(IMAGE) $(BIN)/python -m attested_host.demo
 
-demo-masked: setup ## train on three workers that see only masked numbers; the card, accuracies, bytes seen
-	@PYTHONPATH=. $(BIN)/python examples/masked/demo.py
+demo-masked: setup ## a job on three workers that see only masked numbers; the card, accuracies, bytes seen
+	@$(BIN)/python examples/masked/demo.py
 
 test: setup ## the suite, with the gate on branch coverage
 	@$(BIN)/python -m pytest $(WORKERS) -m "not slow" --cov=svetovid --cov-branch \

@@ -30,7 +30,6 @@ Top-level keys:
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 import os
 import tempfile
@@ -38,13 +37,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks import _crypten
+from benchmarks import _accuracy, _crypten
 from benchmarks._harness import interleave, summary
 from benchmarks._kernels import kernel_rounds
 from benchmarks._quiet import Quiet
@@ -211,25 +211,23 @@ def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
     }
 
 
-def _accuracy(seeds: int, count: int, epochs: int) -> list[dict[str, float]]:
+def _accuracies(seeds: int, count: int, epochs: int) -> list[dict[str, float]]:
     """Percent right on held-out images, plain and masked, from the same starts and batches."""
-    demo = importlib.import_module("examples.masked.demo")
-    data, held_out = demo.images("train", count), demo.images("t10k", 10_000)
+    data, held_out = _accuracy.images("train", count), _accuracy.images("t10k", 10_000)
     found = []
     for seed in range(seeds):
-        plain, net = demo.network(seed), demo.network(seed)
-        demo.train(plain, lambda _, step: step(), data, epochs, lambda: None)
+        plain, net = _accuracy.network(seed), _accuracy.network(seed)
+        _accuracy.train(plain, lambda _, step: step(), data, epochs)
         layers = {n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
         with (
             tempfile.TemporaryDirectory() as folder,
             _masked(net, layers, Path(folder), os.sched_getaffinity(0)) as side,
         ):
             assert side.session is not None
-            run = functools.partial(_run, side.session, side.model)
-            demo.train(side.model, run, data, epochs, lambda: None)
+            _accuracy.train(side.model, partial(_run, side.session, side.model), data, epochs)
         net.load_state_dict(side.model.state_dict())
-        right = {"plain": demo.accuracy(plain, held_out), "masked": demo.accuracy(net, held_out)}
-        found.append(right)
+        ways = {"plain": plain, "masked": net}
+        found.append({way: _accuracy.accuracy(model, held_out) for way, model in ways.items()})
     return found
 
 
@@ -281,7 +279,7 @@ def run(quick: bool) -> dict[str, Any]:
     kernels = kernel_rounds(quiet, 2 if quick else 11, **({"size": 1 << 20} if quick else {}))
     shared = _sharing(1 << 18 if quick else 1 << 25, 2 if quick else 11, quiet)
     crypten = _against_crypten(2 if quick else 11, quiet)
-    accuracy = _accuracy(*((1, 256, 1) if quick else (3, 12_000, 2)))
+    accuracy = _accuracies(*((1, 256, 1) if quick else (3, 12_000, 2)))
     labels = torch.randint(0, 10, (batch,))
     nets = {
         "vgg11_bn": measured(

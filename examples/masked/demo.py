@@ -31,7 +31,7 @@ import svetovid.training as sv
 
 HERE = Path(__file__).parent
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-BATCH = 128
+BATCH = 64
 HELD_OUT = 10_000
 SEED = 7
 
@@ -43,7 +43,7 @@ def fashion_mnist(part: str, count: int) -> Columns:
 
     def read(name: str, header: int) -> Any:
         with gzip.open(FASHION_MNIST / f"{part}-{name}-ubyte.gz") as file:
-            return np.frombuffer(file.read(), np.uint8, offset=header)
+            return np.frombuffer(bytearray(file.read()), np.uint8, offset=header)
 
     images = read("images-idx3", 16).reshape(-1, 28, 28)
     return {"image": images[:count], "label": read("labels-idx1", 8)[:count]}
@@ -93,7 +93,9 @@ def shown(console: Console, title: str, told: Mapping[str, Any]) -> None:
     """A table of names and values."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in told.items():
-        text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if isinstance(value, dict):
+            value = list(value.values())
+        text = "\n".join(map(str, value)) if isinstance(value, list) else str(value)
         table.add_row(name.replace("_", " "), text)
     console.print(table)
 

@@ -35,7 +35,9 @@ model = {"cnn": cnn, "vgg11": VGG11}[p["net"]]()
 if p["masked"]:
     model = sv.protect(model)
 optimizer = torch.optim.SGD(model.parameters(), lr=p["lr"], momentum=0.9)
-state = {"model": model, "optimizer": optimizer}
+steps = p["epochs"] * len(loader)
+schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
+state = {"model": model, "optimizer": optimizer, "schedule": schedule}
 
 for epoch in range(sv.resume(state), p["epochs"]):
     total = 0.0
@@ -50,7 +52,8 @@ for epoch in range(sv.resume(state), p["epochs"]):
         # Whatever a worker spoils is done again: the body may run more than once.
         total += sv.step(body, model) if p["masked"] else body()
         optimizer.step()
-        sv.progress(epoch * len(loader) + number + 1, p["epochs"] * len(loader))
+        schedule.step()
+        sv.progress(epoch * len(loader) + number + 1, steps)
     sv.log(loss=total / len(loader))
     sv.checkpoint(state, step=epoch + 1)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from svetovid.cli.main import run
-from svetovid.errors import SvetovidError
 
 OPERATORS = ("Ada Ltd (simulated)", "Bell Labs (simulated)", "Cray & Sons (simulated)")
 _HERE = Path(__file__).parent
@@ -59,18 +58,20 @@ class Walk:
                 self("manager stop --home manager")
             os.chdir(before)
 
-    def __call__(self, line: str) -> dict[str, Any]:
-        """Run ``svetovid LINE``; what it answers.
+    def __call__(self, line: str, *, watched: bool = False) -> dict[str, Any]:
+        """Run ``svetovid LINE``; what it answers, and with ``watched`` also what it says meanwhile.
 
         Raises:
             SystemExit: it failed; what it said is shown.
         """
         self.say(f"svetovid {line}")
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
+        said, meanwhile = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.ExitStack() as quiet:
+            if not watched:
+                quiet.enter_context(contextlib.redirect_stderr(meanwhile))
             code = run([*line.split(), "--json"])
         if code:
-            sys.exit(f"svetovid {line}\n{said.getvalue()}")
+            sys.exit(f"svetovid {line}\n{meanwhile.getvalue()}{said.getvalue()}")
         value: dict[str, Any] = json.loads(said.getvalue())
         return value
 
@@ -102,7 +103,9 @@ class Walk:
             ],
         }
         (self.folder / f"{owner}.yaml").write_text(json.dumps(policy))  # JSON is YAML
-        self(f"share {into.name} --home {owner} --policy {owner}.yaml {_PAPERS}")
+        name = "masked" if use == "code" else f"{owner}-images"
+        terms = f"--policy {owner}.yaml {_PAPERS}"
+        self(f"share {into.name} --home {owner} --name {name} {terms}")
 
     def serve(self) -> list[dict[str, str]]:
         """Three workers; how a job names them."""
@@ -149,7 +152,7 @@ class Walk:
             tensors: of the model.
             bounds: products and numbers that workers may be asked for.
         """
-        slots = {slot: (owner, owner, "data") for slot, owner in owners.items()}
+        slots = {slot: (f"{owner}-images", owner, "data") for slot, owner in owners.items()}
         slots["code"] = ("masked", "carol", "code")
         job = {
             "version": "svetovid.job/v1",
@@ -179,7 +182,7 @@ class Walk:
 
     def train(self) -> tuple[Path, dict[str, Any]]:
         """Run the job; the opened model, and what the receipt says."""
-        self(f"host run public/clothes.job.json --home host {_PIN}")
+        self(f"host run public/clothes.job.json --home host {_PIN}", watched=True)
         receipt = "out/clothes.receipt.json"
         to = "--to model.safetensors"
         self(f"output open out/clothes.model.sealed --home rita --receipt {receipt} {_PAPERS} {to}")

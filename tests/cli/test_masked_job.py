@@ -125,7 +125,8 @@ def test_t17_a_masked_job_by_commands(here: Path, capsys: pytest.CaptureFixture[
         (here / "job.yaml").write_text(job)
         cli("job propose job.yaml --home carol")
         shown = cli("job show public/square.job.json")
-        assert "Bell Labs" in json.dumps(shown)
+        assert shown["guarantees"]["collusion_bound"] == 1
+        assert "Bell Labs" in shown["guarantees"]["operators"]
         for name in ("ann", "carol"):
             cli(f"job consent public/square.job.json --home {name} --yes")
         cli("host run public/square.job.json --home box --manager manager/manager.json")

@@ -71,8 +71,13 @@ def show(file: JobFile, public: PublicOption = Path("public"), as_json: AsJson =
     from svetovid import stakeholder
 
     job, _ = stakeholder.read_job(file)
+    card = stakeholder.promised(job)
     emit(
-        {"digest": job.digest(), "job": job.to_json()},
+        {
+            "digest": job.digest(),
+            "job": job.to_json(),
+            "guarantees": card and card.to_dict(),
+        },
         stakeholder.describe(job, stakeholder.read_labels(None, public)),
         as_json,
     )

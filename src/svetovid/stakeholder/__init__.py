@@ -16,7 +16,7 @@ from svetovid.stakeholder.identity import (
     rotate,
     rotations,
 )
-from svetovid.stakeholder.jobs import describe, propose, read_job, write_job
+from svetovid.stakeholder.jobs import describe, promised, propose, read_job, write_job
 from svetovid.stakeholder.labels import Labels, read_labels
 from svetovid.stakeholder.manager import (
     ManagerClaims,
@@ -88,6 +88,7 @@ __all__ = [
     "own_slots",
     "pin_manager",
     "pinned_manager",
+    "promised",
     "propose",
     "publish",
     "publish_card",

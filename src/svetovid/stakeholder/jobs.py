@@ -7,6 +7,7 @@ from pathlib import Path
 
 from svetovid.crypto import Card, Envelope, b64encode, sign
 from svetovid.errors import InputError, PolicyError, Reason, SvetovidError
+from svetovid.offload.card import GuaranteeCard
 from svetovid.policy import Job, guarantees, load_job, require_available
 from svetovid.stakeholder.choosing import explained
 from svetovid.stakeholder.home import read_bounded
@@ -17,7 +18,7 @@ from svetovid.stakeholder.names import Names, naming, read_envelope, write_publi
 from svetovid.stakeholder.pins import pinned_manager
 from svetovid.stakeholder.uses import USES
 
-__all__ = ["describe", "propose", "read_job", "write_job"]
+__all__ = ["describe", "promised", "propose", "read_job", "write_job"]
 
 MAX_JOB_BYTES = 256 << 10
 
@@ -152,6 +153,13 @@ def _listed(fields: dict[str, str], keys: list[str]) -> str:
     return ", ".join(f"{key} {fields[key]}" for key in keys)
 
 
+def promised(job: Job) -> GuaranteeCard | None:
+    """The guarantee card of a job that has workers, before anybody knows its host."""
+    if job.offload is None:
+        return None
+    return guarantees(job.offload, trusted="a host that the owners' policies admit")
+
+
 def describe(job: Job, labels: Labels) -> list[str]:
     """What a job would do, in plain words; names beside keys and digests, never instead."""
     lines = [
@@ -192,7 +200,7 @@ def describe(job: Job, labels: Labels) -> list[str]:
     if job.offload:
         lines.append("It would have masked numbers multiplied by workers that prove nothing:")
         lines += [f"  {w.certificate} at {w.url}" for w in job.offload.workers]
-        promised = guarantees(job.offload, trusted="a host that the owners' policies admit")
-        lines += [f"  {line}" for line in promised.words()]
+    if (promise := promised(job)) is not None:
+        lines += [f"  {line}" for line in promise.words()]
     lines.append("A model can memorise what it was trained on: whoever opens it may learn of it.")
     return lines
