@@ -15,8 +15,8 @@ import torch
 from offload.memory_link import MemoryLink
 from offload.reference import product_of
 from svetovid.crypto import Secret
-from svetovid.errors import InputError, IntegrityError, RefusalError, TransportError
-from svetovid.offload import kernels
+from svetovid.errors import HostError, InputError, IntegrityError, RefusalError, TransportError
+from svetovid.offload import exact, kernels
 from svetovid.offload.address import Rounding
 from svetovid.offload.field import FIELDS, M31, Field
 from svetovid.offload.ledger import Ledger
@@ -371,3 +371,21 @@ def test_a_scripts_own_fault_is_no_workers(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match=re.escape("offload.changed")):
         trusted.operand("a", torch.ones(3))
     assert trusted.failed == set()
+
+
+def test_who_cannot_multiply_exactly_checks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that rounds would call honest workers liars, or let a lie pass."""
+
+    def rounds(device: torch.device) -> None:
+        raise HostError("worker.kernel", expected="exact products")
+
+    monkeypatch.setattr(exact, "self_test", rounds)
+    exact.proven.cache_clear()
+    with pytest.raises(HostError) as refused:
+        masker(tmp_path)
+    assert refused.value.code == "worker.kernel"
+    monkeypatch.undo()
+    exact.proven.cache_clear()
+    masker(tmp_path).close()

@@ -25,7 +25,7 @@ from svetovid.offload.windows import forward, padded, slid
 
 Compute = Callable[[Product, Tensor, Tensor], Tensor]
 
-__all__ = ["fastest", "kernels", "multiply", "self_test"]
+__all__ = ["fastest", "kernels", "multiply", "proven", "self_test"]
 
 
 def multiply(
@@ -148,6 +148,16 @@ def self_test(device: torch.device) -> None:
                     observed=f"another result by {kernel} on {device}",
                     next_step="use another device: this one, or its driver's settings, rounds",
                 )
+
+
+@cache
+def proven(device: torch.device) -> None:
+    """:func:`self_test`, once in a process.
+
+    Raises:
+        HostError: ``worker.kernel``.
+    """
+    self_test(device)
 
 
 def _long(k: int, side: int) -> list[Product]:

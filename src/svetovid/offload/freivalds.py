@@ -30,7 +30,20 @@ if TYPE_CHECKING:
     Small = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
     Pair = tuple[int, Integers | Small, Integers | Small]
 
-__all__ = ["holds", "repeats"]
+__all__ = ["holds", "proven", "repeats"]
+
+
+def proven() -> None:
+    """See, once in a process, that the products by which others are checked are exact here.
+
+    Raises:
+        HostError: ``worker.kernel``: they are not.
+    """
+    import torch
+
+    from svetovid.offload import exact
+
+    exact.proven(torch.device("cpu"))
 
 
 def holds(

@@ -68,6 +68,8 @@ class Masker:
     Raises:
         InputError: ``offload.workers``: another number of links than the scheme needs;
             ``offload.scheme``: it does not multiply, or one worker could learn something.
+        HostError: ``worker.kernel``: this machine's own products, by which it checks, are not
+            exact.
     """
 
     def __init__(
@@ -83,21 +85,9 @@ class Masker:
         threads: int = 1,
         memory: TensorStore | None = None,
     ) -> None:
-        if len(links) != len(scheme.workers):
-            raise InputError(
-                "offload.workers",
-                expected=f"{len(scheme.workers)} workers for {scheme.name}",
-                observed=f"{len(links)}",
-                next_step="name as many workers as the protocol needs",
-            )
-        alone = all(scheme.hides([place], field.p) for place in range(len(links)))
-        if not alone or not scheme.multiplies(field.p):
-            raise InputError(
-                "offload.scheme",
-                expected=f"a protocol that multiplies modulo {field.p} and hides from each worker",
-                observed=scheme.name,
-                next_step="take a protocol of svetovid.offload.protocols",
-            )
+        scheme.require(len(links), field.p)
+        if check:
+            freivalds.proven()
         self.scheme = scheme
         self.links = list(links)
         self._ledger = ledger

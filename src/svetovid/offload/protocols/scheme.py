@@ -21,6 +21,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from svetovid.errors import InputError
+
 __all__ = ["Point", "Scheme", "Share", "Worker"]
 
 Point = str
@@ -136,6 +138,29 @@ class Scheme:
             if any(n % p != (key == wanted) for key, n in total.items()):
                 return False
         return True
+
+    def require(self, workers: int, p: int) -> None:
+        """See that it can be run.
+
+        Raises:
+            InputError: ``offload.workers``: by another number of workers than it has;
+                ``offload.scheme``: it does not multiply, or one worker could learn something.
+        """
+        if workers != len(self.workers):
+            raise InputError(
+                "offload.workers",
+                expected=f"{len(self.workers)} workers for {self.name}",
+                observed=f"{workers}",
+                next_step="name as many workers as the protocol needs",
+            )
+        alone = all(self.hides([place], p) for place in range(workers))
+        if not alone or not self.multiplies(p):
+            raise InputError(
+                "offload.scheme",
+                expected=f"a protocol that multiplies modulo {p} and hides from each worker",
+                observed=self.name,
+                next_step="take a protocol of svetovid.offload.protocols",
+            )
 
     def _summed(self, points: Sum) -> list[int]:
         rows = [[sign * n for n in sum(self.row(point), ())] for sign, point in points]

@@ -1,0 +1,24 @@
+"""Memory that a step frees stays with the process, until the end."""
+
+from __future__ import annotations
+
+import resource
+
+import torch
+
+from svetovid.offload.allocator import kept_memory
+
+
+def faults() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_pages_are_used_again() -> None:
+    before = faults()
+    with kept_memory(), kept_memory():
+        faults()
+        assert faults() < before / 4
+    assert faults() > before / 2
