@@ -25,6 +25,7 @@ from svetovid.errors import InputError, IntegrityError, TransportError
 from svetovid.offload.field import M31
 from svetovid.offload.links import FramedLink, make_certificate
 from svetovid.offload.links.channel import Channel
+from svetovid.offload.links.stream import TlsStream
 from svetovid.offload.product import Product
 from svetovid.offload.wire import Limits
 from svetovid.offload.work import Term, Work
@@ -187,7 +188,7 @@ def test_who_stalls_a_handshake_keeps_nobody_out(tls: Tls, monkeypatch: pytest.M
     most = [0]
     go_on = Listener._go_on
 
-    def counted(self: Listener, sock: ssl.SSLSocket) -> Channel | None:
+    def counted(self: Listener, sock: TlsStream) -> Channel | None:
         most[0] = max(most[0], len(self._begun))
         return go_on(self, sock)
 

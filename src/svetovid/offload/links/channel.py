@@ -11,6 +11,7 @@ import ssl
 import time
 
 from svetovid.errors import TransportError
+from svetovid.offload.links.stream import TlsStream
 
 __all__ = ["BYTES_PER_S", "Channel", "gone", "silent"]
 
@@ -49,8 +50,9 @@ class Channel:
         descriptors: whether descriptors that are sent along are taken. Otherwise none is.
     """
 
-    def __init__(self, sock: socket.socket, *, descriptors: bool = False) -> None:
-        sock.setblocking(False)
+    def __init__(self, sock: socket.socket | TlsStream, *, descriptors: bool = False) -> None:
+        if isinstance(sock, socket.socket):
+            sock.setblocking(False)
         self._sock = sock
         self._takes = descriptors
         self._received: list[int] = []
@@ -77,7 +79,7 @@ class Channel:
         return got
 
     def _receive(self, into: memoryview) -> int:
-        if not self._takes:
+        if not self._takes or isinstance(self._sock, TlsStream):
             # Without room for descriptors: those that are sent along are dropped.
             return self._sock.recv_into(into[:_AT_ONCE])
         data, fds, _, _ = socket.recv_fds(
@@ -101,7 +103,7 @@ class Channel:
             TransportError: ``worker.gone``.
         """
         try:
-            if descriptor is None:
+            if descriptor is None or isinstance(self._sock, TlsStream):
                 return self._sock.send(data[:_AT_ONCE])
             return socket.send_fds(self._sock, [data], [descriptor])
         except (BlockingIOError, ssl.SSLWantWriteError):
@@ -164,7 +166,7 @@ class Channel:
         """From any thread: whoever waits here is told that the other side is gone, and nothing is
         sent any more. What TLS knows of the connection is left to its own thread."""
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it, and what was sent along and not taken."""

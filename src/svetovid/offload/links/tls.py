@@ -15,6 +15,7 @@ from svetovid.offload.links.certificate import context, mismatch
 from svetovid.offload.links.channel import Channel, gone, silent
 from svetovid.offload.links.framed import FramedLink, Observer
 from svetovid.offload.links.store import OwnStore
+from svetovid.offload.links.stream import TlsStream
 
 __all__ = ["connected", "handshaken", "tuned"]
 
@@ -61,14 +62,9 @@ def connected(
             observed=e,
             next_step="check the address, and that the worker runs",
         ) from e
-    with plain:
-        try:
-            tuned(plain)
-            plain.setblocking(False)
-            sock = secure.wrap_socket(plain, do_handshake_on_connect=False)
-        except (OSError, ValueError) as e:  # it closed at once
-            raise gone(e) from e
+    sock = TlsStream(plain, secure, server_side=False)
     try:
+        tuned(plain)
         while not handshaken(sock, identity):
             _wait(sock, until)
     except BaseException:
@@ -87,13 +83,25 @@ def connected(
 
 
 def tuned(sock: socket.socket) -> None:
-    """A machine that is gone is noticed, also while nothing is sent."""
+    """Nothing waits in the kernel; a machine that is gone is noticed, also while nothing is sent.
+
+    Raises:
+        TransportError: ``worker.gone``: it closed at once.
+    """
+    try:
+        _tune(sock)
+    except OSError as e:
+        raise gone(e) from e
+
+
+def _tune(sock: socket.socket) -> None:
+    sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS)
 
 
-def handshaken(sock: ssl.SSLSocket, identity: str) -> bool:
+def handshaken(sock: TlsStream, identity: str) -> bool:
     """Go on with a handshake: whether it is done, and with the pinned certificate.
 
     Raises:
@@ -108,13 +116,13 @@ def handshaken(sock: ssl.SSLSocket, identity: str) -> bool:
         raise mismatch(identity, e.verify_message) from e
     except OSError as e:
         raise gone(e) from e
-    shown = sock.getpeercert(binary_form=True)
+    shown = sock.getpeercert()
     if shown is None or digest(shown) != identity:
         raise mismatch(identity, "another one")
     return True
 
 
-def _wait(sock: ssl.SSLSocket, until: float) -> None:
+def _wait(sock: TlsStream, until: float) -> None:
     left = until - time.monotonic()
     poll = select.poll()
     poll.register(sock, select.POLLIN)

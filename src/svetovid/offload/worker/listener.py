@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
-import ssl
 import time
 from pathlib import Path
 
-from svetovid.errors import InputError, SvetovidError
+from svetovid.errors import InputError, SvetovidError, TransportError
 from svetovid.offload.links.certificate import context, read_certificate
 from svetovid.offload.links.channel import Channel
+from svetovid.offload.links.stream import TlsStream
 from svetovid.offload.links.tls import handshaken, tuned
 
 __all__ = ["Listener"]
@@ -50,7 +49,7 @@ class Listener:
         self._context = context(own, read_certificate(peer, identity))
         self._identity = identity
         self._handshake_s = handshake_s
-        self._begun: dict[ssl.SSLSocket, float] = {}
+        self._begun: dict[TlsStream, float] = {}
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             self._sock = socket.create_server((host, port), family=family)
@@ -84,17 +83,19 @@ class Listener:
                     return channel
 
     def _begin(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             plain, _ = self._sock.accept()
-            with plain:
-                tuned(plain)
-                plain.setblocking(False)
-                sock = self._context.wrap_socket(
-                    plain, server_side=True, do_handshake_on_connect=False
-                )
+        except OSError:  # whoever it was has left
+            return
+        sock = TlsStream(plain, self._context, server_side=True)
+        try:
+            tuned(plain)
+        except TransportError:
+            sock.close()
+        else:
             self._begun[sock] = time.monotonic() + self._handshake_s
 
-    def _go_on(self, sock: ssl.SSLSocket) -> Channel | None:
+    def _go_on(self, sock: TlsStream) -> Channel | None:
         try:
             if handshaken(sock, self._identity):
                 del self._begun[sock]
@@ -109,6 +110,7 @@ class Listener:
 
     def close(self) -> None:
         """Take no more connections."""
-        for sock in (*self._begun, self._sock):
+        for sock in self._begun:
             sock.close()
         self._begun.clear()
+        self._sock.close()
