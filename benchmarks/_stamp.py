@@ -25,7 +25,8 @@ MEASURES = {
     "demo": ("src/svetovid", "constraints.txt", "pyproject.toml", "scripts/setup.sh"),
     "fleet": ("benchmarks/fleet.py", *_MANAGER),
     "masked": (
-        *("benchmarks/masked.py", "benchmarks/_kernels.py", "examples/masked/models.py"),
+        *("benchmarks/masked.py", "benchmarks/_kernels.py", "benchmarks/_crypten.py"),
+        *("benchmarks/_accuracy.py", "benchmarks/_sides.py", "examples/masked/models.py"),
         *("src/svetovid/offload", "CMakeLists.txt"),
     ),
     "release": ("benchmarks/release.py", *_MANAGER, "src/svetovid/policy"),

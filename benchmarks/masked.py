@@ -6,119 +6,66 @@ this machine, over shared memory, every product checked. Both are timed turn by 
 one core and with one thread; workers have the others. What counts is this process's own processor
 time: transport, copies, ledger, checks and optimiser are in it, waiting is not.
 
+Inside, the faster of PyTorch's two memory layouts counts. Both ways run in one process that keeps
+what it frees (``svetovid.offload.allocator``), in a steady state: memory was touched before.
+
 Top-level keys:
     trusted_speedup: VGG11-BN at batch 512, CIFAR shape: inside over masked, processor seconds.
-    trusted_speedup_unchecked: the same without checks.
-    vs_bf16: the same, inside in bfloat16 (autocast).
-    conv512_speedup: a convolution of 512 to 512 channels at 4 x 4, batch 512.
+    trusted_speedup_tls: the same with workers behind TLS on the loopback.
+    vs_bf16: the same, inside in bfloat16 (autocast); ``bf16_by`` says by which instructions.
+    conv512_speedup: convolutions to 512 channels, batch 512: the worst of 256 and 512 channels at
+        4 x 4 and 512 at 2 x 2.
     block_8x512_speedup, block_1x4096_speedup: a transformer block, d = 2048, causal, of 8 texts of
         512 tokens, and of one of 4,096.
-    products_ratio, operand_bytes_ratio: coded over improved Goten: products of all workers, numbers
-        sent for each number of an operand.
-    share_ratio, published_share_ratio: the same of masking and sharing, processor seconds; as
-        published, each operand is masked for each of the two products that it is in.
+    products_ratio, operand_bytes_ratio: coded over improved Goten, as workers count them in one
+        step of a small net: products of whole tensors, bytes of operands.
+    share_ratio, published_share_ratio: masking and sharing in seconds of one core, coded over
+        improved Goten, two shares written each; and over Goten as published, whose masks are new
+        for each of the two products that a tensor is in.
     kernel_gelem_s, combine_gelem_s: numbers a second, in 10^9, from memory that no cache holds, on
         one core: absmax, quantise, mask and two shares; three answers put together.
+        ``combine_checked_gelem_s``: and written as integers too, for the check.
     kernel_ratio, combine_ratio: over the same by separate torch operations.
-    accuracy_points: the CNN of the main job on Fashion-MNIST: percentage points that the masked
-        model is behind fp32 on 10,000 held-out images, the worst of three seeds.
+    accuracy_points: the CNN of the main job, trained on 12,000 images of Fashion-MNIST for two
+        epochs: percentage points that the masked model, used masked, is behind fp32 on 10,000
+        held-out images, the worst of three seeds.
     vs_crypten: a training step of LeNet, batch 32, seconds by the clock: in CrypTen with two
         processes over masked with every layer sent; null where ``SVETOVID_CRYPTEN`` names no
-        Python (``_crypten.py``).
+        Python (``_crypten.py``). CrypTen trusts no machine; masked mode trusts one.
+    gpu: null: workers of this benchmark compute on processors.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch import nn
 
 from benchmarks import _accuracy, _crypten
-from benchmarks._harness import interleave, summary
+from benchmarks import _sides as sides
+from benchmarks._harness import summary
 from benchmarks._kernels import kernel_rounds
 from benchmarks._quiet import Quiet
-from svetovid.crypto import Secret
-from svetovid.offload.card import Seat
-from svetovid.offload.links.local import started
+from svetovid.offload.kernels import paths
 from svetovid.offload.planner import LayerCost, Rates, measure_rates, plan
-from svetovid.offload.protect import protect
 from svetovid.offload.protocols import CODED, GOTEN, Scheme
-from svetovid.offload.session import Place, Session
+from svetovid.offload.recorder import Recorder
+from svetovid.offload.session import Session
 
-_LEARNING = {"lr": 0.01, "momentum": 0.9}
-_BLOCK_ROUNDS = 5
-"""Workers on one core take minutes for a block."""
-
-
-@dataclass
-class _Side:
-    """One way to do a step."""
-
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    session: Session | None = None
-    dtype: torch.dtype = torch.float32
-    steps: int = 0
-
-    def step(self, x: torch.Tensor, loss: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        def body() -> None:
-            self.optimiser.zero_grad()
-            with torch.autocast("cpu", self.dtype, enabled=self.dtype != torch.float32):
-                out = self.model(x)
-            loss(out.float()).backward()
-
-        if self.session is None:
-            body()
-        else:
-            self.session.run(self.steps, body, self.model)
-        self.optimiser.step()
-        self.steps += 1
-
-
-def _side(model: nn.Module, session: Session | None = None, **more: Any) -> _Side:
-    return _Side(model, torch.optim.SGD(model.parameters(), **_LEARNING), session, **more)
-
-
-def places(count: int, cores: set[int]) -> list[Place]:
-    """Workers in processes of their own, on cores of their own."""
-
-    def place(number: int) -> Place:
-        name = f"worker {number}"
-
-        def connect() -> Any:
-            mine = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, cores)
-            try:
-                return started(identity=name, operator=f"operator {number}", timeout_s=600)
-            finally:
-                os.sched_setaffinity(0, mine)
-
-        return Place(Seat(name, f"operator {number}", "memory"), connect)
-
-    return [place(i) for i in range(count)]
-
-
-@contextmanager
-def _masked(
-    model: nn.Module, layers: set[str], folder: Path, others: set[int], *, check: bool = True
-) -> Iterator[_Side]:
-    model = copy.deepcopy(model)
-    where = places(3, others)
-    key = Secret(bytes(32))
-    with Session(CODED, where, folder, run="bench", roundings=key, check=check) as session:
-        protect(model, session, layers)
-        yield _side(model, session)
+_NET_ROUNDS, _BLOCK_ROUNDS = 6, 6
+"""Workers on one core take a minute for VGG11, and minutes for a block."""
+_INFERENCE = 1 << 20
+"""The step after all steps of training."""
 
 
 def _timed(run: Callable[[], object]) -> tuple[float, float]:
@@ -137,24 +84,27 @@ def measured(
     quiet: Quiet,
     *,
     every: bool = False,
+    send: set[str] | None = None,
 ) -> dict[str, Any]:
-    """One net: inside and masked turn by turn; with ``every`` unchecked and in bfloat16 as well."""
+    """One net: inside and masked turn by turn; with ``every`` also over TLS, and inside in
+    bfloat16. What the plan says is sent, or ``send``."""
     mine = os.sched_getaffinity(0)
     inside, others = {min(mine)}, (mine - {min(mine)}) or mine
     costs = plan(model, x, rates)
-    sent = {cost.name for cost in costs if cost.send}
+    sent = send or {cost.name for cost in costs if cost.send}
     os.sched_setaffinity(0, inside)
     try:
         with ExitStack() as stack:
 
-            def masked(check: bool) -> _Side:
+            def masked(**how: bool) -> sides.Side:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                return stack.enter_context(_masked(model, sent, folder, others, check=check))
+                return stack.enter_context(sides.masked(model, sent, folder, others, **how))
 
-            ways = {"inside": _side(copy.deepcopy(model)), "masked": masked(check=True)}
+            ways = {"inside": sides.side(model), "channels_last": sides.side(sides.turned(model))}
+            ways["masked"] = masked()
             if every:
-                ways["unchecked"] = masked(check=False)
-                ways["bf16"] = _side(copy.deepcopy(model), dtype=torch.bfloat16)
+                ways["tls"] = masked(tls=True)
+                ways["bf16"] = sides.side(model, dtype=torch.bfloat16)
 
             def turn(names: list[str]) -> dict[str, tuple[float, float]]:
                 return {n: _timed(lambda n=n: ways[n].step(x, loss)) for n in names}
@@ -167,17 +117,23 @@ def measured(
     finally:
         os.sched_setaffinity(0, mine)
     cpu = {way: [f[way][0] for f in found] for way in ways}
+    best = min(("inside", "channels_last"), key=lambda way: median(cpu[way]))
     ratios = {
-        way: [a / b for a, b in zip(cpu["inside"], cpu[way], strict=True)]
-        for way in ("masked", "unchecked")
+        way: [a / b for a, b in zip(cpu[best], cpu[way], strict=True)]
+        for way in ("masked", "tls")
         if way in cpu
     }
     if "bf16" in cpu:
         ratios["bf16"] = [a / b for a, b in zip(cpu["bf16"], cpu["masked"], strict=True)]
-    quiet.require_narrow("speedup", ratios["masked"])
+    for way, values in ratios.items():
+        quiet.require_narrow(f"speedup of {way}", values)
+    macs = sum(cost.macs for cost in costs)
     return {
+        "baseline": best,
+        "inside_gflop_s": 2 * macs / median(cpu[best]) / 1e9,
         "cpu_s": {way: summary(seconds) for way, seconds in cpu.items()},
         "wall_s": {way: summary([f[way][1] for f in found]) for way in ways},
+        "waiting_s": summary([f["masked"][1] - f["masked"][0] for f in found]),
         "speedup": {way: summary(values) for way, values in ratios.items()},
         "plan": [_told(cost) for cost in costs],
     }
@@ -194,18 +150,21 @@ def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
     with (
         tempfile.TemporaryDirectory() as folder,
         _crypten.stepping() as theirs,
-        _masked(net, layers, Path(folder), cores) as ours,
+        sides.masked(net, layers, Path(folder), cores) as ours,
     ):
 
         def step() -> None:
             ours.step(x, lambda out: nn.functional.mse_loss(out, y))
 
-        def turn() -> tuple[float, float]:
-            return theirs(), _timed(step)[1]
+        def turn(first: bool) -> tuple[float, float]:
+            before = theirs() if first else 0.0
+            mine = _timed(step)[1]
+            return before if first else theirs(), mine
 
-        turn()
-        turn()
-        found = [quiet.round(turn) for _ in range(rounds)]
+        turn(True)
+        turn(False)
+        found = [quiet.round(partial(turn, i % 2 == 0)) for i in range(rounds)]
+    quiet.require_narrow("vs_crypten", [a / b for a, b in found])
     return {
         "crypten_s": summary([f[0] for f in found]),
         "masked_s": summary([f[1] for f in found]),
@@ -223,13 +182,20 @@ def _accuracies(seeds: int, count: int, epochs: int) -> list[dict[str, float]]:
         layers = {n for n, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
         with (
             tempfile.TemporaryDirectory() as folder,
-            _masked(net, layers, Path(folder), os.sched_getaffinity(0)) as side,
+            sides.masked(net, layers, Path(folder), os.sched_getaffinity(0), seed=seed) as side,
         ):
-            assert side.session is not None
-            _accuracy.train(side.model, partial(_run, side.session, side.model), data, epochs)
-        net.load_state_dict(side.model.state_dict())
-        ways = {"plain": plain, "masked": net}
-        found.append({way: _accuracy.accuracy(model, held_out) for way, model in ways.items()})
+            session = side.session
+            assert session is not None
+            run = partial(_run, session, side.model)
+            _accuracy.train(side.model, run, data, epochs)
+            right: list[float] = []
+            run(
+                1 << 20,
+                lambda side=side, right=right: right.append(
+                    _accuracy.accuracy(side.model, held_out)
+                ),
+            )
+        found.append({"plain": _accuracy.accuracy(plain, held_out), "masked": right[0]})
     return found
 
 
@@ -237,36 +203,31 @@ def _run(session: Session, model: nn.Module, number: int, step: Callable[[], Non
     session.run(number, step, model)
 
 
-def _sharing(elements: int, rounds: int, quiet: Quiet) -> dict[str, list[float]]:
-    """Processor seconds of masking and sharing, coded over Goten."""
-    import numpy as np
+def _counted(scheme: Scheme) -> dict[str, int]:
+    """What workers count in one step of a small net: products of whole tensors, operands' bytes."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    seen = [Recorder() for _ in scheme.workers]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        sides.masked(
+            *(net, {"0", "3"}, Path(folder), os.sched_getaffinity(0)),
+            scheme=scheme,
+            observers=seen,
+        ) as side,
+    ):
+        side.step(torch.randn(4, 3, 8, 8), lambda out: out.square().mean())
+    frames = [frame for recorder in seen for frame in recorder.seen if frame.sent]
+    products = (len(f.message["terms"]) for f in frames if f.kind == "work")
+    return {
+        "products": sum(products),
+        "operand_bytes": sum(recorder.sent_bytes["operand"] for recorder in seen),
+    }
 
-    from svetovid.offload import kernels
-    from svetovid.offload.field import M31
 
-    x = np.random.default_rng(0).standard_normal(elements, np.float32)
-    q = np.empty(elements, np.int16)
-    memory = [np.empty(elements, np.int32) for _ in range(3)]
-
-    def share(scheme: Scheme) -> Callable[[], None]:
-        made = {s.point: s for s in scheme.shares}
-        sent = [made[p] for w in scheme.workers for p in w.points if p in made]
-        keys = [bytes([i]) * 32 for i, _ in enumerate(scheme.masks)]
-        outs = [
-            (to, scheme.masks.index(s.mask), s.alpha, s.betas[0])
-            for to, s in zip(memory, sent, strict=False)
-        ]
-
-        def once() -> None:
-            shift = kernels.shift_of(kernels.absmax(x))
-            kernels.share(x, shift, bytes(32), keys, M31.p, q, outs)
-
-        return once
-
-    work = {"coded": share(CODED), "goten": share(GOTEN)}
-    seconds = interleave(work, rounds, quiet)
-    ratios = [a / b for a, b in zip(seconds["coded"], seconds["goten"], strict=True)]
-    return {"improved": ratios, "published": [r / 2 for r in ratios]}
+def _bf16_by() -> str:
+    """Which instructions of this processor multiply bfloat16."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return next((f for f in ("amx_bf16", "avx512_bf16") if f in flags), "none")
 
 
 def run(quick: bool) -> dict[str, Any]:
@@ -275,11 +236,11 @@ def run(quick: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     models = importlib.import_module("examples.masked.models")
     quiet = Quiet(quick)
-    batch, rounds, width = (8, 2, 64) if quick else (512, 7, 2048)
+    batch, rounds, width = (8, 2, 64) if quick else (512, _NET_ROUNDS, 2048)
     tokens = ((2, 16), (1, 32)) if quick else ((8, 512), (1, 4096))
     rates = measure_rates(elements=1 << 18 if quick else 1 << 24)
     kernels = kernel_rounds(quiet, 2 if quick else 11, **({"size": 1 << 20} if quick else {}))
-    shared = _sharing(1 << 18 if quick else 1 << 25, 2 if quick else 11, quiet)
+    counted = {scheme.name: _counted(scheme) for scheme in (CODED, GOTEN)}
     crypten = _against_crypten(2 if quick else 11, quiet)
     accuracy = _accuracies(*((1, 256, 1) if quick else (3, 12_000, 2)))
     labels = torch.randint(0, 10, (batch,))
@@ -291,13 +252,16 @@ def run(quick: bool) -> dict[str, Any]:
             *(rates, rounds, quiet),
             every=True,
         ),
-        "conv512": measured(
-            nn.Sequential(nn.Conv2d(512, 512, 3, padding=1)),
-            torch.randn(batch, 512, 4, 4, requires_grad=True),
+    }
+    convs = ((256, 4), (512, 4), (512, 2))
+    for channels, side in convs:
+        nets[f"conv_{channels}_{side}x{side}"] = measured(
+            nn.Sequential(nn.Conv2d(channels, 512, 3, padding=1)),
+            torch.randn(batch, channels, side, side, requires_grad=True),
             lambda out: out.square().mean(),
             *(rates, rounds, quiet),
-        ),
-    }
+            send={"0"},
+        )
     for name, (texts, length) in zip(("8x512", "1x4096"), tokens, strict=True):
         nets[f"block_{name}"] = measured(
             models.Block(width, 16),
@@ -306,22 +270,32 @@ def run(quick: bool) -> dict[str, Any]:
             *(rates, min(rounds, _BLOCK_ROUNDS), quiet),
         )
     native = {name: summary(values) for name, values in kernels.items()}
+    ratios = {
+        "kernel_ratio": _over(kernels["share"], kernels["share_torch"]),
+        "combine_ratio": _over(kernels["combine"], kernels["combine_torch"]),
+        "share_ratio": _over(kernels["share_goten"], kernels["share"]),
+        "published_share_ratio": _over(kernels["share_published"], kernels["share"]),
+    }
+    for name, values in ratios.items():
+        quiet.require_narrow(name, values)
+    summed = {name: summary(values) for name, values in ratios.items()}
     speedup = {name: net["speedup"]["masked"]["median"] for name, net in nets.items()}
+    coded, goten = counted[CODED.name], counted[GOTEN.name]
     return {
         "trusted_speedup": speedup["vgg11_bn"],
-        "trusted_speedup_unchecked": nets["vgg11_bn"]["speedup"]["unchecked"]["median"],
+        "trusted_speedup_tls": nets["vgg11_bn"]["speedup"]["tls"]["median"],
         "vs_bf16": nets["vgg11_bn"]["speedup"]["bf16"]["median"],
-        "conv512_speedup": speedup["conv512"],
+        "bf16_by": _bf16_by(),
+        "conv512_speedup": min(speedup[f"conv_{c}_{side}x{side}"] for c, side in convs),
         "block_8x512_speedup": speedup["block_8x512"],
         "block_1x4096_speedup": speedup["block_1x4096"],
-        "products_ratio": CODED.products / GOTEN.products,
-        "operand_bytes_ratio": CODED.sent / GOTEN.sent,
-        "share_ratio": summary(shared["improved"])["median"],
-        "published_share_ratio": summary(shared["published"])["median"],
+        "products_ratio": coded["products"] / goten["products"],
+        "operand_bytes_ratio": coded["operand_bytes"] / goten["operand_bytes"],
+        **{name: found["median"] for name, found in summed.items()},
         "kernel_gelem_s": native["share"]["median"],
         "combine_gelem_s": native["combine"]["median"],
-        "kernel_ratio": native["share"]["median"] / native["share_torch"]["median"],
-        "combine_ratio": native["combine"]["median"] / native["combine_torch"]["median"],
+        "combine_checked_gelem_s": native["combine_integers"]["median"],
+        "instructions": paths()[0],
         "accuracy_points": max(found["plain"] - found["masked"] for found in accuracy),
         "accuracy": accuracy,
         "vs_crypten": crypten and crypten["ratio"]["median"],
@@ -330,15 +304,23 @@ def run(quick: bool) -> dict[str, Any]:
             name: getattr(rates, name) for name in ("share", "combine", "check", "product_s")
         },
         "kernels": native,
-        "sharing": {name: summary(values) for name, values in shared.items()},
+        "ratios": summed,
+        "counted": counted,
+        "gpu": None,
         "nets": nets,
         "quiet": quiet.facts(),
     }
 
 
+def _over(of: Sequence[float], rates: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(of, rates, strict=True)]
+
+
 def _told(cost: LayerCost) -> dict[str, Any]:
     return {
         "layer": cost.name,
+        "macs": cost.macs,
         "inside_s": round(cost.inside_s, 5),
         "masked_s": round(cost.masked_s, 5),
         "sent": cost.send,

@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from svetovid.errors import InputError
 from svetovid.offload import freivalds, kernels
 from svetovid.offload.address import KEY_BYTES
+from svetovid.offload.allocator import kept_memory
 from svetovid.offload.field import M31
 from svetovid.offload.layers import masked_form
 from svetovid.offload.product import Product
@@ -59,7 +61,8 @@ class LayerCost:
 
     Attributes:
         inside_s: processor seconds to compute it inside, forward and backward.
-        masked_s: processor seconds on the trusted side to have it computed.
+        masked_s: processor seconds on the trusted side to have it computed; infinite where it
+            cannot be sent.
         macs: multiplications of its products.
         send: whether that pays.
     """
@@ -81,6 +84,11 @@ def measure_rates(scheme: Scheme = CODED, *, threads: int = 1, elements: int = _
     Args:
         elements: of the tensors that are measured with.
     """
+    with kept_memory():
+        return _measured(scheme, threads, elements)
+
+
+def _measured(scheme: Scheme, threads: int, elements: int) -> Rates:
     rng = np.random.default_rng(0)
     x = rng.standard_normal(elements, np.float32)
     q = np.empty(elements, np.int16)
@@ -157,6 +165,7 @@ class _Counted:
     checked: int = 0
     products: int = 0
     macs: int = 0
+    fits: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +188,10 @@ class _Counter:
 
     def multiply(self, product: Product, a: _Operand, b: _Operand) -> torch.Tensor:
         counted = self.layers[a.layer]
-        parts = len(product.parts(M31.longest))
+        try:
+            parts = len(product.parts(M31.longest))
+        except InputError:  # a sum that is too long, and cannot be cut
+            counted.fits, parts = False, 1
         out = math.prod(product.out)
         counted.combined += parts * out
         counted.checked += math.prod(product.a) + math.prod(product.b) + parts * out
@@ -207,27 +219,40 @@ def plan(
     Raises:
         InputError: ``offload.model``: see :func:`svetovid.offload.protect.protect`.
     """
+    with kept_memory():
+        return list(_costs(model, example, rates, train, tick))
+
+
+def _costs(
+    model: nn.Module, example: torch.Tensor, rates: Rates, train: bool, tick: Callable[[str], None]
+) -> Iterator[LayerCost]:
     counter = _Counter()
     with torch.set_grad_enabled(train), torch.random.fork_rng():
         out = protect(copy.deepcopy(model).train(train), counter)(example)
         if train:
             out.sum().backward()
         inputs = dict(_inputs(copy.deepcopy(model).train(train), example))
-    found = []
     for name, module in model.named_modules():
         if masked_form(module) is None or name not in counter.layers:
             continue
         tick(name)
         counted = counter.layers[name]
+        # What a layer does beside its products stays inside: a bias, a softmax, a dropout.
+        around = protect(copy.deepcopy(module), _Counter())
         masked = (
-            counted.shared / rates.share
+            sum(_seconds(around, given, train) for given in inputs[name])
+            + counted.shared / rates.share
             + counted.combined / rates.combine
             + counted.checked / rates.check
             + counted.products * rates.product_s
         )
-        inside = sum(_plain(module, given, train) for given in inputs[name])
-        found.append(LayerCost(name, type(module).__name__, inside, masked, counted.macs))
-    return found
+        yield LayerCost(
+            name,
+            type(module).__name__,
+            sum(_seconds(module, given, train) for given in inputs[name]),
+            masked if counted.fits else math.inf,
+            counted.macs,
+        )
 
 
 _Given = tuple[tuple[Any, ...], dict[str, Any]]
@@ -249,8 +274,8 @@ def _inputs(model: nn.Module, example: torch.Tensor) -> Iterator[tuple[str, list
     yield from seen.items()
 
 
-def _plain(module: nn.Module, given: _Given, train: bool) -> float:
-    """Processor seconds to compute a layer inside, with gradients of what needs them."""
+def _seconds(module: nn.Module, given: _Given, train: bool) -> float:
+    """Processor seconds to compute a layer, with gradients of what needs them."""
     layer = copy.deepcopy(module).train(train)
     args, kwargs = given
 
@@ -262,6 +287,9 @@ def _plain(module: nn.Module, given: _Given, train: bool) -> float:
     args, kwargs = tuple(own(a) for a in args), {k: own(v) for k, v in kwargs.items()}
 
     def once() -> None:
+        for tensor in (*layer.parameters(), *args, *kwargs.values()):
+            if isinstance(tensor, torch.Tensor):
+                tensor.grad = None
         out = layer(*args, **kwargs)
         first = out[0] if isinstance(out, tuple) else out
         if train and first.requires_grad:
