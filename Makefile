@@ -6,7 +6,7 @@ export PYTHON
 
 BIN := .venv/bin
 COVERAGE_FLOOR := 90
-WORKERS := -n 2 --dist loadfile
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 IMAGE := images/attested-host
 VARIANT := numpy
 BENCHMARKS := train seal release appraise fleet masked demo

@@ -17,6 +17,15 @@ settings.register_profile("fuzz", max_examples=500, **_COMMON)
 settings.load_profile(os.environ.get("SVETOVID_HYPOTHESIS", "steady"))
 
 
+_LONGEST = ("tests/images/test_guest", "tests/cli/demo/test_playing", "tests/cli/test_guide")
+"""Files of minutes: begun last, they would keep one of two workers waiting for the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first; :option:`--no-loadscope-reorder` keeps it so."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Tests are named the same in every run and every worker, also where keys are new."""
     return argname if isinstance(val, bytes | bytearray) else None

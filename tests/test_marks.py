@@ -32,12 +32,17 @@ FAMILIES = {
 }
 
 
-@pytest.fixture
+def _ever_run(path: Path) -> bool:
+    return "\npytestmark = pytest.mark.slow" not in path.read_text()
+
+
+@pytest.fixture(scope="module")
 def collected(request: pytest.FixtureRequest) -> set[str]:
     """Tests that run, as ``FILE::FUNCTION``: of this session where it is a run of everything."""
-    files = {str(p.relative_to(ROOT)) for p in (ROOT / "tests").rglob("test_*.py")}
+    tests = (ROOT / "tests").rglob("test_*.py")
+    files = {str(p.relative_to(ROOT)) for p in tests if _ever_run(p)}
     names = {i.nodeid.split("[")[0] for i in request.session.items}
-    if {n.split("::")[0] for n in names} < files:
+    if not files <= {n.split("::")[0] for n in names}:
         # The option "-q" of pyproject.toml, a second time, would leave out the names.
         options = ["-o", "addopts=--import-mode=importlib -p no:cacheprovider", "-q"]
         command = [sys.executable, "-m", "pytest", "--collect-only", "-m", "not slow", *options]
