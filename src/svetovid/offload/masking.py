@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from svetovid.crypto import Secret
-from svetovid.errors import InputError, IntegrityError, RefusalError, SvetovidError
+from svetovid.errors import IntegrityError, RefusalError, SvetovidError
 from svetovid.offload import freivalds
 from svetovid.offload.address import KEY_BYTES, Mask, Rounding
 from svetovid.offload.blocks import Blocks, blocks_of
 from svetovid.offload.field import M31, Field
 from svetovid.offload.naming import on_one_line, wrong_places
-from svetovid.offload.operands import MaskedOperand, terms
+from svetovid.offload.operands import MaskedOperand, require_numbers, terms
 from svetovid.offload.product import Product
-from svetovid.offload.work import Link, Work
+from svetovid.offload.work import Answer, Link, Work
 
 Pair = tuple[MaskedOperand, MaskedOperand]
 
@@ -105,7 +105,7 @@ class Masker:
         self.failed: set[int] = set()
         self.careful = False
         self.begun = 0
-        self._scratch: Integers | None = None  # new memory costs as much as what is done in it
+        self._scratch: Integers | None = None
         for place, link in enumerate(self.links):
             ledger.bind(link.identity, place)
 
@@ -164,13 +164,7 @@ class Masker:
                 observed=name,
                 next_step="call each layer inside the step, once for each name",
             )
-        if not value.numel():
-            raise InputError(
-                "offload.shape",
-                expected="a number at least",
-                observed=f"{name} of shape {tuple(value.shape)}",
-                next_step="leave empty batches out",
-            )
+        require_numbers(name, value)
         self._names.add(name)
         data = value.detach().contiguous().numpy()
         shift = kernels.shift_of(kernels.absmax(data, threads=self._threads))
@@ -233,7 +227,6 @@ class Masker:
             ).key(self._masks)
             for role in self.scheme.masks
         }
-        size = operand.size
         held = sorted({point for worker in self.scheme.workers for point in worker.points})
         operand.numbers = {point: self._next + i for i, point in enumerate(held)}
         self._next += len(held)
@@ -242,7 +235,8 @@ class Masker:
             for point in worker.points:
                 if point in operand.keys:
                     with self._blaming(place):
-                        link.seed(operand.numbers[point], size, operand.keys[point], self._field.p)
+                        key = operand.keys[point]
+                        link.seed(operand.numbers[point], operand.size, key, self._field.p)
                 else:
                     wanted.append((place, point))
         self._filled(operand, wanted, [], write)
@@ -267,15 +261,18 @@ class Masker:
             self.links[place].send(operand.numbers[point], operand.size, fill)
 
     def multiply(self, product: Product, a: MaskedOperand, b: MaskedOperand) -> torch.Tensor:
-        """See :meth:`svetovid.offload.multiplier.Multiplier.multiply`.
+        """See :meth:`svetovid.offload.multiplier.Multiplier.multiply`."""
+        return self.ask(product, a, b)()
+
+    def ask(
+        self, product: Product, a: MaskedOperand, b: MaskedOperand
+    ) -> Callable[[], torch.Tensor]:
+        """See :meth:`svetovid.offload.multiplier.Multiplier.ask`.
 
         Raises:
             IntegrityError: ``worker.wrong``.
             SvetovidError: as of :class:`svetovid.offload.work.Answer`.
         """
-        import numpy as np
-        import torch
-
         if {a.begun, b.begun} != {self.begun} or self._step < 0:
             raise RefusalError(
                 "offload.step",
@@ -284,20 +281,39 @@ class Masker:
                 next_step="put forward and backward of one step between its begin and its end",
             )
         blocks = blocks_of(product.canonical, self.scheme.blocks, self._field.longest)
-        block, parts = blocks.product, blocks.parts
-        for operand, cut, whole, size in (
-            (a, blocks.cut[0], product.a, math.prod(block.a)),
-            (b, blocks.cut[1], product.b, math.prod(block.b)),
-        ):
-            operand.take(whole, size, cut, self.scheme.blocks)
+        block = blocks.product
+        sides = zip((a, b), blocks.cut, (product.a, product.b), (block.a, block.b), strict=True)
+        for operand, cut, whole, shape in sides:
+            operand.take(whole, math.prod(shape), cut, self.scheme.blocks)
             if self.scheme.per_product or not operand.numbers:
                 self._share_quantised(operand)
         times = [self.scheme.answers(summed, self._field.p) for summed in blocks.results]
-        answers = self._answered(blocks, a, b, times)
+        asked = self._asked(blocks, a, b, times)
+        if self.scheme.per_product:  # of the next, operands have other masks
+            done = self._done(product, blocks, (a, b), times, asked)
+            return lambda: done
+        return lambda: self._done(product, blocks, (a, b), times, asked)
+
+    def _done(
+        self,
+        product: Product,
+        blocks: Blocks,
+        pair: Pair,
+        times: Sequence[Sequence[int]],
+        asked: Mapping[int, Answer],
+    ) -> torch.Tensor:
+        import numpy as np
+        import torch
+
+        (a, b), block, parts = pair, blocks.product, blocks.parts
+        answers = {}
+        for place, answer in asked.items():
+            with self._blaming(place):
+                answers[place] = answer.wait()
         if self.scheme.parity or self.careful:
             answers = {place: answer.copy() for place, answer in answers.items()}
         if self.scheme.parity and not on_one_line(self.scheme, answers, self._field.p):
-            raise self._wrong(block, (a, b), answers, parts)
+            raise self._wrong(block, pair, answers, parts)
         size = math.prod(block.out)
         out, total = np.empty(len(blocks.results) * size, np.float32), np.int64(0)
         shift = a.shift + b.shift
@@ -306,12 +322,12 @@ class Masker:
             try:
                 integers = self._combined(used, parts, shift, out[i * size : (i + 1) * size])
             except IntegrityError as e:  # some number was no residue: it may say now whose
-                raise self._wrong(block, (a, b), answers, parts) from e
+                raise self._wrong(block, pair, answers, parts) from e
             held = [(1, a.block(k), b.block(k)) for k in summed]
             if self._check and not freivalds.holds(
                 block, held, integers, parts, self._field, threads=self._threads
             ):
-                raise self._wrong(block, (a, b), answers, parts)
+                raise self._wrong(block, pair, answers, parts)
             if blocks.join == "sum":
                 total = total + integers.reshape(parts, size).sum(0, dtype=np.int64)
         if blocks.join == "sum":
@@ -319,21 +335,17 @@ class Masker:
                 out = np.ldexp(total.astype(np.float64), -shift).astype(np.float32)
         return torch.from_numpy(out)[: math.prod(product.out)].view(product.out)
 
-    def _answered(
+    def _asked(
         self, blocks: Blocks, a: MaskedOperand, b: MaskedOperand, times: Sequence[Sequence[int]]
-    ) -> dict[int, Integers]:
-        """The answers of all workers that some result needs, by their places."""
+    ) -> dict[int, Answer]:
+        """All workers whose answer some result needs, by their places."""
         asked = {}
         for place, (link, worker) in enumerate(zip(self.links, self.scheme.workers, strict=True)):
             if self.scheme.parity or any(of_result[place] for of_result in times):
                 work = Work(blocks.product, self._field.p, terms(worker, a, b), blocks.parts)
                 with self._blaming(place):
                     asked[place] = link.ask(work)
-        answers = {}
-        for place, answer in asked.items():
-            with self._blaming(place):
-                answers[place] = answer.wait()
-        return answers
+        return asked
 
     def _combined(
         self,
@@ -367,8 +379,7 @@ class Masker:
         try:
             yield
         except SvetovidError as e:
-            # Memory of several links is got one inside the other, and a script's own fault comes
-            # out through all of them.
+            # Links are asked for memory one inside the other: a script's fault passes all of them.
             if e.code.startswith("worker.") and not self.failed:
                 self.failed.add(place)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from svetovid.offload.product import Product
@@ -53,4 +54,9 @@ class Multiplier(Protocol[OperandT]):
 
         Operands are flat: one of as many numbers does where its shape is another.
         """
+        ...
+
+    def ask(self, product: Product, a: OperandT, b: OperandT) -> Callable[[], torch.Tensor]:
+        """As :meth:`multiply`, but the product is what the returned function gives: it may be
+        computed while others are asked for. Products are taken in the order they were asked in."""
         ...

@@ -12,6 +12,7 @@ from svetovid.offload.work import Term
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from svetovid.offload.protocols.scheme import Scheme, Worker
     from svetovid.offload.store import Kept, TensorStore
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
     Small = np.ndarray[tuple[int, ...], np.dtype[np.int16]]
 
-__all__ = ["MaskedOperand", "terms"]
+__all__ = ["MaskedOperand", "require_numbers", "terms"]
 
 
 @dataclass
@@ -143,3 +144,18 @@ def terms(worker: Worker, a: MaskedOperand, b: MaskedOperand) -> tuple[Term, ...
         )
         for sign, left, right in worker.terms
     )
+
+
+def require_numbers(name: str, value: torch.Tensor) -> None:
+    """See that a tensor is not empty.
+
+    Raises:
+        InputError: ``offload.shape``.
+    """
+    if not value.numel():
+        raise InputError(
+            "offload.shape",
+            expected="a number at least",
+            observed=f"{name} of shape {tuple(value.shape)}",
+            next_step="leave empty batches out",
+        )

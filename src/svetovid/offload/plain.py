@@ -8,6 +8,7 @@ than fit in memory. Nothing of it is masked, checked or native.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,10 @@ class PlainMultiplier:
         shift = shift_of(greatest(x))
         key = Rounding(self._run, self._step, name).key(self._master)
         return PlainOperand(tuple(value.shape), quantised(x, shift, key), shift, self._begun)
+
+    def ask(self, product: Product, a: PlainOperand, b: PlainOperand) -> Callable[[], torch.Tensor]:
+        """See :meth:`svetovid.offload.multiplier.Multiplier.ask`: computed when it is taken."""
+        return lambda: self.multiply(product, a, b)
 
     def multiply(self, product: Product, a: PlainOperand, b: PlainOperand) -> torch.Tensor:
         """The product scaled back, rounded to float32 once."""

@@ -186,6 +186,10 @@ class _Counter:
         self.layers[layer].shared += value.numel()
         return _Operand(layer, tuple(value.shape))
 
+    def ask(self, product: Product, a: _Operand, b: _Operand) -> Callable[[], torch.Tensor]:
+        """See :meth:`svetovid.offload.multiplier.Multiplier.ask`: computed when it is taken."""
+        return lambda: self.multiply(product, a, b)
+
     def multiply(self, product: Product, a: _Operand, b: _Operand) -> torch.Tensor:
         counted = self.layers[a.layer]
         try:

@@ -167,6 +167,11 @@ class Session:
     def multiply(self, product: Product, a: MaskedOperand, b: MaskedOperand) -> torch.Tensor:
         return self._masker.multiply(product, a, b)
 
+    def ask(
+        self, product: Product, a: MaskedOperand, b: MaskedOperand
+    ) -> Callable[[], torch.Tensor]:
+        return self._masker.ask(product, a, b)
+
     # -- steps
 
     def begin(self, step: int) -> None:

@@ -122,6 +122,10 @@ class HostMultiplier:
         self._tell("operand", count=value.numel())
         return HostOperand(tuple(value.shape), number, self._begun)
 
+    def ask(self, product: Product, a: HostOperand, b: HostOperand) -> Callable[[], torch.Tensor]:
+        """See :meth:`svetovid.offload.multiplier.Multiplier.ask`: computed when it is taken."""
+        return lambda: self.multiply(product, a, b)
+
     def multiply(self, product: Product, a: HostOperand, b: HostOperand) -> torch.Tensor:
         """See :meth:`svetovid.offload.multiplier.Multiplier.multiply`; raises as :meth:`operand`,
         where the product is larger."""

@@ -120,10 +120,11 @@ class _Bilinear(torch.autograd.Function):
         da = db = None
         if needs_a or needs_b:
             gradient = _operand(ctx.call, maps.names[2], dy)
-            if needs_a:
-                da = multiplier.multiply(maps.grad_a, gradient, right).reshape(ctx.shapes[0])
-            if needs_b:
-                pair = (gradient, left) if maps.turned else (left, gradient)
-                db = multiplier.multiply(maps.grad_b, *pair).reshape(ctx.shapes[1])
+            pair = (gradient, left) if maps.turned else (left, gradient)
+            # Both are asked for before one is taken: workers go on while it is checked.
+            asked_a = multiplier.ask(maps.grad_a, gradient, right) if needs_a else None
+            asked_b = multiplier.ask(maps.grad_b, *pair) if needs_b else None
+            da = asked_a().reshape(ctx.shapes[0]) if asked_a else None
+            db = asked_b().reshape(ctx.shapes[1]) if asked_b else None
         others = [i for i in range(dy.dim()) if i != maps.axis]
         return None, None, da, db, dy.sum(others) if needs_bias else None
