@@ -57,7 +57,7 @@ from benchmarks._harness import summary
 from benchmarks._kernels import kernel_rounds
 from benchmarks._quiet import NARROW, Quiet, width
 from svetovid.offload.kernels import paths
-from svetovid.offload.planner import LayerCost, Rates, measure_rates, plan
+from svetovid.offload.planner import LayerCost, Rates, costs, measure_rates, plan
 from svetovid.offload.protocols import CODED, GOTEN, Scheme
 from svetovid.offload.recorder import Recorder
 from svetovid.offload.session import Session
@@ -93,8 +93,8 @@ def measured(
     bfloat16. What the plan says is sent, or ``send``."""
     mine = os.sched_getaffinity(0)
     inside, others = {min(mine)}, (mine - {min(mine)}) or mine
-    costs = plan(model, x, rates)
-    sent = send or {cost.name for cost in costs if cost.send}
+    found_costs = costs(model, x, rates)
+    sent = send or plan(found_costs)
     os.sched_setaffinity(0, inside)
     try:
         with ExitStack() as stack:
@@ -123,7 +123,7 @@ def measured(
         os.sched_setaffinity(0, mine)
     best, ratios = _speedups(found)
     cpu = {way: [f[way][0] for f in found] for way in ways}
-    macs = sum(cost.macs for cost in costs)
+    macs = sum(cost.macs for cost in found_costs)
     return {
         "baseline": best,
         "inside_gflop_s": 2 * macs / median(cpu[best]) / 1e9,
@@ -131,7 +131,7 @@ def measured(
         "wall_s": {way: summary([f[way][1] for f in found]) for way in ways},
         "waiting_s": summary([f["masked"][1] - f["masked"][0] for f in found]),
         "speedup": {way: summary(values) for way, values in ratios.items()},
-        "plan": [_told(cost) for cost in costs],
+        "plan": [_told(cost) for cost in found_costs],
     }
 
 

@@ -338,6 +338,25 @@ def test_operands_of_one_step_are_bounded(both: Make, monkeypatch: pytest.Monkey
     assert here.refused(lambda: here.wire.ask("operand", count=1)) == "offload.limit"
 
 
+def test_all_tensors_of_one_step_are_bounded_together(
+    both: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step holds is the host's memory, not the sandbox's."""
+    monkeypatch.setattr(masking, "_STEP_ROOMS", 1)
+    here = both()
+    most = here.room.size // 4
+    for _ in range(2):
+        here.begin()
+        here.wire.ask("operand", count=most // 2)
+        here.wire.ask("operand", count=4)
+        here.wire.ask("end")
+    here.begin()
+    here.wire.ask("operand", count=most - 7)
+    here.wire.ask("operand", count=4)
+    asked = {"a": 1, "b": 1, "product": PLAIN}
+    assert here.refused(lambda: here.wire.ask("multiply", **asked)) == "offload.limit"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none(both: Make, value: float) -> None:
     here = both()

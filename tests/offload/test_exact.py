@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 import unittest.mock
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,8 +14,8 @@ import torch
 from hypothesis import given, settings
 
 from offload.reference import product_of, terms_of
-from svetovid.errors import SvetovidError
-from svetovid.offload import limbs, lowering, packed_limbs
+from svetovid.errors import InputError, SvetovidError
+from svetovid.offload import limbs, lowering, packed_limbs, windows
 from svetovid.offload.exact import fastest, kernels, multiply, self_test
 from svetovid.offload.field import FIELDS, LARGEST, M31, P24, Field
 from svetovid.offload.limbs import SCHEMES
@@ -356,3 +357,37 @@ def test_kernel_that_rounds_is_refused(wrong: Any, monkeypatch: pytest.MonkeyPat
     with pytest.raises(SvetovidError) as refused:
         self_test(CPU)
     assert refused.value.code == "worker.kernel"
+
+
+def strided(kernel: int, size: int) -> Product:
+    """One output that reads all of a kernel, of a tensor that is much larger."""
+    how = {"stride": (size - kernel + 1,), "padding": (0,), "dilation": (1,)}
+    return Product("conv_input", (1, 1, 1), (1, 1, kernel), (1, 1, size), **how).canonical
+
+
+def test_a_large_stride_costs_no_more_than_its_taps() -> None:
+    begun = time.monotonic()
+    phases = list(windows.input_phases(strided(4096, 1 << 22)))
+    assert len(phases) == 4096
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        lambda: strided(65_535, 1 << 22),
+        lambda: Product("matmul", (16_385, 1, 1), (16_385, 1, 1), (16_385, 1, 1)),
+        lambda: Product(
+            *("conv", (1, 16_385, 1), (16_385, 1, 1), (1, 16_385, 1)),
+            stride=(1,),
+            padding=(0,),
+            dilation=(1,),
+            groups=16_385,
+        ),
+    ],
+    ids=["phases", "matrices", "groups"],
+)
+def test_a_product_of_too_many_pieces_is_refused(many: Callable[[], Product]) -> None:
+    """Each takes a worker's time, and its host's, whatever its size."""
+    with pytest.raises(InputError, match=r"offload\.shape"):
+        many()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from svetovid.crypto import Secret, canonical
-from svetovid.errors import IntegrityError, RefusalError
+from svetovid.errors import HostError, IntegrityError, RefusalError
 from svetovid.offload.address import Mask, Rounding
 from svetovid.offload.ledger import Ledger
 
@@ -130,3 +130,15 @@ def test_a_key_is_that_of_the_specification() -> None:
         said = canonical(["rounding", "run", 2, tensor])
         expected = hmac.digest(MASTER.reveal(), said, "sha256")
         assert Rounding("run", 2, tensor).key(MASTER) == expected
+
+
+def test_without_room_for_the_ledger_no_mask_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    ledger = begun(tmp_path)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(HostError, match=re.escape("offload.ledger")):
+        ledger.begin()

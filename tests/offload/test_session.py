@@ -197,32 +197,67 @@ def test_after_a_crash_a_worker_keeps_its_place(tmp_path: Path) -> None:
         pass
 
 
+def test_a_spare_that_had_another_place_in_an_earlier_life_is_passed_over(tmp_path: Path) -> None:
+    """Two workers are away, and spares take their places; then one of the two is back."""
+
+    def away() -> MemoryLink:
+        raise TransportError("worker.unreachable", expected="a worker", observed="none")
+
+    def there(name: str) -> Place:
+        return Place(Seat(name, name, "memory"), lambda: MemoryLink(name))
+
+    def gone(name: str) -> Place:
+        return Place(Seat(name, name, "memory"), away)
+
+    spares = [there(name) for name in ("S", "T", "U")]
+    with session(tmp_path, [gone("A"), gone("B"), there("C"), *spares]) as masked:
+        assert [s.identity for s in masked._seats] == ["S", "T", "C"]
+    with session(tmp_path, [there("A"), gone("B"), there("C"), *spares]) as masked:
+        assert [s.identity for s in masked._seats] == ["A", "T", "C"]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     failures=st.lists(
-        st.tuples(st.integers(1, 40), st.sampled_from(["lie", "silent", "crash"])), max_size=4
+        st.tuples(st.integers(1, 90), st.sampled_from(["lie", "silent", "crash"])), max_size=4
     )
 )
 def test_no_second_point_and_no_second_value_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, failures: list[tuple[int, str]]
 ) -> None:
-    """Workers lie, fall silent and the trusted side is killed at any answer: nobody ever gets two
-    points of a tensor, no mask is used for two values, and the weights are the simulator's."""
+    """Workers lie, fall silent and the trusted side is killed at any operand or answer: nobody, a
+    spare of an earlier life included, ever gets two points of a tensor, no mask is used for two
+    values, and the weights are the simulator's."""
     folder = tmp_path_factory.mktemp("run")
     keys: list[bytes] = []
     points: dict[str, set[int]] = defaultdict(set)
     plan = dict(failures)
-    answers = 0
-    spare = 0
+    moments = 0
+    names = sorted({point for worker in CODED.workers for point in worker.points})
+
+    def moment() -> str | None:
+        nonlocal moments
+        moments += 1
+        return plan.pop(moments, None)
+
+    class Noted(MemoryLink):
+        """Notes which points it was given, whatever becomes of them."""
+
+        def _keep(self, operand: int, values: np.ndarray) -> None:
+            points[self.identity].add(operand % len(names))
+            super()._keep(operand, values)
+            kind = moment()
+            if kind == "crash":
+                raise KeyboardInterrupt
+            if kind is not None:
+                raise TransportError("worker.gone", expected="a worker", observed="none")
 
     def connect(name: str) -> Callable[[], MemoryLink]:
         def made() -> MemoryLink:
-            link = MemoryLink(name)
+            link = Noted(name)
 
             def change(_: object, answer: np.ndarray) -> np.ndarray:
-                nonlocal answers
-                answers += 1
-                kind = plan.pop(answers, None)
+                kind = moment()
                 if kind == "lie":
                     answer[0] ^= 1
                 elif kind == "silent":
@@ -255,8 +290,7 @@ def test_no_second_point_and_no_second_value_whatever_happens(
         patch.setattr(Mask, "key", key)
         while number < 3:
             before = [b.clone() for b in model.buffers()], torch.get_rng_state()
-            spares = [f"spare {spare + i}" for i in range(5)]
-            spare += 5
+            spares = [f"spare {i}" for i in range(8)]
             try:
                 with session(folder, [where(n) for n in (*seats, *spares)]) as masked:
                     protect(model, masked)
@@ -276,12 +310,10 @@ def test_no_second_point_and_no_second_value_whatever_happens(
                 for b, old in zip(model.buffers(), before[0], strict=True):
                     b.data.copy_(old)
                 torch.set_rng_state(before[1])
-            seats = [s.identity for s in masked._seats]
-            for place, name in enumerate(seats):
-                points[name].add(place)
+    assert len(points) >= 3
     assert all(len(p) == 1 for p in points.values())
     assert max(Counter(keys).values()) == 1
-    assert not plan or answers < max(plan)
+    assert not plan or moments < max(plan)
     plain, other = PlainMultiplier("run", ROUNDINGS), net()
     protect(other, plain)
     again = torch.optim.SGD(other.parameters(), 0.1, momentum=0.9)

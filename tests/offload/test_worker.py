@@ -427,11 +427,37 @@ def test_without_native_kernels_the_slow_ones_do(monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(out, expanded(bytes(32), M31.p, 9))
 
 
-def test_a_device_that_fails_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory\nand a long story")
+@pytest.mark.parametrize(
+    "full",
+    [
+        torch.OutOfMemoryError("CUDA out of memory\nand a long story"),
+        MemoryError("no room"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=["device", "numpy", "processor"],
+)
+def test_work_that_is_too_large_for_the_device_is_refused(
+    full: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends the connection, and not the worker, which serves the next."""
 
-    monkeypatch.setattr(exact, "multiply", full)
+    def multiply(*_: object, **__: object) -> torch.Tensor:
+        raise full
+
+    monkeypatch.setattr(exact, "multiply", multiply)
+    trusted = Trusted()
+    trusted.operands()
+    trusted.say(wire.Multiply, WORK)
+    assert trusted.reply()["reason"] == "worker.limit"
+    assert trusted.closed() == "worker.limit"
+    assert "story" not in str(trusted.ended)
+
+
+def test_a_device_that_fails_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("CUDA error: unspecified launch failure\nand a long story")
+
+    monkeypatch.setattr(exact, "multiply", broken)
     trusted = Trusted()
     trusted.operands()
     trusted.say(wire.Multiply, WORK)

@@ -45,6 +45,9 @@ _PADDED = 1 << 22
 """Numbers that any tensor may take once it is padded, however little room there is."""
 _MOST_OPERANDS = 100_000
 """Of one step: each costs the host some memory, however small it is."""
+_STEP_ROOMS = 8
+"""Times the room of one tensor: all operands and products of one step together. A number takes up
+to 12 bytes of the host's memory, in its links' and in its own."""
 _FLOAT_BYTES = 4
 
 
@@ -109,6 +112,7 @@ class Masking:
         self._ended = threading.Event()
         self._most = len(room.numbers(room.size // _FLOAT_BYTES))
         self._left = {"products": offload.products, "numbers": offload.numbers}
+        self._in_step = 0
         self._step = -1
         self._under_way = self._again = False
         self._operands: list[MaskedOperand] = []
@@ -124,7 +128,7 @@ class Masking:
         Raises:
             ParseError: ``sandbox.protocol``: an unknown operand, a product that does not fit, or
                 anything outside of a step.
-            LimitError: ``offload.limit``: more than the job agreed on.
+            LimitError: ``offload.limit``: more than the job agreed on, or than a step may have.
             InputError: ``offload.nonfinite``, ``offload.changed``, ``offload.shape``.
             HostError: ``worker.memory``, ``sandbox.room``.
             TransportError, IntegrityError, LimitError: ``worker.*``: a worker failed, and none is
@@ -155,6 +159,7 @@ class Masking:
     def _do(self, message: Message) -> None:
         if message.type == "begin":
             self._operands.clear()
+            self._in_step = 0
             self._session.begin(self._step)
         elif message.type == "operand":
             self._operand(message.count)
@@ -173,6 +178,7 @@ class Masking:
         if len(self._operands) >= _MOST_OPERANDS:
             raise _limit("operands of one step", _MOST_OPERANDS)
         self._spend("numbers", count)
+        self._hold(count)
         value = torch.from_numpy(self.room.numbers(count))
         self._operands.append(self._session.operand(str(len(self._operands)), value))
 
@@ -186,6 +192,7 @@ class Masking:
         if math.prod(product.out) > self._most or largest(product, _parts(product)) > most:
             raise protocol_error(f"a product whose tensors have at most {self._most:,} numbers")
         self._spend("products", 1)
+        self._hold(math.prod(product.out) * _parts(product))
         out = self._session.multiply(product, a, b).numpy().reshape(-1)
         self.room.numbers(out.size)[:] = out
 
@@ -193,6 +200,12 @@ class Masking:
         if number >= len(self._operands):
             raise protocol_error("an operand of this step", number)
         return self._operands[number]
+
+    def _hold(self, count: int) -> None:
+        """What a step's tensors take of this host's memory ends with the step, and not before."""
+        self._in_step += count
+        if self._in_step > _STEP_ROOMS * self._most:
+            raise _limit("numbers in one step", _STEP_ROOMS * self._most)
 
     def _spend(self, what: str, count: int) -> None:
         if count > self._left[what]:

@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from svetovid.crypto import Secret, canonical
-from svetovid.errors import TransportError
+from svetovid.errors import HostError, TransportError
 from svetovid.host.home import LINK
 from svetovid.host.masking import Masking, Room
 from svetovid.host.waiting import answered
@@ -40,14 +40,24 @@ _MIB = 1 << 20
 
 
 def ready() -> None:
-    """See that this host can mask, before it asks for a key.
+    """See that this host can mask and check, before it asks for a key.
 
     Raises:
-        HostError: ``offload.kernels``: the native kernels are not compiled.
+        HostError: ``offload.kernels``: the native kernels are not compiled, or PyTorch is not here;
+            ``worker.kernel``: its own products, by which it checks, are not exact.
     """
-    from svetovid.offload import kernels
+    from svetovid.offload import freivalds, kernels
 
     kernels.paths()
+    try:
+        freivalds.proven()
+    except ImportError as e:
+        raise HostError(
+            "offload.kernels",
+            expected="PyTorch, by which products are checked",
+            observed=e,
+            next_step="pip install 'svetovid[train]' on this host",
+        ) from e
 
 
 class Workers:
@@ -56,10 +66,12 @@ class Workers:
     Args:
         own: file of this host's key and certificate.
         stop: set when the job must end.
+        rest: bytes of memory that each link keeps from one step to the next.
     """
 
-    def __init__(self, own: Path, stop: threading.Event) -> None:
+    def __init__(self, own: Path, stop: threading.Event, rest: int = _MIB) -> None:
         self._own = own
+        self._rest = rest
         self._stop = stop
         self._ended = threading.Event()
         self._links: list[FramedLink] = []
@@ -84,6 +96,7 @@ class Workers:
                 own=self._own,
                 identity=worker.certificate,
                 operator=worker.operator,
+                rest=self._rest,
             ),
             self._given_up,
             discard=FramedLink.close,
@@ -142,8 +155,9 @@ def masking(
     """
     folder = _folder(home, job)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    workers = Workers(home / LINK, stop)
-    room = Room(job.limits.memory_mib * _MIB // _ROOM_SHARE)
+    memory = job.limits.memory_mib * _MIB
+    workers = Workers(home / LINK, stop, memory)
+    room = Room(memory // _ROOM_SHARE)
     try:
         with Session(
             SCHEMES[offload.protocol],

@@ -204,6 +204,7 @@ def _signals(agreed: Agreed | None) -> list[str]:
     if agreed is None:
         return []
     return [
-        "what the job's code signals by shapes, order, timing and counts: in one run it gets"
-        f" {agreed.products} products over {agreed.numbers} masked numbers, and no more"
+        "what the job's code signals by shapes, order, timing and counts: in one run, and anew in"
+        f" each resume, it gets {agreed.products} products over {agreed.numbers} masked numbers,"
+        " and no more"
     ]

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from svetovid.crypto import canonical, load_json
-from svetovid.errors import IntegrityError, RefusalError, SvetovidError
+from svetovid.errors import HostError, IntegrityError, RefusalError, SvetovidError
 from svetovid.offload.address import Mask
 
 __all__ = ["Ledger"]
@@ -68,6 +68,17 @@ class Ledger:
         )
 
     def _write(self) -> None:
+        try:
+            self._put()
+        except OSError as e:
+            raise HostError(
+                "offload.ledger",
+                expected="room for the run's ledger",
+                observed=f"{e.strerror}: {self._path}",
+                next_step="make room: without it no mask is used",
+            ) from e
+
+    def _put(self) -> None:
         text = canonical({"run": self._run, "attempt": self.attempt, "points": self._points})
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:

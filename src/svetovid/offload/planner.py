@@ -12,7 +12,7 @@ import copy
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from svetovid.offload.product import Product
 from svetovid.offload.protect import protect
 from svetovid.offload.protocols import CODED, Scheme
 
-__all__ = ["LayerCost", "Rates", "measure_rates", "plan"]
+__all__ = ["LayerCost", "Rates", "costs", "measure_rates", "plan"]
 
 _ELEMENTS = 1 << 23
 """Of a kernel's measurement: more than caches hold."""
@@ -204,7 +204,13 @@ class _Counter:
         return torch.zeros(product.out)
 
 
-def plan(
+def plan(found: Iterable[LayerCost]) -> set[str]:
+    """Names of the layers that are worth sending, as :func:`svetovid.offload.protect.protect` and
+    ``svetovid.training.protect`` take them."""
+    return {cost.name for cost in found if cost.send}
+
+
+def costs(
     model: nn.Module,
     example: torch.Tensor,
     rates: Rates,
@@ -212,7 +218,7 @@ def plan(
     train: bool = True,
     tick: Callable[[str], None] = lambda _: None,
 ) -> list[LayerCost]:
-    """What each layer costs inside and sent, in the model's order.
+    """What each layer that can be sent costs inside and sent, in the model's order.
 
     Args:
         model: plain, of float32.
@@ -220,8 +226,6 @@ def plan(
         train: with gradients, or forward only.
         tick: called with the name of each layer before it is measured.
 
-    Raises:
-        InputError: ``offload.model``: see :func:`svetovid.offload.protect.protect`.
     """
     with kept_memory():
         return list(_costs(model, example, rates, train, tick))
@@ -232,7 +236,8 @@ def _costs(
 ) -> Iterator[LayerCost]:
     counter = _Counter()
     with torch.set_grad_enabled(train), torch.random.fork_rng():
-        out = protect(copy.deepcopy(model).train(train), counter)(example)
+        can = {name for name, module in model.named_modules() if masked_form(module)}
+        out = protect(copy.deepcopy(model).train(train), counter, can)(example)
         if train:
             out.sum().backward()
         inputs = dict(_inputs(copy.deepcopy(model).train(train), example))

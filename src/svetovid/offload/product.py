@@ -24,6 +24,9 @@ from svetovid.errors import InputError
 
 __all__ = ["Kind", "Product"]
 
+_MOST_PIECES = 1 << 14
+"""Each costs some milliseconds, however small it is."""
+
 Kind = Literal["matmul", "conv", "conv_input", "conv_weight"]
 Shape = tuple[int, ...]
 
@@ -39,7 +42,7 @@ class Product:
         groups: of convolutions.
 
     Raises:
-        InputError: ``offload.shape``: the shapes do not fit one another.
+        InputError: ``offload.shape``: the shapes do not fit one another, or make too many pieces.
     """
 
     kind: Kind
@@ -57,6 +60,13 @@ class Product:
             self._require(self._matmul_fits())
         else:
             self._require(self._conv_fits())
+        if self.pieces > _MOST_PIECES:
+            raise InputError(
+                "offload.shape",
+                expected=f"a product of at most {_MOST_PIECES:,} products of matrices",
+                observed=f"{self.pieces:,} in {self.kind} of {self.a} and {self.b}",
+                next_step="keep this layer inside, or make the batch smaller",
+            )
 
     def _require(self, fits: bool) -> None:
         if not fits:
@@ -77,6 +87,16 @@ class Product:
         if self.transpose[1]:
             kb, n = n, kb
         return ka == kb and self.out[1:] == (m, n) and len({s[0] for s in shapes}) == 1
+
+    @property
+    def pieces(self) -> int:
+        """Products of matrices that it is computed by, one after another."""
+        if self.kind == "matmul":
+            return self.out[0]
+        if self.kind != "conv_input":
+            return self.groups
+        phases = map(min, self.stride, self.w[2:], self.x[2:])
+        return self.groups * math.prod(phases)
 
     @property
     def canonical(self) -> Product:

@@ -117,7 +117,7 @@ class Session:
         self._past: list[Seat] = []
         self._was_careful = False
         try:
-            links.extend(self._first(i, place) for i, place in enumerate(places[:needed]))
+            links.extend(self._first(i, place, ledger) for i, place in enumerate(places[:needed]))
             self._masker = Masker(
                 scheme,
                 links,
@@ -215,12 +215,22 @@ class Session:
             self._seats[place] = seat
             return
 
-    def _first(self, place: int, wanted: Place) -> Link:
-        """The worker that was chosen for a place, or a spare one where that is not there."""
+    def _first(self, place: int, wanted: Place, ledger: Ledger) -> Link:
+        """The worker that was chosen for a place, or, where that is not there, a spare one that had
+        no other place in this run."""
+        error: SvetovidError
         try:
             return wanted.connect()
         except (IntegrityError, TransportError) as e:
-            seat, link = self._next(e)
+            error = e
+        while True:
+            seat, link = self._next(error)
+            try:
+                ledger.bind(link.identity, place)
+            except RefusalError as e:
+                link.close()
+                error = e
+                continue
             self._past.append(wanted.seat)
             self._seats[place] = seat
             return link

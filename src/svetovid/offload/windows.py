@@ -68,14 +68,15 @@ def input_phases(product: Product) -> Iterator[Phase]:
 def _axis_phases(product: Product, i: int) -> Iterator[tuple[slice, list[int], Window]]:
     stride, padding, dilation = product.stride[i], product.padding[i], product.dilation[i]
     size, kernel = product.x[2 + i], product.w[2 + i]
-    for r in range(min(stride, size)):
-        # x[r + stride m] was read by y[j] at tap t where j stride - padding + t dilation is that.
-        taps = [t for t in range(kernel) if (r + padding - t * dilation) % stride == 0][::-1]
-        if taps:
-            reads = [(r + padding - t * dilation) // stride for t in taps]
-            spread = reads[1] - reads[0] if len(reads) > 1 else 1
-            outputs = len(range(r, size, stride))
-            yield slice(r, None, stride), taps, Window(reads[0], 1, spread, outputs, len(taps))
+    # x[r + stride m] was read by y[j] at tap t where j stride - padding + t dilation is that.
+    taps: dict[int, list[int]] = {}
+    for t in reversed(range(kernel)):
+        taps.setdefault((t * dilation - padding) % stride, []).append(t)
+    for r in sorted(r for r in taps if r < size):
+        reads = [(r + padding - t * dilation) // stride for t in taps[r]]
+        spread = reads[1] - reads[0] if len(reads) > 1 else 1
+        outputs = len(range(r, size, stride))
+        yield slice(r, None, stride), taps[r], Window(reads[0], 1, spread, outputs, len(reads))
 
 
 def padded(x: Tensor, windows: tuple[Window, ...]) -> tuple[Tensor, tuple[Window, ...]]:

@@ -19,6 +19,8 @@ from svetovid.offload.links.stream import TlsStream
 
 __all__ = ["connected", "handshaken", "tuned"]
 
+_PROBE_S = 20
+"""Of silence, after which a machine is asked whether it is there."""
 _DEAD_AFTER_MS = 60_000
 """Sent and not acknowledged for so long: the other machine is not there any more."""
 
@@ -98,6 +100,8 @@ def _tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from svetovid.errors import HostError
+from svetovid.errors import HostError, LimitError
 from svetovid.offload import exact
 from svetovid.offload.work import Work
 from svetovid.offload.worker.expansion import expand
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from svetovid.offload.work import Residues
 
 __all__ = ["Engine", "ready"]
+
+_NO_MEMORY = "can't allocate memory"
+"""As PyTorch's allocator for processors says it."""
 
 
 class Engine:
@@ -53,15 +57,20 @@ class Engine:
         exact.self_test(self._device)
 
     def hold(self, numbers: Residues) -> torch.Tensor:
-        """The numbers where they can be multiplied: on the processor they are not copied."""
-        with warnings.catch_warnings():
+        """The numbers where they can be multiplied: on the processor they are not copied.
+
+        Raises:
+            LimitError: ``worker.limit``: there is no memory for them.
+        """
+        with self._within(f"{numbers.size:,} numbers"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # operands are mapped read-only, and only read
             return torch.from_numpy(numbers).to(self._device)
 
     def expand(self, count: int, key: bytes, p: int) -> torch.Tensor:
-        """The residues of a key."""
-        numbers = np.empty(count, np.int32)
-        expand(key, p, numbers, threads=self._threads)
+        """The residues of a key; raises as :meth:`hold`."""
+        with self._within(f"{count:,} numbers"):
+            numbers = np.empty(count, np.int32)
+            expand(key, p, numbers, threads=self._threads)
         return self.hold(numbers)
 
     def compute(self, work: Work, held: Callable[[int], torch.Tensor], into: Residues) -> None:
@@ -74,9 +83,10 @@ class Engine:
 
         Raises:
             InputError: ``worker.operand``, a number is no residue; ``offload.shape``, of the parts.
+            LimitError: ``worker.limit``: there is no memory for it.
             HostError: ``worker.compute``: the device cannot.
         """
-        try:
+        with self._within(f"a {work.product.kind}"):
             total = None
             for term in work.terms:
                 a, b = (_sum([(held(n), s) for n, s in side], work.p) for side in (term.a, term.b))
@@ -89,12 +99,27 @@ class Engine:
                     total = ((before + term.sign * out.long()) % work.p).int()
             assert total is not None
             torch.from_numpy(into).copy_(total.view(-1))
+
+    @contextlib.contextmanager
+    def _within(self, what: str) -> Iterator[None]:
+        """Too little memory is the work's fault, and the next connection's work may fit; whatever
+        else a device says is its own."""
+        try:
+            yield
         except (RuntimeError, MemoryError) as e:
+            observed = str(e).partition("\n")[0]
+            if isinstance(e, MemoryError | torch.OutOfMemoryError) or _NO_MEMORY in observed:
+                raise LimitError(
+                    "worker.limit",
+                    expected=f"memory on {self._device} for {what}",
+                    observed=observed,
+                    next_step="make the batch smaller, or use a device with more memory",
+                ) from e
             raise HostError(
                 "worker.compute",
-                expected=f"a {work.product.kind} on {self._device}",
-                observed=str(e).partition("\n")[0],
-                next_step="make the batch smaller, or use a device with more memory",
+                expected=f"{what} on {self._device}",
+                observed=observed,
+                next_step="see what the device's driver says: this worker is of no use any more",
             ) from e
 
 

@@ -85,6 +85,7 @@ class _Connection:
         if self._observer is not None:
             self._observer.sent(header, numbers)
         if isinstance(message, wire.Seed):
+            self._make_room(message.operand, message.count)
             self._hold(message.operand, self._engine.expand(message.count, message.key, message.p))
         elif isinstance(message, wire.Multiply):
             self._multiply(message)
@@ -96,6 +97,7 @@ class _Connection:
     # -- operands
 
     def _operand(self, message: wire.Operand) -> Residues:
+        self._make_room(message.operand, message.count)
         if message.at is not None:
             numbers = self._shared(message.at, message.count, answers=False)
         else:
@@ -104,10 +106,13 @@ class _Connection:
         self._hold(message.operand, self._engine.hold(numbers))
         return numbers
 
-    def _hold(self, number: int, tensor: torch.Tensor) -> None:
+    def _make_room(self, number: int, count: int) -> None:
+        """Before it is there: both together would be more than the limit."""
         self._forget(number)
-        while self._numbers + tensor.numel() > self._limits.numbers:
+        while self._numbers + count > self._limits.numbers:
             self._forget(next(iter(self._held)))
+
+    def _hold(self, number: int, tensor: torch.Tensor) -> None:
         self._held[number] = tensor
         self._numbers += tensor.numel()
 
