@@ -236,6 +236,40 @@ def test_a_liar_is_seen_and_named(tmp_path: Path, scheme: Scheme) -> None:
         assert f"worker {place}" in e.value.reason.observed
 
 
+SMALL = [
+    Product("matmul", (2, 3, 5), (2, 5, 4), (2, 3, 4)),
+    *(p for p in PRODUCTS[3:6]),
+]
+
+
+@pytest.mark.parametrize(
+    "trials", [200, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+def test_one_number_that_is_wrong_by_one_is_seen_every_time(tmp_path: Path, trials: int) -> None:
+    """Of any kind of product, at any worker, in any place, upwards or downwards."""
+    draws = random.Random(5)
+    links = [MemoryLink(f"worker {i}") for i in range(3)]
+    trusted = masker(tmp_path, CODED, links)
+    for step in range(trials):
+        product, place, by = draws.choice(SMALL), draws.randrange(3), draws.choice((1, -1))
+
+        def change(_: object, answer: np.ndarray, by: int = by) -> np.ndarray:
+            at = draws.randrange(answer.size)
+            answer[at] = (answer[at] + by) % M31.p
+            return answer
+
+        trusted.begin(step)
+        a, b = (
+            trusted.operand(name, drawn(shape, step))
+            for name, shape in (("a", product.a), ("b", product.b))
+        )
+        links[place].change = change
+        with pytest.raises(IntegrityError, match=re.escape("worker.wrong")):
+            trusted.multiply(product, a, b)
+        links[place].change = None
+        assert trusted.failed == {place}
+
+
 def test_two_liars_that_agree_pass_the_fourth_point_and_not_the_check(tmp_path: Path) -> None:
     links = lying(1, CODED_CHECKED)
     links[0].change = lying(0, by=3)[0].change

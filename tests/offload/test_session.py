@@ -456,3 +456,30 @@ def test_a_spare_that_had_another_place_is_passed_over(tmp_path: Path) -> None:
         trained(model, lambda number, step: masked.run(number, step, model), 1)
         assert [s.identity for s in masked._seats] == ["worker 0", "worker 1", "worker 4"]
         assert masked.replaced == ["worker 2"]
+
+
+def test_labels_logits_and_scales_are_in_nothing_that_a_worker_gets(tmp_path: Path) -> None:
+    """What is not a masked number is the same, to the last byte, whatever is computed: sizes,
+    order, and every product that is asked for. Masked numbers are uniform (``test_privacy``)."""
+
+    def seen(name: str, x: torch.Tensor, y: torch.Tensor) -> list[object]:
+        (tmp_path / name).mkdir()
+        links: dict[str, MemoryLink] = {}
+        model = net()
+        with session(tmp_path / name, places(3, links)) as masked:
+            protect(model, masked)
+
+            def step() -> float:
+                loss = nn.functional.cross_entropy(model(x), y)
+                loss.backward()
+                return loss.item()
+
+            masked.run(0, step, model)
+        return [
+            (link.works, [(number, values.size) for number, values in link.seen])
+            for link in links.values()
+        ]
+
+    first = seen("one", X, Y)
+    assert first == seen("larger", X * 1000, Y)
+    assert first == seen("other labels", X, (Y + 1) % 3)

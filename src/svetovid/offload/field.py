@@ -21,14 +21,9 @@ class Field:
 
     Attributes:
         p: the prime.
-        bits: of a random word that is a candidate for a residue.
     """
 
     p: int
-
-    @property
-    def bits(self) -> int:
-        return self.p.bit_length()
 
     @property
     def half(self) -> int:
