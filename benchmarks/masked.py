@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -114,8 +115,8 @@ def measured(
 
             turn(list(ways))
             found = _narrow(
-                quiet,
-                rounds,
+                type(model).__name__,
+                *(quiet, rounds),
                 lambda i: turn(list(ways)[:: 1 if i % 2 else -1]),
                 lambda found: _speedups(found)[1],
             )
@@ -146,6 +147,7 @@ def _speedups(found: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[str, 
 
 
 def _narrow(
+    what: str,
     quiet: Quiet,
     rounds: int,
     turn: Callable[[int], T],
@@ -157,6 +159,8 @@ def _narrow(
         len(found) < 2 * rounds and any(width(v) > NARROW for v in ratios(found).values())
     ):
         found.append(quiet.round(partial(turn, len(found))))
+        last = {name: f"{values[-1]:.3g}" for name, values in ratios(found).items()}
+        sys.stderr.write(f"{what}, round {len(found)}: {last}\n")
     for name, values in ratios(found).items():
         quiet.require_narrow(name, values)
     return found
@@ -187,8 +191,8 @@ def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
         turn(True)
         turn(False)
         found = _narrow(
-            quiet,
-            rounds,
+            "LeNet",
+            *(quiet, rounds),
             lambda i: turn(i % 2 == 0),
             lambda found: {"vs_crypten": [a / b for a, b in found]},
         )
@@ -215,14 +219,10 @@ def _accuracies(seeds: int, count: int, epochs: int) -> list[dict[str, float]]:
             assert session is not None
             run = partial(_run, session, side.model)
             _accuracy.train(side.model, run, data, epochs)
-            right: list[float] = []
-            run(
-                1 << 20,
-                lambda side=side, right=right: right.append(
-                    _accuracy.accuracy(side.model, held_out)
-                ),
+            masked = session.run(
+                _INFERENCE, partial(_accuracy.accuracy, side.model, held_out), side.model
             )
-        found.append({"plain": _accuracy.accuracy(plain, held_out), "masked": right[0]})
+        found.append({"plain": _accuracy.accuracy(plain, held_out), "masked": masked})
     return found
 
 
@@ -267,6 +267,14 @@ def run(quick: bool) -> dict[str, Any]:
     tokens = ((2, 16), (1, 32)) if quick else ((8, 512), (1, 4096))
     rates = measure_rates(elements=1 << 18 if quick else 1 << 24)
     kernels = kernel_rounds(quiet, 2 if quick else 11, **({"size": 1 << 20} if quick else {}))
+    ratios = {
+        "kernel_ratio": _over(kernels["share"], kernels["share_torch"]),
+        "combine_ratio": _over(kernels["combine"], kernels["combine_torch"]),
+        "share_ratio": _over(kernels["share_goten"], kernels["share"]),
+        "published_share_ratio": _over(kernels["share_published"], kernels["share"]),
+    }
+    for name, values in ratios.items():
+        quiet.require_narrow(name, values)
     counted = {scheme.name: _counted(scheme) for scheme in (CODED, GOTEN)}
     crypten = _against_crypten(2 if quick else 11, quiet)
     accuracy = _accuracies(*((1, 256, 1) if quick else (3, 12_000, 2)))
@@ -297,14 +305,6 @@ def run(quick: bool) -> dict[str, Any]:
             *(rates, min(rounds, _BLOCK_ROUNDS), quiet),
         )
     native = {name: summary(values) for name, values in kernels.items()}
-    ratios = {
-        "kernel_ratio": _over(kernels["share"], kernels["share_torch"]),
-        "combine_ratio": _over(kernels["combine"], kernels["combine_torch"]),
-        "share_ratio": _over(kernels["share_goten"], kernels["share"]),
-        "published_share_ratio": _over(kernels["share_published"], kernels["share"]),
-    }
-    for name, values in ratios.items():
-        quiet.require_narrow(name, values)
     summed = {name: summary(values) for name, values in ratios.items()}
     speedup = {name: net["speedup"]["masked"]["median"] for name, net in nets.items()}
     coded, goten = counted[CODED.name], counted[GOTEN.name]
