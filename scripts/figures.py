@@ -169,8 +169,8 @@ NOTES = (
     "² Over one 256 KiB ciphertext again and again, which never leaves the processor's cache.",
     "³ The TPM's own time left out; over HTTPS, the decision on the disk.",
     "⁴ Processor seconds of one step in fp32, computed inside, over those of the trusted process "
-    "while workers compute: transport, ledger, checks and optimiser included, waiting not. In a job a "
-    "tensor is copied once each way beside it.",
+    "while workers compute: transport, ledger, checks and optimiser included, waiting not. In a "
+    "job a tensor is copied once each way beside it.",
     "⁵ By the clock, every layer sent. CrypTen trusts no machine; masked mode trusts one.",
     "⁶ The CNN of the main job, 12,000 images, two epochs, tried on 10,000 others.",
 )
