@@ -338,7 +338,13 @@ class World:
         finally:
             attester.close()
 
-    def run(self, job: Job | None = None, *, attester: Attester | None = None) -> JobOutcome:
+    def run(
+        self,
+        job: Job | None = None,
+        *,
+        attester: Attester | None = None,
+        trusted_mib: float | None = None,
+    ) -> JobOutcome:
         with contextlib.ExitStack() as stack:
             return run_job(
                 self.home,
@@ -348,6 +354,7 @@ class World:
                 outputs=f"file://{self.out}/",
                 on_event=self.events.append,
                 attester=attester or stack.enter_context(self.attester()),
+                trusted_mib=trusted_mib,
             )
 
     # -- after the job

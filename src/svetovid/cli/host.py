@@ -248,6 +248,14 @@ def run(
         str, typer.Option("--outputs", help="Folder or URL prefix for what comes out.")
     ] = "out",
     locks: Locks = Path("/run/lock"),
+    trusted_mib: Annotated[
+        int | None,
+        typer.Option(
+            "--trusted-mib",
+            min=1,
+            help="Of a masked job: MiB for tensors that wait in memory; the rest lies sealed.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run an agreed job: prove this host, get the keys, train, seal what comes out.
@@ -273,6 +281,7 @@ def run(
         outputs=(storage_url(outputs) or outputs).rstrip("/") + "/",
         on_event=tell,
         accelerators=Accelerators(locks=locks),
+        trusted_mib=trusted_mib,
     )
     emit(
         {

@@ -86,8 +86,10 @@ class _Run:
         places: Places,
         on_event: Callable[[Event], None],
         clear: Callable[[], None],
+        trusted_mib: float | None,
     ) -> None:
         self._clear = clear
+        self._trusted_mib = trusted_mib
         self._home = home
         self._job = job
         self._links = links
@@ -166,7 +168,10 @@ class _Run:
         if job.offload is not None:
             with self._timed("connect_s"), self._lost_first():
                 masked = stack.enter_context(
-                    masking(self._home.path, job, job.offload, joint, self._stop)
+                    masking(
+                        *(self._home.path, job, job.offload, joint, self._stop),
+                        trusted_mib=self._trusted_mib,
+                    )
                 )
         notes = stack.enter_context(ProgressNotes(job, self._places.progress))
 
@@ -331,6 +336,7 @@ def run_job(
     on_event: Callable[[Event], None] = lambda _: None,
     attester: Attester | None = None,
     accelerators: Accelerators | None = None,
+    trusted_mib: float | None = None,
 ) -> JobOutcome:
     """Run one agreed job on this host.
 
@@ -343,6 +349,8 @@ def run_job(
         on_event: hears of each stage; this is all the operator sees.
         attester: an attester that is open already (an agent that runs many jobs keeps one).
         accelerators: how this machine's accelerators are found, lent and cleared.
+        trusted_mib: MiB of memory that a masked job's tensors may take while they wait for the
+            backward pass; what is beyond lies sealed in the host's home. Any, where it is None.
 
     Raises:
         RefusalError: a manager refused, or an asset, the code or an output does not hold.
@@ -382,4 +390,7 @@ def run_job(
         def clear() -> None:
             machine.clear(gpus)
 
-        return _Run(home, job, links, signer, opened, storage, places, on_event, clear).run()
+        begun = _Run(
+            *(home, job, links, signer, opened, storage, places, on_event, clear, trusted_mib)
+        )
+        return begun.run()

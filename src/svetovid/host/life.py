@@ -83,6 +83,7 @@ def run_host(
     outputs: str,
     on_event: Callable[[Event], None] = lambda _: None,
     accelerators: Accelerators | None = None,
+    trusted_mib: float | None = None,
 ) -> JobOutcome:
     """Run one agreed job on an enrolled host, from challenge to receipt.
 
@@ -95,6 +96,7 @@ def run_host(
         outputs: URL prefix for what comes out; a local folder is made where it is missing.
         on_event: hears of each stage; this is all that the operator sees (T9).
         accelerators: how this machine's accelerators are found, lent and cleared (T8).
+        trusted_mib: see :func:`svetovid.host.run_job`.
 
     Raises:
         As :func:`svetovid.host.run_job`; HostError: ``file.write`` where outputs have no place.
@@ -111,6 +113,7 @@ def run_host(
             outputs=outputs,
             on_event=on_event,
             accelerators=accelerators,
+            trusted_mib=trusted_mib,
         )
 
 

@@ -137,7 +137,13 @@ def _folder(home: Path, job: Job) -> Path:
 
 @contextlib.contextmanager
 def masking(
-    home: Path, job: Job, offload: Offload, joint: Secret, stop: threading.Event
+    home: Path,
+    job: Job,
+    offload: Offload,
+    joint: Secret,
+    stop: threading.Event,
+    *,
+    trusted_mib: float | None = None,
 ) -> Iterator[Masking]:
     """Everything that a masked job's sandbox is answered by. Masks and links end with it.
 
@@ -146,13 +152,17 @@ def masking(
         job, offload: as agreed.
         joint: key of the job's checkpoints.
         stop: set when the job must end.
+        trusted_mib: MiB of plaintext that a step's tensors may take here until it ends; others lie
+            sealed beside the ledger.
 
     Raises:
-        HostError: ``sandbox.room``; ``offload.kernels``.
+        HostError: ``sandbox.room``; ``offload.kernels``; ``offload.outside``.
         TransportError: ``worker.*``: a worker cannot be reached.
         IntegrityError: ``worker.certificate``; ``offload.ledger``.
         RefusalError: ``offload.point``.
     """
+    from svetovid.offload.store import TensorStore
+
     folder = _folder(home, job)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     memory = job.limits.memory_mib * _MIB
@@ -167,6 +177,7 @@ def masking(
             roundings=rounding_key(job.digest(), joint),
             trusted="the job's host",
             threads=len(os.sched_getaffinity(0)),
+            memory=None if trusted_mib is None else TensorStore(trusted_mib, folder),
         ) as session:
             yield Masking(session, room, offload, abort=workers.abort)
     finally:

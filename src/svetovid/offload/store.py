@@ -155,8 +155,9 @@ class TensorStore:
             kept, value = next(iter(self._plain.values()))
             if kept.place < 0:  # else these very bytes lie there already
                 self._seal(kept, value)
-            del self._plain[kept.number]  # it is safe outside
-            self.plain_bytes -= kept.size
+            # It is safe outside; or its graph went while it was sealed, and dropped it.
+            if self._plain.pop(kept.number, None) is not None:
+                self.plain_bytes -= kept.size
 
     def _about(self, kept: Kept) -> bytes:
         return b"svetovid tensor" + kept.number.to_bytes(8, "big") + kept.version.to_bytes(8, "big")

@@ -20,6 +20,7 @@ from sandboxing import torch_runtime
 from svetovid.crypto import Secret
 from svetovid.errors import SvetovidError
 from svetovid.host import workers as module
+from svetovid.offload.store import TensorStore
 from svetovid.policy.documents import JobLimits
 from svetovid.policy.outputs import OutputSpec, TensorSpec
 
@@ -159,11 +160,22 @@ def assert_unseen(worker: Worker, tensors: list[Any]) -> None:
             assert rounded[i : i + 4].astype("<i4").tobytes() not in seen
 
 
+@pytest.mark.parametrize("trusted_mib", [None, 0.002])
 def test_t17_a_job_is_trained_by_workers_that_see_nothing(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted_mib: float | None
 ) -> None:
-    """Weights are the plain simulator's to the last bit, the card is in the receipt."""
+    """Weights are the plain simulator's to the last bit, the card is in the receipt; also where
+    the host may not keep all of a step in memory."""
     keys: list[Secret] = []
+    sealed: list[int] = []
+    seal = TensorStore._seal
+
+    def outside(store: TensorStore, kept: Any, value: Any) -> None:
+        seal(store, kept, value)
+        assert store.plain_bytes <= 0.002 * 2**20
+        sealed.append(kept.size)
+
+    monkeypatch.setattr(TensorStore, "_seal", outside)
     real = module.rounding_key
 
     def noted(*args: Any) -> Secret:
@@ -176,7 +188,8 @@ def test_t17_a_job_is_trained_by_workers_that_see_nothing(
     with workers(world, 3) as three:
         limits = JobLimits(wall_s=200, memory_mib=2048, output_bytes=1 << 16, resumes=2)
         world.masked(three, outputs={"model": MODEL}, limits=limits)
-        outcome = world.run()
+        outcome = world.run(trusted_mib=trusted_mib)
+        assert bool(sealed) is (trusted_mib is not None)
         from svetovid.training._tensors import unpack
 
         found = unpack(world.open(outcome.outputs["model"], world.rita))
