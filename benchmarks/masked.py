@@ -66,6 +66,8 @@ from svetovid.offload.session import Session
 T = TypeVar("T")
 _NET_ROUNDS, _BLOCK_ROUNDS = 6, 6
 """Workers on one core take a minute for VGG11, and minutes for a block."""
+_TIMES = {"inside": 2, "channels_last": 2, "bf16": 2}
+"""Steps of a turn: these take seconds, where workers take a minute."""
 _STEPS = 5
 """Of ours for one of CrypTen's, which is much longer."""
 _INFERENCE = 1 << 20
@@ -77,6 +79,12 @@ def _timed(run: Callable[[], object]) -> tuple[float, float]:
     used, begun = time.process_time(), time.perf_counter()
     run()
     return time.process_time() - used, time.perf_counter() - begun
+
+
+def _each(run: Callable[[], object], times: int) -> tuple[float, float]:
+    """The same of one of several runs."""
+    used, passed = _timed(lambda: [run() for _ in range(times)])
+    return used / times, passed / times
 
 
 def measured(
@@ -111,7 +119,9 @@ def measured(
                 ways["bf16"] = sides.side(model, dtype=torch.bfloat16)
 
             def turn(names: list[str]) -> dict[str, tuple[float, float]]:
-                return {n: _timed(lambda n=n: ways[n].step(x, loss)) for n in names}
+                return {
+                    n: _each(lambda n=n: ways[n].step(x, loss), _TIMES.get(n, 1)) for n in names
+                }
 
             turn(list(ways))
             found = _narrow(
@@ -185,7 +195,7 @@ def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
 
         def turn(first: bool) -> tuple[float, float]:
             before = theirs() if first else 0.0
-            mine = _timed(lambda: [step() for _ in range(_STEPS)])[1] / _STEPS
+            mine = _each(step, _STEPS)[1]
             return before if first else theirs(), mine
 
         turn(True)
