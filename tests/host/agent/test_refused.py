@@ -220,13 +220,14 @@ def test_a_job_that_no_manager_knows(make: Make) -> None:
 )
 def test_t9_what_is_not_agreed_does_not_leave(make: Make, script: str, code: str) -> None:
     world = make(script=script)
+    before = threading.active_count()
     error = refused(world)
     assert error.code.startswith(code)
     assert "secret" not in str(error)
     assert lease_ended(world) == [error.code]
     assert [p.name for p in world.out.iterdir()] == ["train.progress.json"]
     assert world.state() != "finished"
-    assert threading.active_count() < 20
+    assert threading.active_count() <= before + 2  # others' threads may be there: none is added
 
 
 def test_t9_metrics_is_no_name_for_an_output(make: Make) -> None:
