@@ -20,7 +20,7 @@ from svetovid.crypto import Secret
 from svetovid.offload.card import Seat
 from svetovid.offload.links import connected, make_certificate
 from svetovid.offload.links.local import started
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 from svetovid.offload.protocols import CODED, Scheme
 from svetovid.offload.recorder import Recorder
 from svetovid.offload.session import Place, Session

@@ -19,7 +19,7 @@ from svetovid.host import masking
 from svetovid.host.masking import Room
 from svetovid.offload import kernels
 from svetovid.offload.product import Product
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 from svetovid.offload.protocols import SCHEMES
 from svetovid.training._masked import run_step
 

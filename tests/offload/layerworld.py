@@ -11,7 +11,7 @@ from torch import nn
 from svetovid.crypto import Secret
 from svetovid.offload.plain import PlainMultiplier, PlainOperand
 from svetovid.offload.product import Product
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 
 
 class Watched(PlainMultiplier):

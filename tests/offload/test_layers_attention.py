@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from offload.layerworld import Watched
 from svetovid.errors import InputError
 from svetovid.offload.layers import Around, Attention
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 
 SMALL = st.integers(1, 4)
 

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from offload.layerworld import Watched
 from svetovid.errors import InputError, RefusalError
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -15,7 +15,7 @@ from offload.models import models
 from svetovid.crypto import Secret
 from svetovid.offload.card import Seat
 from svetovid.offload.plain import PlainMultiplier
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 from svetovid.offload.protocols import SCHEMES
 from svetovid.offload.session import Place, Session
 

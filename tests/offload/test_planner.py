@@ -12,7 +12,7 @@ from svetovid.offload import planner
 from svetovid.offload.layers import Attention
 from svetovid.offload.planner import Rates, costs, measure_rates, plan
 from svetovid.offload.product import Product
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 
 FREE = Rates(share=1e30, combine=1e30, check=1e30, product_s=0.0)
 DEAR = Rates(share=1e-3, combine=1e30, check=1e30, product_s=0.0)

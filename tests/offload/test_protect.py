@@ -20,7 +20,7 @@ from svetovid.errors import InputError
 from svetovid.offload.layers import Masked
 from svetovid.offload.layers.conv import MaskedConv2d
 from svetovid.offload.layers.linear import MaskedLinear
-from svetovid.offload.protect import protect, unprotect
+from svetovid.offload.protecting import protect, unprotect
 
 Made = tuple[nn.Module, torch.Tensor]
 

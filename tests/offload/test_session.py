@@ -22,7 +22,7 @@ from svetovid.offload.address import Mask
 from svetovid.offload.card import Seat
 from svetovid.offload.field import M31
 from svetovid.offload.plain import PlainMultiplier
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 from svetovid.offload.protocols import CODED, GOTEN_PUBLISHED, PACKED, SCHEMES, Scheme
 from svetovid.offload.session import Place, Session
 from svetovid.offload.store import Kept, TensorStore

@@ -14,7 +14,7 @@ from offload.layerworld import Watched
 from offload.models import models
 from svetovid.errors import InputError
 from svetovid.offload.layers import Attention, Matmul
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 from svetovid.offload.validate import Kind, Plan, Problem, validate
 
 NEVER, LATER, REPLACE = Kind.NEVER, Kind.LATER, Kind.REPLACE

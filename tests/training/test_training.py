@@ -266,7 +266,7 @@ def test_metrics_and_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_masked_mode_at_home_is_the_plain_simulator(tmp_path: Path) -> None:
     """The numbers of eight bits, steps that are numbered, and no worker."""
     from svetovid.offload.plain import PlainMultiplier
-    from svetovid.offload.protect import protect
+    from svetovid.offload.protecting import protect
 
     sv.local({}, folder=tmp_path)
     layers = [torch.nn.Linear(3, 2) for _ in range(2)]

@@ -27,7 +27,7 @@ from svetovid.offload.allocator import kept_memory
 from svetovid.offload.field import M31
 from svetovid.offload.layers import masked_form
 from svetovid.offload.product import Product
-from svetovid.offload.protect import protect
+from svetovid.offload.protecting import protect
 from svetovid.offload.protocols import CODED, Scheme
 
 __all__ = ["LayerCost", "Rates", "costs", "measure_rates", "plan"]
@@ -205,7 +205,7 @@ class _Counter:
 
 
 def plan(found: Iterable[LayerCost]) -> set[str]:
-    """Names of the layers that are worth sending, as :func:`svetovid.offload.protect.protect` and
+    """Names of the layers that are worth sending, as :func:`svetovid.offload.protect` and
     ``svetovid.training.protect`` take them."""
     return {cost.name for cost in found if cost.send}
 

@@ -120,7 +120,7 @@ def protect(model: Model, layers: Collection[str] | None = None) -> Model:
         InputError: ``offload.model``, with a reason for every layer that cannot be protected.
         RuntimeError: the job is not in masked mode.
     """
-    from svetovid.offload.protect import protect as protected
+    from svetovid.offload.protecting import protect as protected
 
     done: Model = protected(model, current().multiplier(), layers)  # type: ignore[type-var, arg-type]
     return done

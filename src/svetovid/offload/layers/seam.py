@@ -42,7 +42,7 @@ class Seam:
                 "offload.unbound",
                 expected=f"a multiplier for {layer}",
                 observed="a model that was loaded",
-                next_step="call svetovid.offload.protect.protect(model, multiplier) again",
+                next_step="call svetovid.offload.protect(model, multiplier) again",
             )
         if torch._C._current_graph_task_id() != -1:
             raise InputError(
