@@ -35,7 +35,7 @@ _IN_SANDBOX = (
     *("dtypes.py", "errors.py", "training"),
     *(
         f"offload/{name}.py"
-        for name in ("__init__", "multiplier", "product", "protect", "validate")
+        for name in ("__init__", "multiplier", "product", "protecting", "validate")
     ),
     "offload/layers",
 )
