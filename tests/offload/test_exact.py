@@ -391,3 +391,24 @@ def test_a_product_of_too_many_pieces_is_refused(many: Callable[[], Product]) ->
     """Each takes a worker's time, and its host's, whatever its size."""
     with pytest.raises(InputError, match=r"offload\.shape"):
         many()
+
+
+def test_a_narrow_product_of_many_rows_takes_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a worker is sent is bounded; what it makes of that must be as well."""
+    most = 0
+    real = packed_limbs.rows
+
+    def rows(matmul: Any, a: torch.Tensor, b: torch.Tensor, p: int) -> torch.Tensor:
+        nonlocal most
+        most = max(most, a.numel() + 8 * len(a) * b.shape[1])
+        return real(matmul, a, b, p)
+
+    monkeypatch.setattr(packed_limbs, "rows", rows)
+    monkeypatch.setattr(lowering, "GATHERED", 1 << 14)
+    product = Product("matmul", (1, 5000, 3), (1, 3, 2), (1, 5000, 2))
+    a, b = (residues(M31, shape, "random", 1) for shape in (product.a, product.b))
+    got = multiply(product, a, b, M31.p, 1, kernel="int8")
+    assert np.array_equal(got[0].numpy(), product_of(product, a, b) % M31.p)
+    assert 0 < 4 * most <= 1 << 14

@@ -60,17 +60,21 @@ def _matmul(
         a = a.mT
     if product.transpose[1]:
         b = b.mT
-    rows = max(1, GATHERED // (_row_bytes(by, end - low)))
     narrow = _narrow(by, product.out[1], product.out[2], end - low)
+    each = _row_bytes(by, end - low)
+    if narrow:
+        each = _WIDER * _row_bytes(by, end - low + product.out[2])
+    rows = max(1, GATHERED // each)
     for left, right, result in zip(a, b, out, strict=True):
-        if narrow:
-            packed = packed_limbs.packed(left[:, low:end], by.p)
-            result[:] = packed_limbs.rows(by.matmul, packed, right[low:end], by.p)
-            continue
-        limbs = _cut(by, right[low:end], right=True)
+        factor = right[low:end] if narrow else _cut(by, right[low:end], right=True)
         for i in range(0, len(left), rows):
-            cut = _cut(by, left[i : i + rows, low:end], right=False)
-            result[i : i + rows] = by.product(cut.movedim(0, 1), limbs)
+            some = left[i : i + rows, low:end]
+            if narrow:
+                packed = packed_limbs.packed(some, by.p)
+                result[i : i + rows] = packed_limbs.rows(by.matmul, packed, factor, by.p)
+            else:
+                cut = _cut(by, some, right=False)
+                result[i : i + rows] = by.product(cut.movedim(0, 1), factor)
 
 
 def _conv(
