@@ -118,9 +118,8 @@ def _serve(
             "received_bytes": sum(seen.sent_bytes.values()),
             "sent_bytes": sum(seen.received_bytes.values()),
         }
-        emit(
-            {"ended": why.code, **told}, [", ".join(f"{k} {v:,}" for k, v in told.items())], as_json
-        )
+        lines = [f"{name.replace('_', ' '):<16}{count:,}" for name, count in told.items()]
+        emit({"ended": why.code, **told}, lines, as_json)
 
 
 def _address(text: str) -> tuple[str, int]:

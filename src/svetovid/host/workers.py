@@ -69,7 +69,7 @@ class Workers:
         rest: bytes of memory that each link keeps from one step to the next.
     """
 
-    def __init__(self, own: Path, stop: threading.Event, rest: int = _MIB) -> None:
+    def __init__(self, own: Path, stop: threading.Event, rest: int) -> None:
         self._own = own
         self._rest = rest
         self._stop = stop
@@ -169,16 +169,21 @@ def masking(
     workers = Workers(home / LINK, stop, memory)
     room = Room(memory // _ROOM_SHARE)
     try:
-        with Session(
-            SCHEMES[offload.protocol],
-            workers.places(offload),
-            folder,
-            run=folder.name,
-            roundings=rounding_key(job.digest(), joint),
-            trusted="the job's host",
-            threads=len(os.sched_getaffinity(0)),
-            memory=None if trusted_mib is None else TensorStore(trusted_mib, folder),
-        ) as session:
+        with contextlib.ExitStack() as stack:
+            store = None
+            if trusted_mib is not None:
+                store = stack.enter_context(contextlib.closing(TensorStore(trusted_mib, folder)))
+            session = Session(
+                SCHEMES[offload.protocol],
+                workers.places(offload),
+                folder,
+                run=folder.name,
+                roundings=rounding_key(job.digest(), joint),
+                trusted="the job's host",
+                threads=len(os.sched_getaffinity(0)),
+                memory=store,
+            )
+            stack.enter_context(session)
             yield Masking(session, room, offload, abort=workers.abort)
     finally:
         room.close()

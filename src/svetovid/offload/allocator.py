@@ -1,8 +1,7 @@
 """Memory that a step frees is there for the next one.
 
 A step of training frees tensors of many megabytes and takes as many again. The C library gives
-such memory back to the kernel at once, which then clears every page anew: on large batches that
-costs more than masking does.
+such memory back to the kernel at once, which then clears every page anew.
 """
 
 from __future__ import annotations
