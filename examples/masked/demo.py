@@ -10,7 +10,6 @@ norm on random numbers in the file format of CIFAR-10, to see that it runs: it l
 from __future__ import annotations
 
 import argparse
-import gzip
 import os
 import runpy
 import sys
@@ -25,9 +24,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
-from torch import nn
 
 import svetovid.training as sv
+from svetovid.stakeholder.readers import read_columns
 
 HERE = Path(__file__).parent
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -41,12 +40,11 @@ Columns = Mapping[str, np.ndarray[Any, np.dtype[np.uint8]]]
 def fashion_mnist(part: str, count: int) -> Columns:
     """``image`` uint8 [n, 28, 28] and ``label`` of Debian's package: ``train`` or ``t10k``."""
 
-    def read(name: str, header: int) -> Any:
-        with gzip.open(FASHION_MNIST / f"{part}-{name}-ubyte.gz") as file:
-            return np.frombuffer(bytearray(file.read()), np.uint8, offset=header)
+    def read(name: str, column: str) -> Any:
+        found = read_columns(FASHION_MNIST / f"{part}-{name}-ubyte.gz")
+        return np.array(found[column].view()[:count])
 
-    images = read("images-idx3", 16).reshape(-1, 28, 28)
-    return {"image": images[:count], "label": read("labels-idx1", 8)[:count]}
+    return {"image": read("images-idx3", "x"), "label": read("labels-idx1", "label")}
 
 
 def noise(count: int) -> Columns:
@@ -77,11 +75,9 @@ def plain(folder: Path, data: Mapping[str, Columns], parameters: Mapping[str, An
 
 def accuracy(weights: Mapping[str, torch.Tensor], data: Columns) -> float:
     """Percent right."""
-    net = nn.Sequential(
-        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10)),
-    )
+    from models import cnn
+
+    net = cnn()
     net.load_state_dict(weights)
     x = torch.tensor(data["image"]).unsqueeze(1).float() / 255
     with torch.no_grad():

@@ -14,6 +14,15 @@ from torch import nn
 from svetovid.offload.layers import Attention
 
 
+def cnn() -> nn.Sequential:
+    """The CNN of ``examples/fashion_mnist``: images ``[N, 1, 28, 28]`` to logits ``[N, 10]``."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10)),
+    )
+
+
 class VGG11(nn.Module):
     """VGG11 with batch norm (Simonyan and Zisserman, 2015) for images of 32 x 32, with names as in
     torchvision.

@@ -6,7 +6,7 @@ plainly, in fp32, to compare), epochs, batch, lr. Slots: a, b (fields image uint
 """
 
 import torch
-from models import VGG11
+from models import VGG11, cnn
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 
@@ -19,14 +19,6 @@ sv.seed()
 def prepare(sample):
     image, label = sample
     return image.view(-1, *image.shape[-2:]).float() / 255, label.long()
-
-
-def cnn():
-    return nn.Sequential(
-        *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(32 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 10)),
-    )
 
 
 data = ConcatDataset([sv.dataset(s, prepare) for s in ("a", "b")])
