@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -94,6 +95,18 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
         assert torch.equal(value, other[name]), name
 
 
+def lie_at(number: int) -> Callable[[object, np.ndarray], np.ndarray]:
+    """A worker's change to its answers: one element of the ``number``-th, of 1, is another."""
+    asked = itertools.count(1)
+
+    def change(_: object, answer: np.ndarray) -> np.ndarray:
+        if next(asked) == number:
+            answer[0] ^= 1
+        return answer
+
+    return change
+
+
 @pytest.mark.parametrize("scheme", list(SCHEMES.values()), ids=lambda s: s.name)
 def test_weights_after_fifty_steps_are_those_of_the_simulator(
     tmp_path: Path, scheme: Scheme
@@ -110,16 +123,7 @@ def test_a_liar_is_replaced_and_the_weights_are_the_same(tmp_path: Path) -> None
     links: dict[str, MemoryLink] = {}
     model = net()
     with session(tmp_path, places(5, links), CODED) as masked:
-        asked = 0
-
-        def lie(_: object, answer: np.ndarray) -> np.ndarray:
-            nonlocal asked
-            asked += 1
-            if asked == 8:  # in the middle of a step
-                answer[0] ^= 1
-            return answer
-
-        links["worker 1"].change = lie
+        links["worker 1"].change = lie_at(8)  # in the middle of a step
         protect(model, masked)
         trained(model, lambda number, step: masked.run(number, step, model), 4)
         assert masked.replaced == ["worker 1"]
@@ -402,20 +406,12 @@ def test_gradients_of_a_failed_try_are_put_back(tmp_path: Path) -> None:
         with session(tmp_path / str(lies), places(4, links)) as masked:
             protect(model, masked)
             torch.manual_seed(1)
-            asked = 0
-
-            def lie(_: object, answer: np.ndarray) -> np.ndarray:
-                nonlocal asked
-                asked += 1
-                if asked == 5:  # the last product of the step
-                    answer[0] ^= 1
-                return answer
 
             def step(model: nn.Module = model) -> None:
                 nn.functional.cross_entropy(model(X), Y).backward()
 
             masked.run(0, step, model)
-            links["worker 0"].change = lie if lies else None
+            links["worker 0"].change = lie_at(5) if lies else None  # the step's last product
             masked.run(1, step, model)
             assert masked.replaced == (["worker 0"] if lies else [])
         found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
