@@ -141,6 +141,19 @@ def test_threads_change_no_bit(path: str, threads: int) -> None:
 
 
 @each_path
+@pytest.mark.parametrize("greatest", [1e-45, 1e-38, 1e-30, 1.0, 2.0**23, 2.0**24, 1e30, 3e38])
+@pytest.mark.parametrize("small", [-1e-45, -1e-38, 1e-45])
+def test_numbers_beside_much_greater_ones_are_rounded_down(
+    path: str, greatest: float, small: float
+) -> None:
+    """A product that a float would round to zero is below zero: one rounding number shows it."""
+    x = np.full(1 << 16, small, np.float32)
+    x[0] = greatest
+    shift, q, _ = shared(x, M31, [], [KEY], path=path)
+    assert np.array_equal(q, reference.quantised(x, shift, ROUNDING))
+
+
+@each_path
 @pytest.mark.parametrize("at", [0, 1, 1023, 1024, 4000])
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_refused(path: str, at: int, bad: float) -> None:

@@ -1,6 +1,6 @@
 // AES-256 in counter mode, in runs of 64 blocks: with the widest instructions that this file is
 // compiled for. The counter block is a big-endian number: its high half says which stream, its low
-// half which block of it (NIST SP 800-38A).
+// half which block of it (NIST SP 800-38A). Of every word of 32 bits, `bits` are kept.
 #pragma once
 
 #include "path.hpp"
@@ -12,7 +12,7 @@ namespace {
 
 // `first` and `blocks` are multiples of 64.
 inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std::uint64_t first,
-                      std::size_t blocks, void *out) {
+                      std::size_t blocks, std::uint32_t bits, void *out) {
   constexpr int WAYS = 8;
   __m512i keys[15];
   for (int i = 0; i < 15; ++i)
@@ -22,6 +22,7 @@ inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std:
   const long long r = static_cast<long long>(stream), j = static_cast<long long>(first);
   __m512i counter = _mm512_setr_epi64(r, j, r, j + 1, r, j + 2, r, j + 3);
   const __m512i step = _mm512_setr_epi64(0, 4, 0, 4, 0, 4, 0, 4);
+  const __m512i kept = _mm512_set1_epi32(static_cast<int>(bits));
   __m512i *to = static_cast<__m512i *>(out);
   for (std::size_t done = 0; done < blocks; done += 4 * WAYS, to += WAYS) {
     __m512i s[WAYS];
@@ -32,7 +33,8 @@ inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std:
     for (int i = 1; i < 14; ++i)
       for (int w = 0; w < WAYS; ++w) s[w] = _mm512_aesenc_epi128(s[w], keys[i]);
     for (int w = 0; w < WAYS; ++w)
-      _mm512_storeu_si512(to + w, _mm512_aesenclast_epi128(s[w], keys[14]));
+      _mm512_storeu_si512(
+          to + w, _mm512_and_si512(_mm512_aesenclast_epi128(s[w], keys[14]), kept));
   }
 }
 
@@ -44,13 +46,14 @@ inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std:
 namespace {
 
 inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std::uint64_t first,
-                      std::size_t blocks, void *out) {
+                      std::size_t blocks, std::uint32_t bits, void *out) {
   constexpr int WAYS = 8;
   const __m128i *keys = reinterpret_cast<const __m128i *>(key.at);
   const __m128i swap = _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8);
   __m128i counter =
       _mm_set_epi64x(static_cast<long long>(first), static_cast<long long>(stream));
   const __m128i step = _mm_set_epi64x(1, 0);
+  const __m128i kept = _mm_set1_epi32(static_cast<int>(bits));
   __m128i *to = static_cast<__m128i *>(out);
   for (std::size_t done = 0; done < blocks; done += WAYS, to += WAYS) {
     __m128i s[WAYS];
@@ -60,7 +63,8 @@ inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std:
     }
     for (int i = 1; i < 14; ++i)
       for (int w = 0; w < WAYS; ++w) s[w] = _mm_aesenc_si128(s[w], keys[i]);
-    for (int w = 0; w < WAYS; ++w) _mm_storeu_si128(to + w, _mm_aesenclast_si128(s[w], keys[14]));
+    for (int w = 0; w < WAYS; ++w)
+      _mm_storeu_si128(to + w, _mm_and_si128(_mm_aesenclast_si128(s[w], keys[14]), kept));
   }
 }
 
@@ -136,18 +140,19 @@ inline std::uint64_t transposed(std::uint64_t x) {
   return x ^ t ^ t << 28;
 }
 
-inline void store(const State &s, std::uint8_t *out) {
+inline void store(const State &s, std::uint32_t bits, std::uint8_t *out) {
   for (int i = 0; i < 16; ++i)
     for (int eight = 0; eight < 64; eight += 8) {
       std::uint64_t x = 0;
       for (int b = 0; b < 8; ++b) x |= (s.at[i].bit[b] >> eight & 0xff) << 8 * b;
-      x = transposed(x);
+      const std::uint64_t kept = (bits >> 8 * (i % 4) & 0xff) * 0x0101010101010101;
+      x = transposed(x) & kept;
       for (int j = 0; j < 8; ++j) out[16 * (eight + j) + i] = std::uint8_t(x >> 8 * j);
     }
 }
 
 inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std::uint64_t first,
-                      std::size_t blocks, void *out) {
+                      std::size_t blocks, std::uint32_t bits, void *out) {
   for (std::size_t done = 0; done < blocks; done += 64) {
     State s;
     set_counters(s, stream, first + done);
@@ -159,7 +164,7 @@ inline void keystream(const svetovid::RoundKeys &key, std::uint64_t stream, std:
     }
     substitute_and_shift(s);
     add_key(s, key.at[14]);
-    store(s, static_cast<std::uint8_t *>(out) + 16 * done);
+    store(s, bits, static_cast<std::uint8_t *>(out) + 16 * done);
   }
 }
 

@@ -93,25 +93,21 @@ struct alignas(64) Words {
 
 inline u32 cut(u32 p) { return 0xffffffffu >> __builtin_clz(p); }
 
+inline u32 greatest(const Words &words) {
+  u32 found = 0;
+  for (const u32 w : words.at) found = found > w ? found : w;
+  return found;
+}
+
 // Elements begin.. of the mask: words of stream 0, those that are no residue replaced by the words
 // at the same place of stream 1, and so on.
 void masks(const svetovid::RoundKeys &key, u32 p, std::size_t begin, Words &out) {
   const u32 bits = cut(p);
-  keystream(key, 0, begin / 4, BLOCK / 4, out.at);
-  u32 greatest = 0;
-  for (u32 &w : out.at) {
-    w &= bits;
-    greatest = greatest > w ? greatest : w;
-  }
-  for (u64 stream = 1; greatest >= p; ++stream) {
+  keystream(key, 0, begin / 4, BLOCK / 4, bits, out.at);
+  for (u64 stream = 1; greatest(out) >= p; ++stream) {
     Words next;
-    keystream(key, stream, begin / 4, BLOCK / 4, next.at);
-    greatest = 0;
-    for (std::size_t i = 0; i < BLOCK; ++i) {
-      const u32 w = out.at[i] < p ? out.at[i] : next.at[i] & bits;
-      out.at[i] = w;
-      greatest = greatest > w ? greatest : w;
-    }
+    keystream(key, stream, begin / 4, BLOCK / 4, bits, next.at);
+    for (std::size_t i = 0; i < BLOCK; ++i) out.at[i] = out.at[i] < p ? out.at[i] : next.at[i];
   }
 }
 
@@ -119,17 +115,31 @@ void masks(const svetovid::RoundKeys &key, u32 p, std::size_t begin, Words &out)
 inline u32 plus(u32 a, u32 b, u32 p) { return lesser(a + b, a + b - p); }
 inline u32 minus(u32 a, u32 b, u32 p) { return lesser(a - b, a - b + p); }
 
+// |C| * v
+template <int C>
+inline u32 times(u32 v, u32 p) {
+  constexpr int SIZE = C < 0 ? -C : C;
+  u32 many = v;
+  if (SIZE > 1) many = plus(many, v, p);
+  if (SIZE == 3) many = plus(many, v, p);
+  if (SIZE == 4) many = plus(many, many, p);
+  return many;
+}
+
 template <int C, bool FIRST>
 void add_small(const u32 *v, u32 *sum, u32 p) {
-  constexpr int SIZE = C < 0 ? -C : C;
   for (std::size_t i = 0; i < BLOCK; ++i) {
-    const u32 one = v[i];
-    u32 many = one;
-    if (SIZE > 1) many = plus(many, one, p);
-    if (SIZE == 3) many = plus(many, one, p);
-    if (SIZE == 4) many = plus(many, many, p);
-    const u32 before = FIRST ? 0 : sum[i];
+    const u32 many = times<C>(v[i], p), before = FIRST ? 0 : sum[i];
     sum[i] = C < 0 ? minus(before, many, p) : FIRST ? many : plus(before, many, p);
+  }
+}
+
+// sum = A * a + B * b, without a sum in memory between the two.
+template <int A, int B>
+void add_two(const u32 *a, const u32 *b, u32 *sum, u32 p) {
+  for (std::size_t i = 0; i < BLOCK; ++i) {
+    const u32 one = times<A>(a[i], p), other = times<B>(b[i], p);
+    sum[i] = A < 0 ? minus(other, one, p) : B < 0 ? minus(one, other, p) : plus(one, other, p);
   }
 }
 
@@ -182,6 +192,23 @@ class Sum {
   bool empty_ = true;
 };
 
+// Sum of c * v over all terms; both numbers of a share at once, as the protocols have them.
+struct Term {
+  i64 c;
+  const u32 *v;
+};
+
+const u32 *total(const Term *terms, std::size_t count, u32 p, Words &two, Sum &sum) {
+  const auto is = [&](i64 a, i64 b) { return count == 2 && terms[0].c == a && terms[1].c == b; };
+  const u32 *a = terms[0].v, *b = terms[1].v;
+  if (is(-1, 1)) return add_two<-1, 1>(a, b, two.at, p), two.at;
+  if (is(2, -1)) return add_two<2, -1>(a, b, two.at, p), two.at;
+  if (is(3, -2)) return add_two<3, -2>(a, b, two.at, p), two.at;
+  if (is(4, -3)) return add_two<4, -3>(a, b, two.at, p), two.at;
+  for (std::size_t i = 0; i < count; ++i) sum.add(terms[i].c, terms[i].v);
+  return sum.words();
+}
+
 // ---------------------------------------------------------------------------------- quantise
 
 inline double power_of_two(int e) {  // |e| < 1023
@@ -191,21 +218,29 @@ inline double power_of_two(int e) {  // |e| < 1023
   return r;
 }
 
-// q = (floor(x * 2 ** (shift + 16)) + r) >> 16. A double holds every such product exactly. False
-// where a number is beyond what the shift allows, or none.
-bool quantise(const float *x, std::size_t n, int shift, const u16 *r, i16 *q) {
-  const double scale = power_of_two(shift + 16);
+// q = (floor(x * scale) + r) >> 16. False where a number is beyond what the scale allows, or none.
+template <typename Real>
+bool rounded(const float *x, std::size_t n, Real scale, const u16 *r, i16 *q) {
+  constexpr Real MOST = 8388608;
   u32 beyond = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    const double y = double(x[i]) * scale;
-    const bool within = y >= -8388608.0 && y <= 8388608.0;
-    const double z = within ? y : 0.0;
+    const Real y = Real(x[i]) * scale;
+    const bool within = y >= -MOST && y <= MOST;
+    const Real z = within ? y : 0;
     i32 down = i32(z);
-    down -= double(down) > z;
+    down -= Real(down) > z;
     q[i] = i16((down + i32(r[i])) >> 16);
     beyond |= within ? 0u : 1u;
   }
   return beyond == 0;
+}
+
+// The scale is 2 ** (shift + 16). A double holds every product with it exactly; a float those with
+// a scale from 1 on, where nothing gets smaller, and products that are too large are beyond anyway.
+bool quantise(const float *x, std::size_t n, int shift, const u16 *r, i16 *q) {
+  const int e = shift + 16;
+  const double scale = power_of_two(e);
+  return 0 <= e && e <= 127 ? rounded(x, n, float(scale), r, q) : rounded(x, n, scale, r, q);
 }
 
 void residues(const i16 *q, std::size_t n, u32 p, Words &out) {
@@ -246,7 +281,7 @@ void expand(const svetovid::RoundKeys &key, u32 p, i32 *out, bool past_cache, st
 constexpr std::size_t MOST = 8;  // masks and qs
 
 bool mix(const svetovid::Mix &m, std::size_t begin, std::size_t end) {
-  Words mask[MOST], q[MOST];
+  Words mask[MOST], q[MOST], two;
   alignas(64) u16 rounding[BLOCK];
   alignas(64) i16 quantised[BLOCK];
   bool good = true;
@@ -254,7 +289,7 @@ bool mix(const svetovid::Mix &m, std::size_t begin, std::size_t end) {
     const std::size_t n = room(at, end);
     if (m.x) {
       ahead(m.x + at + n, 4 * room(at + n, end));
-      keystream(*m.rounding, 0, at / 8, BLOCK / 8, rounding);
+      keystream(*m.rounding, 0, at / 8, BLOCK / 8, 0xffffffff, rounding);
       good &= quantise(m.x + at, n, m.shift, rounding, quantised);
       put(m.qs[0] + at, quantised, 2 * n, m.past_cache);
       residues(quantised, n, m.p, q[0]);
@@ -263,10 +298,15 @@ bool mix(const svetovid::Mix &m, std::size_t begin, std::size_t end) {
     }
     for (std::size_t i = 0; i < m.mask_count; ++i) masks(m.masks[i], m.p, at, mask[i]);
     for (std::size_t o = 0; o < m.out_count; ++o) {
+      const svetovid::Out &out = m.outs[o];
       Sum sum(m.p);
-      for (std::size_t i = 0; i < m.mask_count; ++i) sum.add(m.outs[o].masks[i], mask[i].at);
-      for (std::size_t i = 0; i < m.q_count; ++i) sum.add(m.outs[o].qs[i], q[i].at);
-      put(m.outs[o].out + at, sum.words(), 4 * n, m.past_cache);
+      Term terms[2 * MOST] = {};
+      std::size_t count = 0;
+      for (std::size_t i = 0; i < m.mask_count; ++i)
+        if (out.masks[i]) terms[count++] = {out.masks[i], mask[i].at};
+      for (std::size_t i = 0; i < m.q_count; ++i)
+        if (out.qs[i]) terms[count++] = {out.qs[i], q[i].at};
+      put(out.out + at, total(terms, count, m.p, two, sum), 4 * n, m.past_cache);
     }
   }
   written();
@@ -297,9 +337,7 @@ u64 combine(const svetovid::Combine &c, std::size_t begin, std::size_t end) {
         ahead(from + n, 4 * room(at + n, end));
         copy(answer.at, from, n);
         settle(answer.at);
-        u32 greatest = 0;
-        for (const u32 w : answer.at) greatest = greatest > w ? greatest : w;
-        if (greatest >= p) bad |= u64(1) << a;
+        if (greatest(answer) >= p) bad |= u64(1) << a;
         sum.add(c.coefficients[a], answer.at);
       }
       const u32 *words = sum.words();
