@@ -8,8 +8,10 @@ a machine that stays loaded is refused.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -159,6 +161,40 @@ class Quiet:
                 observed=f"{low:.4g} to {high:.4g} after {len(values)} rounds, {found / 2:.0%}",
                 next_step="run it again on a machine that does nothing else",
             )
+
+    def until_narrow(
+        self,
+        what: str,
+        rounds: int,
+        turn: Callable[[int], T],
+        ratios: Callable[[list[T]], Mapping[str, list[float]]],
+        *,
+        most: int | None = None,
+    ) -> list[T]:
+        """Rounds until every ratio's median is known, each told on standard error.
+
+        Args:
+            what: is measured, for people.
+            rounds: the fewest.
+            turn: one round, given its number.
+            ratios: of all rounds, round by round, by name.
+            most: rounds; twice the fewest where it is not said.
+
+        Raises:
+            HostError: ``bench.loaded``, ``bench.spread``.
+        """
+        found: list[T] = []
+        while len(found) < rounds or (
+            not self._quick
+            and len(found) < (most or 2 * rounds)
+            and any(width(values) > NARROW for values in ratios(found).values())
+        ):
+            found.append(self.round(partial(turn, len(found))))
+            last = {name: f"{values[-1]:.3g}" for name, values in ratios(found).items()}
+            sys.stderr.write(f"{what}, round {len(found)}: {last}\n")
+        for name, values in ratios(found).items():
+            self.require_narrow(name, values)
+        return found
 
     def facts(self) -> dict[str, float]:
         """Rounds that counted and that were repeated; the greatest shares that others used beside

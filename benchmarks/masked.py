@@ -25,7 +25,9 @@ Top-level keys:
     kernel_gelem_s, combine_gelem_s: numbers a second, in 10^9, from memory that no cache holds, on
         one core: absmax, quantise, mask and two shares; three answers put together.
         ``combine_checked_gelem_s``: and written as integers too, for the check.
-    kernel_ratio, combine_ratio: over the same by separate torch operations.
+    kernel_ratio, combine_ratio: over the same bits by separate torch operations, each of which
+        makes its result. ``kernel_in_place_ratio``, ``combine_in_place_ratio``: over the hardest
+        such baseline: in place, in buffers that are made once.
     accuracy_points: the CNN of the main job, trained on 12,000 images of Fashion-MNIST for two
         epochs: percentage points that the masked model, used masked, is behind fp32 on 10,000
         held-out images, the worst of three seeds.
@@ -39,7 +41,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -55,8 +56,8 @@ from torch import nn
 from benchmarks import _accuracy, _crypten
 from benchmarks import _sides as sides
 from benchmarks._harness import summary
-from benchmarks._kernels import kernel_rounds
-from benchmarks._quiet import NARROW, Quiet, width
+from benchmarks._kernels import kernel_ratios, kernel_rounds
+from benchmarks._quiet import Quiet
 from svetovid.offload.kernels import paths
 from svetovid.offload.planner import LayerCost, Rates, costs, measure_rates, plan
 from svetovid.offload.protocols import CODED, GOTEN, Scheme
@@ -124,9 +125,9 @@ def measured(
                 }
 
             turn(list(ways))
-            found = _narrow(
+            found = quiet.until_narrow(
                 type(model).__name__,
-                *(quiet, rounds),
+                rounds,
                 lambda i: turn(list(ways)[:: 1 if i % 2 else -1]),
                 lambda found: _speedups(found)[1],
             )
@@ -156,26 +157,6 @@ def _speedups(found: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[str, 
     return best, ratios
 
 
-def _narrow(
-    what: str,
-    quiet: Quiet,
-    rounds: int,
-    turn: Callable[[int], T],
-    ratios: Callable[[list[T]], Mapping[str, list[float]]],
-) -> list[T]:
-    """So many rounds, and up to twice as many until every ratio's median is known."""
-    found: list[T] = []
-    while len(found) < rounds or (
-        len(found) < 2 * rounds and any(width(v) > NARROW for v in ratios(found).values())
-    ):
-        found.append(quiet.round(partial(turn, len(found))))
-        last = {name: f"{values[-1]:.3g}" for name, values in ratios(found).items()}
-        sys.stderr.write(f"{what}, round {len(found)}: {last}\n")
-    for name, values in ratios(found).items():
-        quiet.require_narrow(name, values)
-    return found
-
-
 def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
     if not _crypten.PYTHON:
         return None
@@ -200,9 +181,9 @@ def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
 
         turn(True)
         turn(False)
-        found = _narrow(
+        found = quiet.until_narrow(
             "LeNet",
-            *(quiet, rounds),
+            rounds,
             lambda i: turn(i % 2 == 0),
             lambda found: {"vs_crypten": [a / b for a, b in found]},
         )
@@ -277,14 +258,7 @@ def run(quick: bool) -> dict[str, Any]:
     tokens = ((2, 16), (1, 32)) if quick else ((8, 512), (1, 4096))
     rates = measure_rates(elements=1 << 18 if quick else 1 << 24)
     kernels = kernel_rounds(quiet, 2 if quick else 11, **({"size": 1 << 20} if quick else {}))
-    ratios = {
-        "kernel_ratio": _over(kernels["share"], kernels["share_torch"]),
-        "combine_ratio": _over(kernels["combine"], kernels["combine_torch"]),
-        "share_ratio": _over(kernels["share_goten"], kernels["share"]),
-        "published_share_ratio": _over(kernels["share_published"], kernels["share"]),
-    }
-    for name, values in ratios.items():
-        quiet.require_narrow(name, values)
+    ratios = kernel_ratios(kernels)
     counted = {scheme.name: _counted(scheme) for scheme in (CODED, GOTEN)}
     crypten = _against_crypten(2 if quick else 11, quiet)
     accuracy = _accuracies(*((1, 256, 1) if quick else (3, 12_000, 2)))

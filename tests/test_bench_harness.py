@@ -109,6 +109,21 @@ def test_a_quick_run_asks_nothing_of_the_machine(stat: Path) -> None:
     taken.require_narrow("x", [1.0, 9.0])
 
 
+def test_rounds_go_on_until_the_median_is_known(capfd: pytest.CaptureFixture[str]) -> None:
+    calm = quiet.Quiet(busy=lambda: 0.0)
+
+    def taken(values: list[float], most: int | None = None) -> list[float]:
+        return calm.until_narrow("x", 6, lambda i: values[i], lambda v: {"r": v}, most=most)
+
+    assert len(taken([1.0] * 12)) == 6
+    assert len(taken([9.0, *[1.0] * 11])) == 9
+    with pytest.raises(HostError, match=r"bench\.spread"):
+        taken([9.0, 1.0] * 6)
+    assert len(taken([*[9.0, 0.1] * 3, *[1.0] * 18], most=24)) > 12
+    assert "x, round 6: {'r': '1'}" in capfd.readouterr().err
+    assert len(quiet.Quiet(True).until_narrow("x", 2, float, lambda v: {"r": v})) == 2
+
+
 def test_turns_are_taken_both_ways_round() -> None:
     seen: list[str] = []
     work = {"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}
