@@ -130,6 +130,7 @@ def measured(
                 rounds,
                 lambda i: turn(list(ways)[:: 1 if i % 2 else -1]),
                 lambda found: _speedups(found)[1],
+                most=3 * rounds,
             )
     finally:
         os.sched_setaffinity(0, mine)
@@ -174,18 +175,17 @@ def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
         def step() -> None:
             ours.step(x, lambda out: nn.functional.mse_loss(out, y))
 
-        def turn(first: bool) -> tuple[float, float]:
-            before = theirs() if first else 0.0
-            mine = _each(step, _STEPS)[1]
-            return before if first else theirs(), mine
+        def turn(_: int) -> tuple[float, float]:
+            """In this order and then in the other."""
+            before, mine = theirs(), _each(step, _STEPS)[1]
+            mine, after = (mine + _each(step, _STEPS)[1]) / 2, theirs()
+            return (before + after) / 2, mine
 
-        turn(True)
-        turn(False)
+        turn(0)
         found = quiet.until_narrow(
-            "LeNet",
-            rounds,
-            lambda i: turn(i % 2 == 0),
+            *("LeNet", rounds, turn),
             lambda found: {"vs_crypten": [a / b for a, b in found]},
+            most=4 * rounds,
         )
     return {
         "crypten_s": summary([f[0] for f in found]),
