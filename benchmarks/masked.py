@@ -11,7 +11,7 @@ what it frees (``svetovid.offload.allocator``), in a steady state: memory was to
 
 Top-level keys:
     trusted_speedup: VGG11-BN at batch 512, CIFAR shape: inside over masked, processor seconds.
-    trusted_speedup_tls: the same with workers behind TLS on the loopback.
+    trusted_speedup_tls: the same with workers behind TLS on the loopback; told, not bound.
     vs_bf16: the same, inside in bfloat16 (autocast); ``bf16_by`` says by which instructions.
     conv512_speedup: convolutions to 512 channels, batch 512: the worst of 256 and 512 channels at
         4 x 4 and 512 at 2 x 2.
@@ -57,6 +57,7 @@ from benchmarks import _accuracy, _crypten
 from benchmarks import _sides as sides
 from benchmarks._harness import summary
 from benchmarks._kernels import kernel_ratios, kernel_rounds
+from benchmarks._parts import Parts
 from benchmarks._quiet import Quiet
 from svetovid.offload.kernels import paths
 from svetovid.offload.planner import LayerCost, Rates, costs, measure_rates, plan
@@ -65,7 +66,7 @@ from svetovid.offload.recorder import Recorder
 from svetovid.offload.session import Session
 
 T = TypeVar("T")
-_NET_ROUNDS, _BLOCK_ROUNDS = 6, 6
+_NET_ROUNDS = 6
 """Workers on one core take a minute for VGG11, and minutes for a block."""
 _TIMES = {"inside": 2, "channels_last": 2, "bf16": 2}
 """Steps of a turn: these take seconds, where workers take a minute."""
@@ -99,8 +100,8 @@ def measured(
     every: bool = False,
     send: set[str] | None = None,
 ) -> dict[str, Any]:
-    """One net: inside and masked turn by turn; with ``every`` also over TLS, and inside in
-    bfloat16. What the plan says is sent, or ``send``."""
+    """One net: inside and masked turn by turn; with ``every`` also inside in bfloat16, and some
+    rounds over TLS. What the plan says is sent, or ``send``."""
     mine = os.sched_getaffinity(0)
     inside, others = {min(mine)}, (mine - {min(mine)}) or mine
     found_costs = costs(model, x, rates)
@@ -116,7 +117,6 @@ def measured(
             ways = {"inside": sides.side(model), "channels_last": sides.side(sides.turned(model))}
             ways["masked"] = masked()
             if every:
-                ways["tls"] = masked(tls=True)
                 ways["bf16"] = sides.side(model, dtype=torch.bfloat16)
 
             def turn(names: list[str]) -> dict[str, tuple[float, float]]:
@@ -132,16 +132,27 @@ def measured(
                 lambda found: _speedups(found)[1],
                 most=3 * rounds,
             )
+            told = {way: [f[way] for f in found] for way in ways}
+            best, ratios = _speedups(found)
+            if every:
+                ways["tls"] = masked(tls=True)
+                pair = [best, "tls"]
+                turn(pair)
+                beside = [
+                    quiet.round(lambda i=i: turn(pair[:: 1 if i % 2 else -1]))
+                    for i in range(rounds)
+                ]
+                told["tls"] = [f["tls"] for f in beside]
+                ratios["tls"] = _over([f[best][0] for f in beside], [f["tls"][0] for f in beside])
     finally:
         os.sched_setaffinity(0, mine)
-    best, ratios = _speedups(found)
-    cpu = {way: [f[way][0] for f in found] for way in ways}
+    cpu = {way: [used for used, _ in each] for way, each in told.items()}
     macs = sum(cost.macs for cost in found_costs)
     return {
         "baseline": best,
         "inside_gflop_s": 2 * macs / median(cpu[best]) / 1e9,
         "cpu_s": {way: summary(seconds) for way, seconds in cpu.items()},
-        "wall_s": {way: summary([f[way][1] for f in found]) for way in ways},
+        "wall_s": {way: summary([passed for _, passed in each]) for way, each in told.items()},
         "waiting_s": summary([f["masked"][1] - f["masked"][0] for f in found]),
         "speedup": {way: summary(values) for way, values in ratios.items()},
         "plan": [_told(cost) for cost in found_costs],
@@ -152,15 +163,13 @@ def _speedups(found: Sequence[Mapping[str, tuple[float, float]]]) -> tuple[str, 
     """The better way inside, and round by round what others are over it."""
     cpu = {way: [f[way][0] for f in found] for way in found[0]}
     best = min(("inside", "channels_last"), key=lambda way: median(cpu[way]))
-    ratios = {way: _over(cpu[best], cpu[way]) for way in ("masked", "tls") if way in cpu}
+    ratios = {"masked": _over(cpu[best], cpu["masked"])}
     if "bf16" in cpu:
         ratios["bf16"] = _over(cpu["bf16"], cpu["masked"])
     return best, ratios
 
 
-def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any] | None:
-    if not _crypten.PYTHON:
-        return None
+def _against_crypten(rounds: int, quiet: Quiet) -> dict[str, Any]:
     x = torch.randn(_crypten.BATCH, 3, 32, 32)
     y = nn.functional.one_hot(torch.arange(_crypten.BATCH) % 10, 10).float()
     net = _crypten.lenet(nn)
@@ -253,41 +262,56 @@ def run(quick: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     models = importlib.import_module("examples.masked.models")
-    quiet = Quiet(quick)
+    parts = Parts("masked", quick)
     batch, rounds, width = (8, 2, 64) if quick else (512, _NET_ROUNDS, 2048)
     tokens = ((2, 16), (1, 32)) if quick else ((8, 512), (1, 4096))
-    rates = measure_rates(elements=1 << 18 if quick else 1 << 24)
-    kernels = kernel_rounds(quiet, 2 if quick else 11, **({"size": 1 << 20} if quick else {}))
+    rates = Rates(
+        **parts.take("rates", lambda _: vars(measure_rates(elements=1 << 18 if quick else 1 << 24)))
+    )
+    kernels = parts.take(
+        "kernels",
+        lambda quiet: kernel_rounds(
+            quiet, 2 if quick else 11, **({"size": 1 << 20} if quick else {})
+        ),
+    )
     ratios = kernel_ratios(kernels)
     counted = {scheme.name: _counted(scheme) for scheme in (CODED, GOTEN)}
-    crypten = _against_crypten(2 if quick else 11, quiet)
-    accuracy = _accuracies(*((1, 256, 1) if quick else (3, 12_000, 2)))
+    crypten = None
+    if _crypten.PYTHON:
+        crypten = parts.take("crypten", partial(_against_crypten, 2 if quick else 11))
+    accuracy = parts.take(
+        "accuracy", lambda _: _accuracies(*((1, 256, 1) if quick else (3, 12_000, 2)))
+    )
     labels = torch.randint(0, 10, (batch,))
-    nets = {
-        "vgg11_bn": measured(
-            models.VGG11(),
-            torch.randn(batch, 3, 32, 32),
-            lambda out: nn.functional.cross_entropy(out, labels),
-            *(rates, rounds, quiet),
-            every=True,
-        ),
-    }
+    nets: dict[str, Any] = {}
+
+    def net(name: str, *what: Any, **how: Any) -> None:
+        nets[name] = parts.take(name, lambda quiet: measured(*what, rates, rounds, quiet, **how))
+
+    net(
+        "vgg11_bn",
+        models.VGG11(),
+        torch.randn(batch, 3, 32, 32),
+        lambda out: nn.functional.cross_entropy(out, labels),
+        every=True,
+    )
     convs = ((256, 4), (512, 4), (512, 2))
     for channels, side in convs:
-        nets[f"conv_{channels}_{side}x{side}"] = measured(
+        net(
+            f"conv_{channels}_{side}x{side}",
             nn.Sequential(nn.Conv2d(channels, 512, 3, padding=1)),
             torch.randn(batch, channels, side, side, requires_grad=True),
             lambda out: out.square().mean(),
-            *(rates, rounds, quiet),
             send={"0"},
         )
     for name, (texts, length) in zip(("8x512", "1x4096"), tokens, strict=True):
-        nets[f"block_{name}"] = measured(
+        net(
+            f"block_{name}",
             models.Block(width, 16),
             torch.randn(texts, length, width, requires_grad=True),
             lambda out: out.square().mean(),
-            *(rates, min(rounds, _BLOCK_ROUNDS), quiet),
         )
+    parts.forget()
     native = {name: summary(values) for name, values in kernels.items()}
     summed = {name: summary(values) for name, values in ratios.items()}
     speedup = {name: net["speedup"]["masked"]["median"] for name, net in nets.items()}
@@ -319,7 +343,8 @@ def run(quick: bool) -> dict[str, Any]:
         "counted": counted,
         "gpu": None,
         "nets": nets,
-        "quiet": quiet.facts(),
+        "parts": parts.dates(),
+        "quiet": parts.facts(),
     }
 
 

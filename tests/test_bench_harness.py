@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from svetovid.evidence.ima import boot_aggregate
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 harness = importlib.import_module("benchmarks._harness")
+parts = importlib.import_module("benchmarks._parts")
 quiet = importlib.import_module("benchmarks._quiet")
 stamp = importlib.import_module("benchmarks._stamp")
 sys.path.pop(0)
@@ -109,8 +111,10 @@ def test_a_quick_run_asks_nothing_of_the_machine(stat: Path) -> None:
     taken.require_narrow("x", [1.0, 9.0])
 
 
-def test_rounds_go_on_until_the_median_is_known(capfd: pytest.CaptureFixture[str]) -> None:
-    calm = quiet.Quiet(busy=lambda: 0.0)
+def test_rounds_go_on_until_the_median_is_known(
+    stat: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    calm = quiet.Quiet(busy=lambda: 0.0, stat=stat)
 
     def taken(values: list[float], most: int | None = None) -> list[float]:
         return calm.until_narrow("x", 6, lambda i: values[i], lambda v: {"r": v}, most=most)
@@ -290,3 +294,46 @@ def test_keylime_is_asked_only_where_somebody_names_it(monkeypatch: pytest.Monke
     with pytest.raises(HostError) as e:
         keylime.reader(log, bytes(32), files)
     assert e.value.code == "bench.keylime"
+
+
+def test_a_benchmark_goes_on_after_the_parts_that_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = {"commit": "c", "dirty": False, "measures": {"a": "1"}}
+    monkeypatch.setattr(parts, "code", lambda _: now)
+    monkeypatch.setattr(parts, "Quiet", lambda quick: quiet.Quiet(True))
+    seen: list[int] = []
+
+    def measure(taken: Any) -> list[int]:
+        return [taken.round(lambda: seen.append(1) or len(seen))]
+
+    def refused(_: object) -> None:
+        raise HostError("bench.spread")
+
+    first = parts.Parts("masked", False, tmp_path)
+    assert first.take("one", measure) == [1]
+    with pytest.raises(HostError):
+        first.take("two", refused)
+    again = parts.Parts("masked", False, tmp_path)
+    assert again.take("one", refused) == [1]
+    assert again.take("two", measure) == [2]
+    assert again.facts()["rounds"] == 2
+    assert set(again.dates()) == {"one", "two"}
+    now["measures"] = {"a": "2"}
+    assert parts.Parts("masked", False, tmp_path).take("one", measure) == [3]
+    now["measures"] = {"a": "1"}
+    again.forget()
+    assert parts.Parts("masked", False, tmp_path).take("one", measure) == [4]
+
+
+@pytest.mark.parametrize(("quick", "dirty"), [(True, False), (False, True)])
+def test_nothing_is_kept_of_what_no_figure_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool, dirty: bool
+) -> None:
+    now = {"commit": "c", "dirty": dirty, "measures": {}}
+    monkeypatch.setattr(parts, "code", lambda _: now)
+    for expected in (1, 2):
+        assert (
+            parts.Parts("masked", quick, tmp_path).take("one", lambda _, e=expected: e) == expected
+        )
+    assert not list(tmp_path.iterdir())
