@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,17 @@ settings.load_profile(os.environ.get("SVETOVID_HYPOTHESIS", "steady"))
 
 _LONGEST = ("tests/images/test_guest", "tests/cli/demo/test_playing", "tests/cli/test_guide")
 """Files of minutes: begun last, they would keep one of two workers waiting for the other."""
+
+
+def pytest_configure() -> None:
+    """Tests send signals, which ``nohup`` and a shell's ``&`` have their children ignore."""
+    for number, default in (
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

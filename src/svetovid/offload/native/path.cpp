@@ -137,6 +137,7 @@ void add_small(const u32 *v, u32 *sum, u32 p) {
 // sum = A * a + B * b, without a sum in memory between the two.
 template <int A, int B>
 void add_two(const u32 *a, const u32 *b, u32 *sum, u32 p) {
+  static_assert(A > 0 || B > 0, "a difference is of something");
   for (std::size_t i = 0; i < BLOCK; ++i) {
     const u32 one = times<A>(a[i], p), other = times<B>(b[i], p);
     sum[i] = A < 0 ? minus(other, one, p) : B < 0 ? minus(one, other, p) : plus(one, other, p);
