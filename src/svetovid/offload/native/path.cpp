@@ -182,6 +182,11 @@ class Sum {
     empty_ ? ::add<true>(c, v, words_.at, p_) : ::add<false>(c, v, words_.at, p_);
     empty_ = false;
   }
+  template <int A, int B>
+  void set(const u32 *a, const u32 *b) {
+    add_two<A, B>(a, b, words_.at, p_);
+    empty_ = false;
+  }
   u32 *words() {
     if (empty_) std::memset(words_.at, 0, sizeof words_.at);
     return words_.at;
@@ -199,15 +204,14 @@ struct Term {
   const u32 *v;
 };
 
-const u32 *total(const Term *terms, std::size_t count, u32 p, Words &two, Sum &sum) {
+void total(const Term *terms, std::size_t count, Sum &sum) {
   const auto is = [&](i64 a, i64 b) { return count == 2 && terms[0].c == a && terms[1].c == b; };
   const u32 *a = terms[0].v, *b = terms[1].v;
-  if (is(-1, 1)) return add_two<-1, 1>(a, b, two.at, p), two.at;
-  if (is(2, -1)) return add_two<2, -1>(a, b, two.at, p), two.at;
-  if (is(3, -2)) return add_two<3, -2>(a, b, two.at, p), two.at;
-  if (is(4, -3)) return add_two<4, -3>(a, b, two.at, p), two.at;
+  if (is(-1, 1)) return sum.set<-1, 1>(a, b);
+  if (is(2, -1)) return sum.set<2, -1>(a, b);
+  if (is(3, -2)) return sum.set<3, -2>(a, b);
+  if (is(4, -3)) return sum.set<4, -3>(a, b);
   for (std::size_t i = 0; i < count; ++i) sum.add(terms[i].c, terms[i].v);
-  return sum.words();
 }
 
 // ---------------------------------------------------------------------------------- quantise
@@ -282,7 +286,7 @@ void expand(const svetovid::RoundKeys &key, u32 p, i32 *out, bool past_cache, st
 constexpr std::size_t MOST = 8;  // masks and qs
 
 bool mix(const svetovid::Mix &m, std::size_t begin, std::size_t end) {
-  Words mask[MOST], q[MOST], two;
+  Words mask[MOST], q[MOST];
   alignas(64) u16 rounding[BLOCK];
   alignas(64) i16 quantised[BLOCK];
   bool good = true;
@@ -307,7 +311,8 @@ bool mix(const svetovid::Mix &m, std::size_t begin, std::size_t end) {
         if (out.masks[i]) terms[count++] = {out.masks[i], mask[i].at};
       for (std::size_t i = 0; i < m.q_count; ++i)
         if (out.qs[i]) terms[count++] = {out.qs[i], q[i].at};
-      put(out.out + at, total(terms, count, m.p, two, sum), 4 * n, m.past_cache);
+      total(terms, count, sum);
+      put(out.out + at, sum.words(), 4 * n, m.past_cache);
     }
   }
   written();
