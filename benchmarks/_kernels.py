@@ -35,8 +35,8 @@ _GOTEN = ((0, -1, 1), (1, -1, 1))
 _COEFFICIENTS = (3, -3, 1)
 _SHIFT = 11
 _KNOWN = ("kernel_in_place_ratio", "combine_in_place_ratio", "share_ratio", "published_share_ratio")
-"""Whose medians are known well. How long the operating system takes to clear new memory for each
-operation differs by half from round to round."""
+"""Whose medians must be known. How long the operating system takes to clear new memory for each
+operation differs from round to round: of the others the low end counts."""
 _TIMES = 4
 """Calls of a native kernel in one round: one takes less than a tenth of a second."""
 
@@ -73,32 +73,29 @@ def kernel_rounds(
         few = min(small, 1 << 20)
         _same(_Native(few, path), _Torch(few))
         _same(_Native(few, path), _InPlace(few))
-        work: dict[str, tuple[int, Callable[[], object]]] = {
-            "share": (_TIMES, lambda: native.share(_CODED)),
-            "share_goten": (_TIMES, lambda: native.share(_GOTEN)),
-            "share_published": (_TIMES, native.share_twice),
-            "combine": (_TIMES, lambda: native.combine(None)),
-            "combine_integers": (_TIMES, lambda: native.combine(native.integers)),
-            "check": (_TIMES, native.check),
-            "share_torch": (1, by_torch.share),
-            "combine_torch": (1, by_torch.combine),
-            "share_in_place": (1, in_place.share),
-            "combine_in_place": (1, in_place.combine),
+        work: dict[str, tuple[int, int, Callable[[], object]]] = {
+            "share": (_TIMES, size, lambda: native.share(_CODED)),
+            "share_goten": (_TIMES, size, lambda: native.share(_GOTEN)),
+            "share_published": (_TIMES, size, native.share_twice),
+            "combine": (_TIMES, size, lambda: native.combine(None)),
+            "combine_integers": (_TIMES, size, lambda: native.combine(native.integers)),
+            "check": (_TIMES, size, native.check),
+            "share_torch": (1, small, by_torch.share),
+            "combine_torch": (1, small, by_torch.combine),
+            "share_in_place": (1, small, in_place.share),
+            "combine_in_place": (1, small, in_place.combine),
         }
 
         def turn(_: int) -> dict[str, float]:
             """In this order and then in the other: what came before leaves its mark on caches."""
             seconds = dict.fromkeys(work, 0.0)
             for name in (*work, *reversed(work)):
-                times, call = work[name]
+                times, _, call = work[name]
                 begun = time.perf_counter()
                 for _ in range(times):
                     call()
                 seconds[name] += (time.perf_counter() - begun) / times / 2
-            return {
-                name: (size if times > 1 else small) / seconds[name] / 1e9
-                for name, (times, _) in work.items()
-            }
+            return {name: n / seconds[name] / 1e9 for name, (_, n, _) in work.items()}
 
         turn(0)
         found = quiet.until_narrow(

@@ -1,7 +1,7 @@
 """Parts of a long benchmark, each kept as soon as it is measured.
 
-A run that was refused or cut off goes on from there, as long as code and machine are the same. What
-is kept is used once: a run that ends well leaves none behind.
+A run that was refused or cut off goes on from there, as long as commit and machine are the same: a
+result names one commit. A run that ends well leaves none behind.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Parts:
         self._quick = quick
         self._taken: dict[str, dict[str, Any]] = {}
         now = code(name)
-        what = json.dumps([now["measures"], machine()], sort_keys=True)
+        what = json.dumps([now["commit"], machine()], sort_keys=True)
         folder = kept / f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
         self._folder = None if quick or now["dirty"] else folder
 

@@ -169,7 +169,7 @@ class Quiet:
         turn: Callable[[int], T],
         ratios: Callable[[list[T]], Mapping[str, list[float]]],
         *,
-        most: int | None = None,
+        most: int,
     ) -> list[T]:
         """Rounds until every ratio's median is known, each told on standard error.
 
@@ -178,7 +178,7 @@ class Quiet:
             rounds: the fewest.
             turn: one round, given its number.
             ratios: of all rounds, round by round, by name.
-            most: rounds; twice the fewest where it is not said.
+            most: rounds.
 
         Raises:
             HostError: ``bench.loaded``, ``bench.spread``.
@@ -186,7 +186,7 @@ class Quiet:
         found: list[T] = []
         while len(found) < rounds or (
             not self._quick
-            and len(found) < (most or 2 * rounds)
+            and len(found) < most
             and any(width(values) > NARROW for values in ratios(found).values())
         ):
             found.append(self.round(partial(turn, len(found))))

@@ -34,6 +34,7 @@ Top-level keys:
     vs_crypten: a training step of LeNet, batch 32, seconds by the clock: in CrypTen with two
         processes over masked with every layer sent; null where ``SVETOVID_CRYPTEN`` names no
         Python (``_crypten.py``). CrypTen trusts no machine; masked mode trusts one.
+    parts: when each part of the run was measured (``_parts.py``).
     gpu: null: workers of this benchmark compute on processors.
 """
 

@@ -149,7 +149,7 @@ ROWS = [
                 *("kernel_ratio", "— over separate torch operations ⁷", ">= 15"),
                 "ratios.kernel_ratio",
             ),
-            ("kernel_in_place_ratio", "— and in place ⁷", "", "ratios.kernel_in_place_ratio"),
+            ("kernel_in_place_ratio", "— and in place ⁷", ">= 15", "ratios.kernel_in_place_ratio"),
             ("combine_gelem_s", "combining kernel", ">= 0.8", "kernels.combine"),
             (
                 *("combine_checked_gelem_s", "— with integers for the check", ""),
@@ -159,7 +159,12 @@ ROWS = [
                 *("combine_ratio", "— over separate torch operations ⁷", ">= 15"),
                 "ratios.combine_ratio",
             ),
-            ("combine_in_place_ratio", "— and in place ⁷", "", "ratios.combine_in_place_ratio"),
+            (
+                "combine_in_place_ratio",
+                "— and in place ⁷",
+                ">= 15",
+                "ratios.combine_in_place_ratio",
+            ),
         )
     ),
     Row("demo", "setup_s", "`make setup` in a clean clone, nothing cached", "< 600", " s"),
